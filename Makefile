@@ -1,0 +1,68 @@
+# Everything runs in a virtual environment of its own. For another one, or another Python:
+#   make test VENV=$VIRTUAL_ENV          make demo PYTHON=python3.12
+.POSIX:
+PYTHON = python3
+VENV = .venv
+DEMO = runs/demo
+RUN = $(VENV)/bin/python
+STAMP = $(VENV)/.deq_keras-installed
+
+.PHONY: help demo test test-slow lint wheel clean
+
+help:
+	@echo 'make demo       train and compare both methods on a small problem; writes $(DEMO)/report.html'
+	@echo 'make test       what must pass: style, then the tests that are not slow'
+	@echo 'make test-slow  the slow tests'
+	@echo 'make lint       style only (ruff check, ruff format --check)'
+	@echo 'make wheel      build the wheel of the library into dist/'
+	@echo 'make clean      remove what was built and cached ($(VENV) and runs/ stay)'
+	@echo
+	@echo 'The first of them makes $(VENV) and installs into it; a TensorFlow found there is kept.'
+	@echo 'Variables: PYTHON=$(PYTHON) VENV=$(VENV) DEMO=$(DEMO)'
+
+demo: $(STAMP)
+	$(RUN) -m experiments.compare --config=experiments/configs/demo.py --workdir=$(DEMO)
+	@echo "The report: $$(cd $(DEMO) && pwd)/report.html"
+
+test: lint
+	$(RUN) -m pytest
+
+test-slow: $(STAMP)
+	$(RUN) -m pytest -m slow
+
+lint: $(STAMP)
+	$(RUN) -m ruff check .
+	$(RUN) -m ruff format --check .
+
+wheel: $(STAMP)
+	rm -rf build
+	$(RUN) -m pip wheel --quiet --no-deps --no-build-isolation --wheel-dir dist .
+	rm -rf build
+	@ls dist
+
+clean:
+	rm -rf build dist *.egg-info .pytest_cache .ruff_cache
+	find deq_keras trainers experiments tests -type d -name __pycache__ -prune -exec rm -rf {} +
+
+# Made anew when setup.py has changed. Several distributions hold the module `tensorflow`, so one
+# that is there is kept, wherever it came from. (An older pip gets lost on some mirrors.)
+$(STAMP): setup.py
+	@if [ ! -x $(RUN) ]; then \
+	  $(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || { \
+	    echo 'deq_keras needs Python 3.10 or newer; $(PYTHON) is missing or older.' \
+	      'Name one with: make PYTHON=python3.12'; exit 1; }; \
+	  echo 'Making $(VENV)'; new=1; [ ! -e $(VENV) ] || new=0; \
+	  $(PYTHON) -m venv $(VENV) || { \
+	    [ $$new = 0 ] || rm -rf $(VENV); \
+	    echo '$(PYTHON) -m venv failed; on Debian and Ubuntu install python3-venv.'; exit 1; }; \
+	fi
+	@$(RUN) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || { \
+	  echo 'deq_keras needs Python 3.10 or newer, and $(VENV) has an older one: remove $(VENV).'; \
+	  exit 1; }
+	@extras=cpu,train,test; \
+	if $(RUN) -c 'import importlib.util as u, sys; sys.exit(u.find_spec("tensorflow") is None)'; \
+	then extras=train,test; fi; \
+	echo "Installing deq_keras[$$extras] into $(VENV)"; \
+	$(RUN) -m pip install --quiet --disable-pip-version-check 'pip>=24.1' && \
+	$(RUN) -m pip install --quiet --disable-pip-version-check -e ".[$$extras]"
+	@touch $(STAMP)

@@ -1,0 +1,43 @@
+"""Deep equilibrium models and bilevel learning for inverse problems in imaging.
+
+An image is reconstructed from a measurement `y = K u + noise` as the fixed point
+`z* = f(z*, y)` of a cell. `layers.Equilibrium` learns the cell itself, a deep equilibrium model;
+`layers.Variational` derives it from an energy, which makes training it bilevel learning. Both
+run the same solvers and differentiate the solution with the same implicit derivative.
+
+- `operators`: the linear operators `K`, each with its adjoint.
+- `priors`: the regularisers, each with an energy and a gradient.
+- `solvers` and `linear_solvers`: fixed points, and the linear systems of their derivatives.
+- `adjoints`: how a derivative passes through a solution.
+- `layers`: cells, and the two layers that solve for an image.
+- `metrics` and `testing`: quality measures, and checks for operators and cells of your own.
+
+Reference: Riccio, Ehrhardt and Benning, "Regularization of inverse problems: deep equilibrium
+models versus bilevel learning", arXiv:2206.13193.
+"""
+
+# First of all: without a usable backend this explains what to do about it.
+from deq_keras import _backend  # noqa: F401, I001
+from deq_keras import (
+    adjoints,
+    layers,
+    linear_solvers,
+    metrics,
+    operators,
+    priors,
+    solvers,
+    testing,
+)
+from deq_keras._version import __version__
+
+__all__ = [
+    "__version__",
+    "adjoints",
+    "layers",
+    "linear_solvers",
+    "metrics",
+    "operators",
+    "priors",
+    "solvers",
+    "testing",
+]

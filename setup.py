@@ -1,0 +1,75 @@
+"""The one list of what deq_keras needs, and of what it supports."""
+
+import re
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+HERE = Path(__file__).resolve().parent
+VERSION = re.search(
+    r'^__version__ = "([^"]+)"', (HERE / "deq_keras" / "_version.py").read_text("utf-8"), re.M
+).group(1)
+
+# tensorflow-cpu, the smaller download, exists for x86-64 on Linux and Windows only.
+HAS_TENSORFLOW_CPU = (
+    '(sys_platform == "linux" and platform_machine == "x86_64") or '
+    '(sys_platform == "win32" and platform_machine == "AMD64")'
+)
+HAS_NOT_TENSORFLOW_CPU = (
+    '(sys_platform != "linux" or platform_machine != "x86_64") and '
+    '(sys_platform != "win32" or platform_machine != "AMD64")'
+)
+
+setup(
+    name="deq_keras",
+    version=VERSION,
+    description="Deep equilibrium models and bilevel learning for imaging, in Keras",
+    long_description=(HERE / "README.md").read_text("utf-8"),
+    long_description_content_type="text/markdown",
+    license="Apache-2.0",
+    license_files=["LICENSE"],
+    classifiers=[
+        "Development Status :: 3 - Alpha",
+        "Intended Audience :: Science/Research",
+        "Programming Language :: Python :: 3.10",
+        "Programming Language :: Python :: 3.11",
+        "Programming Language :: Python :: 3.12",
+        "Programming Language :: Python :: 3.13",
+        "Topic :: Scientific/Engineering :: Image Processing",
+    ],
+    # `trainers` and `experiments` run from a checkout: their names are too general to install.
+    packages=find_packages(include=["deq_keras", "deq_keras.*"]),
+    python_requires=">=3.10",
+    # TensorFlow is missing here on purpose: several distributions hold the same module, and
+    # whoever has one must not be given a second. deq_keras/_backend.py checks that there is one.
+    install_requires=[
+        "keras>=3.12",  # the last series that runs on Python 3.10; TensorFlow 2.21 asks for it
+        "numpy>=1.26",  # what TensorFlow 2.20 asks for
+    ],
+    extras_require={
+        "cpu": [
+            f"tensorflow-cpu>=2.20; {HAS_TENSORFLOW_CPU}",
+            f"tensorflow>=2.20; {HAS_NOT_TENSORFLOW_CPU}",
+        ],
+        "gpu": ["tensorflow[and-cuda]>=2.20"],  # with NVIDIA's CUDA libraries from PyPI
+        # What `trainers` and `experiments` import.
+        "train": [
+            "absl-py",  # command lines: flags, logging
+            "importlib_resources",  # imported by tensorflow-datasets, which does not declare it
+            "matplotlib",  # curves and images of the reports
+            "ml_collections",  # configurations that reject a misspelt key
+            "pillow",  # reads and writes image files
+            "scikit-image",  # ships the photographs that the demo learns from
+            "tensorflow-datasets>=4.9.10",  # the data sets, prepared once and read as tf.data
+            "tqdm",  # progress bars outside `fit`
+        ],
+        "test": [
+            "pytest>=8",
+            "pytest-xdist>=3.6",  # several worker processes
+            "ruff>=0.17,<0.18",  # held, since the format may change between minor versions
+            "scikit-image",  # an independent implementation of PSNR and SSIM
+            "scipy",  # independent linear algebra
+            "setuptools>=70.1",  # builds the wheel without its own environment
+        ],
+    },
+)
