@@ -1,0 +1,120 @@
+"""Certified bounds on the norm of a convolution."""
+
+import difflib
+import math
+
+import numpy as np
+import tensorflow as tf
+
+PADDINGS = ("valid", "zero", "circular", "reflect")
+
+
+def norm_bound(filters, padding):
+    """Returns an upper bound on the l2 operator norm of `correlate` for every image size.
+
+    Two bounds are computed, and the smaller is returned.
+
+    - **Spectrum.** On the infinite grid `correlate` multiplies the Fourier transform of an image
+      by the matrix `F(w)` of the filters' Fourier series, so its squared norm is the maximum over
+      the frequencies `w` of the largest eigenvalue of `G(w) = F(w)^* F(w)`. For every vector `x`,
+      `x^* G(w) x` is a trigonometric polynomial of degree `d = k - 1` in each frequency, and such
+      a polynomial is at most `1 / cos(pi d / N)` times the maximum over its samples on `N > 2d`
+      equispaced points (Ehlich and Zeller, 1964). "circular" samples the same spectrum at the
+      frequencies of its size; "zero" and "valid" are compressions of the infinite grid: an image
+      is extended by zeros and outputs are dropped. For "reflect" the image is extended to one of
+      twice the period less two, in which each pixel occurs at most twice a dimension; outputs of
+      its circular correlation are dropped. That is a factor `sqrt(2)` for each dimension in which
+      the filter has more than one pixel.
+    - **Schur test.** The squared norm of a matrix is at most its largest absolute row sum times
+      its largest absolute column sum. This is exact for filters of one sign such as blurs. With
+      "reflect" a border pixel is used more often than others: the maximum is over all positions
+      of a pixel and all admissible sizes (see `_column_multiplicities`).
+
+    Both hold in exact arithmetic; the result is rounded as usual.
+
+    Args:
+        filters: As for `correlate`.
+        padding: As for `correlate`.
+
+    Returns:
+        A scalar tensor, differentiable with respect to the filters (with gradient 0 at 0).
+
+    Reference:
+        H. Ehlich, K. Zeller: Schwankung von Polynomen zwischen Gitterpunkten. Mathematische
+        Zeitschrift 86 (1964), 41-44.
+    """
+    check_padding(padding)
+    filters = tf.convert_to_tensor(filters)
+    dtype = filters.dtype
+    if dtype not in (tf.float32, tf.float64):  # there is no half-precision FFT
+        filters = tf.cast(filters, tf.float32)
+    square = _spectral_bound(filters)
+    if padding == "reflect":
+        square *= 2 ** sum(k > 1 for k in filters.shape[:2])
+    square = tf.minimum(square, _schur_bound(filters, padding))
+    positive = square > 0  # sqrt has no derivative at 0
+    norm = tf.where(positive, tf.sqrt(tf.where(positive, square, 1)), 0)
+    return norm if norm.dtype == dtype else tf.cast(1.01 * norm, dtype)  # never rounded down
+
+
+def check_padding(padding, allowed=PADDINGS):
+    """Raises a `ValueError` that names the nearest match if `padding` is not allowed."""
+    if padding not in allowed:
+        near = difflib.get_close_matches(str(padding).lower(), allowed, 1, 0.4)
+        hint = f" Did you mean {near[0]!r}?" if near else ""
+        raise ValueError(f"Expected `padding` to be one of {allowed}. Received: {padding!r}.{hint}")
+
+
+def _spectral_bound(filters):
+    """Bounds the squared norm on the infinite grid by the sampled spectrum."""
+    kh, kw, c, _ = filters.shape
+    # The coefficients of the trigonometric polynomials: few filters are left to transform.
+    gram = tf.nn.conv2d(
+        tf.transpose(filters, [2, 0, 1, 3]),
+        tf.transpose(filters, [0, 1, 3, 2]),
+        1,
+        [[0, 0], [kh - 1, kh - 1], [kw - 1, kw - 1], [0, 0]],
+    )
+    n_h, n_w = (max(32, 2 ** math.ceil(math.log2(16 * k))) for k in (kh, kw))
+    gram = tf.pad(gram, [[0, 0], [0, n_h - 2 * kh + 1], [0, n_w - 2 * kw + 1], [0, 0]])
+    gram = tf.transpose(tf.roll(gram, [1 - kh, 1 - kw], [1, 2]), [0, 3, 1, 2])
+    spectrum = tf.signal.rfft2d(gram)
+    if c == 1:
+        largest = tf.reduce_max(tf.math.real(spectrum))
+    else:
+        # The gradient passes through one matrix only, that of the largest eigenvalue.
+        spectrum = tf.reshape(tf.transpose(spectrum, [2, 3, 0, 1]), [-1, c, c])
+        values = tf.math.real(tf.linalg.eigvalsh(tf.stop_gradient(spectrum)))[:, -1]
+        largest = tf.math.real(tf.linalg.eigvalsh(spectrum[tf.argmax(values)]))[-1]
+    return largest / (math.cos(math.pi * (kh - 1) / n_h) * math.cos(math.pi * (kw - 1) / n_w))
+
+
+def _schur_bound(filters, padding):
+    """Bounds the squared norm by the product of the largest row and column sums."""
+    size = tf.abs(filters)
+    rows = tf.reduce_max(tf.reduce_sum(size, [0, 1, 2]))
+    columns = tf.reduce_sum(size, 3)
+    if padding == "reflect":
+        kh, kw = filters.shape[:2]
+        tall = tf.constant(_column_multiplicities(kh), filters.dtype)
+        wide = tf.constant(_column_multiplicities(kw), filters.dtype)
+        columns = tf.einsum("ai,ijc,bj->abc", tall, columns, wide)
+    else:
+        columns = tf.reduce_sum(columns, [0, 1])
+    return rows * tf.reduce_max(columns)
+
+
+def _column_multiplicities(k):
+    """How often the pixel at distances (i, j) from the two borders meets each filter pixel `a`.
+
+    Of the outputs `y` in `[0, i + j]`, the pixel itself is met by `y = i + t - a`, its reflection
+    in the first border by `y = t - a - i`, that in the second by `y = i + 2 j + t - a`. Distances
+    beyond the kernel size change nothing, so the rows of the result are all the cases there are.
+    """
+    t = (k - 1) // 2
+    i, j, a = np.ogrid[: k + 1, : k + 1, :k]
+    direct = (a <= t + i) & (a >= t - j)
+    first = (i > 0) & (a <= t - i)
+    last = (j > 0) & (a >= t + j)
+    counts = direct.astype(int) + first + last
+    return np.unique(counts[(i + j >= k - 1 - t)[..., 0]], axis=0)

@@ -1,0 +1,35 @@
+"""Neumann's series."""
+
+import keras
+import tensorflow as tf
+
+from deq_keras.linear_solvers.base import LinearSolver
+from deq_keras.rows import norm, ranks_only
+
+
+@keras.saving.register_keras_serializable(package="deq_keras")
+class Neumann(LinearSolver):
+    """Neumann's series `w = sum_k (I - A)^k b`, that is `w <- w + (b - A w)`.
+
+    With `A = I - J^T` this is the fixed-point iteration `w <- J^T w + b` of the paper's backward
+    pass. It converges if and only if the spectral radius of `I - A` is below one, and is slow where
+    that is near one. An image whose residual overflows stops.
+    """
+
+    def correct(self, matvec, r, target, active, budget):
+        def keep_going(e, current, steps, active):
+            return tf.reduce_any(active)
+
+        def body(e, current, steps, active):
+            keep = active[:, None]
+            e = tf.where(keep, e + current, e)
+            current = tf.where(keep, current - matvec(current), current)
+            steps += tf.cast(active, tf.int32)
+            size = norm(current)
+            active &= (size > target) & (steps < budget) & tf.math.is_finite(size)
+            return e, current, steps, active
+
+        active &= (norm(r) > target) & (budget > 0)
+        loop = (tf.zeros_like(r), r, tf.zeros_like(budget), active)
+        e, _, steps, _ = tf.while_loop(keep_going, body, loop, shape_invariants=ranks_only(loop))
+        return e, steps

@@ -1,0 +1,36 @@
+"""Linear operators `K` of the measurement `y = K u + noise`, and the noise."""
+
+from deq_keras.operators.base import LinearOperator
+from deq_keras.operators.blur import Blur
+from deq_keras.operators.identity import Identity
+from deq_keras.operators.kernels import (
+    box_kernel,
+    diagonal_kernel,
+    gaussian_kernel,
+    motion_kernel,
+)
+from deq_keras.operators.mask import Mask, band_mask, centre_mask, random_mask
+from deq_keras.operators.named_blurs import BoxBlur, DiagonalBlur, GaussianBlur, MotionBlur
+from deq_keras.operators.noise import GaussianNoise, PoissonNoise, gaussian_noise, poisson_noise
+
+__all__ = [
+    "Blur",
+    "BoxBlur",
+    "DiagonalBlur",
+    "GaussianBlur",
+    "GaussianNoise",
+    "Identity",
+    "LinearOperator",
+    "Mask",
+    "MotionBlur",
+    "PoissonNoise",
+    "band_mask",
+    "box_kernel",
+    "centre_mask",
+    "diagonal_kernel",
+    "gaussian_kernel",
+    "gaussian_noise",
+    "motion_kernel",
+    "poisson_noise",
+    "random_mask",
+]

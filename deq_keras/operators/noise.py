@@ -1,0 +1,165 @@
+"""Noise that is a function of a seed and the number of the image."""
+
+import keras
+import tensorflow as tf
+
+from deq_keras.registry import positive
+
+
+def gaussian_noise(y, stddev, seed, index):
+    """Adds Gaussian noise to one image.
+
+    Args:
+        y: Image of any shape, float, on [0, 1].
+        stddev: Standard deviation on the scale of the image.
+        seed: Integer.
+        index: Integer number of the image.
+
+    Returns:
+        `y + stddev * n` of the shape of `y`, where `n` depends on `seed`, `index` and the shape
+        alone.
+
+    Example:
+
+    >>> noisy = deq_keras.operators.gaussian_noise(tf.zeros((8, 8, 1)), 0.1, seed=0, index=7)
+    """
+    noise = tf.random.stateless_normal(
+        tf.shape(y), _seeds(seed, index), dtype=y.dtype, alg="philox"
+    )
+    return y + tf.cast(stddev, y.dtype) * noise
+
+
+def poisson_noise(y, peak, seed, index):
+    """Replaces one image by photon counts.
+
+    Args:
+        y: Image of any shape, float, on [0, 1]. Negative values count as 0.
+        peak: Expected number of photons at a pixel of value 1.
+        seed: Integer.
+        index: Integer number of the image.
+
+    Returns:
+        `z / peak` with `z` Poisson of mean `peak * max(y, 0)`, a function of the arguments alone.
+        No gradient passes through it.
+
+    Example:
+
+    >>> noisy = deq_keras.operators.poisson_noise(tf.ones((8, 8, 1)), 30.0, seed=0, index=7)
+    """
+    peak = tf.cast(peak, y.dtype)
+    rate = peak * tf.maximum(tf.stop_gradient(y), 0)
+    counts = tf.random.stateless_poisson(tf.shape(y), _seeds(seed, index), rate, y.dtype)
+    return counts / peak
+
+
+class _Noise(keras.layers.Layer):
+    """Noise for a batch: each image on its own, so nothing depends on the batch."""
+
+    def __init__(self, seed=0, **kwargs):
+        super().__init__(**kwargs)
+        if isinstance(seed, bool) or int(seed) != seed:
+            raise ValueError(f"Expected `seed` to be an integer. Received seed={seed!r}.")
+        self.seed = int(seed)
+
+    def build(self, y_shape, index_shape=None):
+        self.built = True
+
+    def call(self, y, index):
+        index = tf.convert_to_tensor(index)
+        batch = tf.TensorShape(y.shape[:1])
+        if not index.dtype.is_integer or not batch.is_compatible_with(index.shape):
+            raise ValueError(
+                f"{type(self).__name__} expected `index` to hold an integer for each of the images "
+                f"{tuple(y.shape)}. Received {index.dtype.name} of shape {index.shape}."
+            )
+        return tf.map_fn(
+            lambda pair: self._one(*pair),
+            (y, index),
+            fn_output_signature=tf.TensorSpec(y.shape[1:], y.dtype),
+        )
+
+    def compute_output_shape(self, y_shape, index_shape=None):
+        return tuple(y_shape)
+
+
+@keras.saving.register_keras_serializable(package="deq_keras")
+class GaussianNoise(_Noise):
+    """Adds Gaussian noise that is a function of the seed and each image's number.
+
+    The noise of an image does not depend on the size of the batch, on its other images, or on
+    the number of devices.
+
+    Args:
+        stddev: Standard deviation on the scale of the images, [0, 1].
+        seed: Integer.
+        **kwargs: `name` and `dtype` of the layer.
+
+    Call arguments:
+        y: Measurements `(batch, height, width, channels)`.
+        index: Numbers of the images, int64 `(batch,)`.
+
+    Returns:
+        Noisy measurements of the shape of `y`.
+
+    Raises:
+        ValueError: If `stddev` is negative or not finite.
+
+    Example:
+
+    >>> noise = deq_keras.operators.GaussianNoise(stddev=0.05, seed=1)
+    >>> y = noise(tf.ones((2, 8, 8, 1)), tf.constant([10, 11], tf.int64))
+    """
+
+    def __init__(self, stddev, seed=0, **kwargs):
+        super().__init__(seed, **kwargs)
+        self.stddev = positive("stddev", stddev, zero=True)
+
+    def get_config(self):
+        return {**super().get_config(), "stddev": self.stddev, "seed": self.seed}
+
+    def _one(self, y, index):
+        return gaussian_noise(y, self.stddev, self.seed, index)
+
+
+@keras.saving.register_keras_serializable(package="deq_keras")
+class PoissonNoise(_Noise):
+    """Replaces measurements by photon counts, a function of the seed and each image's number.
+
+    `z / peak` with `z` Poisson of mean `peak * max(y, 0)`. The noise of an image does not depend
+    on the size of the batch, on its other images, or on the number of devices.
+
+    Args:
+        peak: Expected number of photons at a pixel of value 1; the fewer, the noisier.
+        seed: Integer.
+        **kwargs: `name` and `dtype` of the layer.
+
+    Call arguments:
+        y: Measurements `(batch, height, width, channels)` on [0, 1].
+        index: Numbers of the images, int64 `(batch,)`.
+
+    Returns:
+        Noisy measurements of the shape of `y`. No gradient passes through them.
+
+    Raises:
+        ValueError: If `peak` is not positive and finite.
+
+    Example:
+
+    >>> noise = deq_keras.operators.PoissonNoise(peak=30.0, seed=1)
+    >>> y = noise(tf.ones((2, 8, 8, 1)), tf.constant([10, 11], tf.int64))
+    """
+
+    def __init__(self, peak, seed=0, **kwargs):
+        super().__init__(seed, **kwargs)
+        self.peak = positive("peak", peak)
+        self.supports_jit = False  # XLA has no Poisson numbers
+
+    def get_config(self):
+        return {**super().get_config(), "peak": self.peak, "seed": self.seed}
+
+    def _one(self, y, index):
+        return poisson_noise(y, self.peak, self.seed, index)
+
+
+def _seeds(seed, index):
+    return tf.stack([tf.cast(seed, tf.int64), tf.cast(index, tf.int64)])

@@ -1,0 +1,128 @@
+"""What all priors made of experts share: `grad R(u) = S^T sigma(chi * (A u + b))`."""
+
+from typing import NamedTuple
+
+import keras
+import tensorflow as tf
+
+from deq_keras.priors import potentials
+from deq_keras.priors.base import Prior
+from deq_keras.registry import positive
+
+
+class Coefficients(NamedTuple):
+    """The weights as the energy uses them.
+
+    Attributes:
+        analysis: The linear map `A`, normalised to norm at most one.
+        synthesis: The linear map `S`; the same tensor as `analysis` if the prior is tied.
+        sharpness: `chi`, one positive number for each expert.
+        bias: `b`, or `None`.
+    """
+
+    analysis: tf.Tensor
+    synthesis: tf.Tensor
+    sharpness: tf.Tensor
+    bias: tf.Tensor
+
+
+class Experts(Prior):
+    """Base class: `R(u) = sum_i sum_x phi(chi_i ((A u)_i(x) + b_i)) / chi_i`.
+
+    `A` is a trainable linear map divided by a certified bound on its norm; derivatives flow through
+    the norm. Each expert has a sharpness `chi_i`, trained as a logarithm so that it stays positive.
+    As `phi` is convex with `phi'' <= 1`, `R` is convex and its gradient has Lipschitz constant at
+    most `max_i chi_i`, whatever the weights. The scale of the prior belongs to the layer that uses
+    it.
+
+    A subclass defines `_analyse(u, weights)`, `_synthesise(v, weights, like)`, `_norm(weights)` and
+    `_weight_shape(input_shape)`. With `tied = False` a second set of weights takes the place of
+    the first in the synthesis; the map is then no gradient and has no energy.
+    """
+
+    tied = True
+
+    def __init__(self, activation, sharpness, use_bias, initializer, **kwargs):
+        super().__init__(**kwargs)
+        self.potential = potentials.get(activation)
+        self.activation = activation
+        self.sharpness = positive("sharpness", sharpness)
+        self.use_bias = bool(use_bias)
+        self._weights_initializer = initializer
+
+    @property
+    def has_energy(self):
+        return self.tied
+
+    @property
+    def is_convex(self):
+        return self.tied
+
+    def _build_experts(self, weight_shape, count):
+        self.analysis = self.add_weight(
+            shape=weight_shape, initializer=self._weights_initializer, name="analysis"
+        )
+        if not self.tied:
+            self.synthesis = self.add_weight(
+                shape=weight_shape, initializer=self._weights_initializer, name="synthesis"
+            )
+        self.log_sharpness = self.add_weight(
+            shape=(count,),
+            initializer=keras.initializers.Constant(float(tf.math.log(self.sharpness))),
+            name="log_sharpness",
+        )
+        self.bias = None
+        if self.use_bias:
+            self.bias = self.add_weight(shape=(count,), initializer="zeros", name="bias")
+
+    def coefficients(self):
+        """The `Coefficients` that belong to the current weights."""
+        analysis = self._normalise(self.analysis)
+        synthesis = analysis if self.tied else self._normalise(self.synthesis)
+        bias = None if self.bias is None else tf.convert_to_tensor(self.bias)
+        return Coefficients(analysis, synthesis, tf.exp(self.log_sharpness), bias)
+
+    def _normalise(self, weights):
+        weights = tf.convert_to_tensor(weights)
+        norm = self._norm(weights)
+        return weights / tf.where(norm > 0, norm, tf.ones_like(norm))
+
+    def gradient_map(self):
+        c = self.coefficients()
+
+        def gradient(u):
+            return self._synthesise(self._respond(u, c, self.potential.activation), c.synthesis, u)
+
+        return gradient
+
+    def energy(self, u):
+        if not self.tied:
+            raise self._no_energy()
+        self.ensure_built(u)
+        c = self.coefficients()
+        energies = self._respond(u, c, self.potential.value) / c.sharpness
+        return tf.reduce_sum(energies, axis=tf.range(1, tf.rank(energies)))
+
+    def _respond(self, u, c, function):
+        response = self._analyse(u, c.analysis)
+        if c.bias is not None:
+            response += c.bias
+        return function(c.sharpness * response)
+
+    def gradient_lipschitz(self):
+        return tf.reduce_max(tf.exp(self.log_sharpness))
+
+    def convexity(self):
+        if self.tied:
+            return super().convexity()
+        # Nothing better than Lipschitz continuity is known of a map that is no gradient.
+        return -self.gradient_lipschitz()
+
+    def adopt(self, tied):
+        """Start from the weights of the tied form of this prior, so that both maps are equal."""
+        self.analysis.assign(tied.analysis)
+        self.log_sharpness.assign(tied.log_sharpness)
+        if not self.tied:
+            self.synthesis.assign(tied.synthesis if not tied.tied else tied.analysis)
+        if self.bias is not None:
+            self.bias.assign(tied.bias)

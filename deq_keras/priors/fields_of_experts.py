@@ -1,0 +1,120 @@
+"""Fields of experts: convolutional priors."""
+
+import keras
+import tensorflow as tf
+
+from deq_keras import convolution
+from deq_keras.priors import initializers
+from deq_keras.priors.base import channels_of
+from deq_keras.priors.experts import Experts
+from deq_keras.registry import positive_int, unknown_name_error
+
+
+@keras.saving.register_keras_serializable(package="deq_keras")
+class FieldsOfExperts(Experts):
+    """Convex fields of experts with tied filters: an energy and its gradient.
+
+        R(u)      = sum_i sum_x phi(chi_i (a_i * u)(x)) / chi_i
+        grad R(u) = A^T sigma(chi A u),      A u = (a_1 * u, ..., a_n * u),  sigma = phi'
+
+    The filters are divided by a certified bound on the norm of the whole convolution `A` (for every
+    image size, see `deq_keras.convolution.norm_bound`), so `grad R` has Lipschitz constant at most
+    `max_i chi_i`. With `activation="tanh"` and two filters started as differences it is the paper's
+    model of photographs.
+
+    Args:
+        filters: Number of experts.
+        kernel_size: Side of the filters in pixels, or a pair `(height, width)`.
+        activation: `sigma`: `"tanh"`, `"relu"`, `"soft_shrinkage"`, `"identity"` or
+            `"smoothed_l1"`; see `deq_keras.priors.potentials.get`.
+        sharpness: Initial `chi` of each expert (trained). The response of an expert changes from
+            quadratic to linear near `1 / chi`, in units of the normalised filters' responses to
+            images on [0, 1].
+        padding: How filters see the boundary: `"valid"` (only whole patches count, as in Roth and
+            Black), `"zero"` (the paper's) or `"circular"`.
+        use_bias: Add a trainable `b_i` to each response.
+        filters_initializer: `"first_order"`, `"second_order"` (the paper's two starts), `"dct"`,
+            `"random"`, or a Keras initializer for shape `(height, width, channels, filters)`.
+
+    Reference:
+        Roth and Black, Fields of experts, IJCV 2009; Riccio, Ehrhardt and Benning,
+        arXiv:2206.13193, equation for `grad R` in section 4.
+
+    Example:
+
+    >>> prior = deq_keras.priors.FieldsOfExperts(filters=8, kernel_size=5)
+    >>> images = tf.random.uniform((2, 32, 48, 1))
+    >>> prior.energy(images).shape, prior.gradient(images).shape
+    (TensorShape([2]), TensorShape([2, 32, 48, 1]))
+    """
+
+    def __init__(
+        self,
+        filters=48,
+        kernel_size=7,
+        activation="tanh",
+        sharpness=50.0,
+        padding="valid",
+        use_bias=False,
+        filters_initializer="first_order",
+        **kwargs,
+    ):
+        self.filters_initializer = initializers.get(filters_initializer)
+        super().__init__(activation, sharpness, use_bias, self.filters_initializer, **kwargs)
+        self.filters = positive_int("filters", filters)
+        pair = (kernel_size, kernel_size) if isinstance(kernel_size, int) else tuple(kernel_size)
+        self.kernel_size = tuple(positive_int("kernel_size", side) for side in pair)
+        if len(self.kernel_size) != 2:
+            raise ValueError(f"Expected `kernel_size` of one or two integers. Received {pair}.")
+        if padding not in ("valid", "zero", "circular"):
+            raise unknown_name_error("padding", padding, ("valid", "zero", "circular"))
+        self.padding = padding
+
+    def build(self, input_shape):
+        channels = channels_of(input_shape, type(self).__name__)
+        if self.padding == "valid":
+            for size, side in zip(input_shape[1:3], self.kernel_size, strict=True):
+                if size is not None and size < side:
+                    raise ValueError(
+                        f"{type(self).__name__} expected images of at least {self.kernel_size} "
+                        f"pixels, the size of its filters. Received shape {tuple(input_shape)}."
+                    )
+        self._build_experts((*self.kernel_size, channels, self.filters), self.filters)
+        self.built = True
+
+    def _analyse(self, u, weights):
+        return convolution.correlate(u, weights, self.padding)
+
+    def _synthesise(self, v, weights, like):
+        return tf.ensure_shape(convolution.correlate_adjoint(v, weights, self.padding), like.shape)
+
+    def _norm(self, weights):
+        return convolution.norm_bound(weights, self.padding)
+
+    def get_config(self):
+        config = super().get_config()
+        config.update(
+            filters=self.filters,
+            kernel_size=self.kernel_size,
+            activation=self.activation,
+            sharpness=self.sharpness,
+            padding=self.padding,
+            use_bias=self.use_bias,
+            filters_initializer=keras.initializers.serialize(self.filters_initializer),
+        )
+        return config
+
+
+@keras.saving.register_keras_serializable(package="deq_keras")
+class UntiedFieldsOfExperts(FieldsOfExperts):
+    """Fields of experts with separate synthesis filters: a learned map `S^T sigma(chi A u)`.
+
+    It is the gradient of nothing unless `S = A`, so it has no energy: use it in `Equilibrium`.
+    Args are those of `FieldsOfExperts`; `S` starts equal to `A`, and `adopt` starts it from a
+    trained prior.
+
+    Reference:
+        Riccio, Ehrhardt and Benning, arXiv:2206.13193: the deep equilibrium model.
+    """
+
+    tied = False

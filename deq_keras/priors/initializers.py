@@ -1,0 +1,142 @@
+"""Initial filters of fields of experts, of shape `(height, width, channels, filters)`."""
+
+import keras
+import numpy as np
+
+from deq_keras import registry
+
+
+class _Filters(keras.initializers.Initializer):
+    """Leading filters made by `_leading`, the others small cosines that break the symmetry.
+
+    An even potential has a zero derivative with respect to a filter that is zero, so a filter that
+    starts at zero would stay there.
+    """
+
+    remainder = 0.1
+
+    def _leading(self, height, width, channels):
+        raise NotImplementedError
+
+    def __call__(self, shape, dtype=None):
+        height, width, channels, count = shape
+        if height < 2 or width < 2:
+            raise ValueError(
+                f"{type(self).__name__} needs filters of at least 2 x 2 pixels. Received {shape}."
+            )
+        filters = np.zeros((height, width, channels, count))
+        leading = self._leading(height, width, channels)[..., :count]
+        filters[..., : leading.shape[-1]] = leading
+        rest = count - leading.shape[-1]
+        if rest:
+            filters[..., leading.shape[-1] :] = self.remainder * dct_atoms(
+                height, width, channels, rest
+            )
+        return keras.ops.cast(filters, dtype or keras.config.floatx())
+
+    def get_config(self):
+        return {}
+
+
+@keras.saving.register_keras_serializable(package="deq_keras")
+class FirstOrder(_Filters):
+    """Forward differences `[-1, 1]` along both axes in each channel: total variation's filters."""
+
+    def _leading(self, height, width, channels):
+        filters = np.zeros((height, width, channels, 2 * channels))
+        i, j = (height - 1) // 2, (width - 1) // 2
+        for c in range(channels):
+            filters[i, j, c, 2 * c : 2 * c + 2] = -1.0
+            filters[i, j + 1, c, 2 * c] = 1.0
+            filters[i + 1, j, c, 2 * c + 1] = 1.0
+        return filters
+
+
+@keras.saving.register_keras_serializable(package="deq_keras")
+class SecondOrder(_Filters):
+    """Second differences `[1, -2, 1]` along both axes in each channel."""
+
+    def _leading(self, height, width, channels):
+        if height < 3 or width < 3:
+            raise ValueError(
+                f"SecondOrder needs filters of at least 3 x 3 pixels. Received {height} x {width}."
+            )
+        filters = np.zeros((height, width, channels, 2 * channels))
+        i, j = height // 2, width // 2
+        for c in range(channels):
+            filters[i, j, c, 2 * c : 2 * c + 2] = -2.0
+            filters[i, j - 1, c, 2 * c] = filters[i, j + 1, c, 2 * c] = 1.0
+            filters[i - 1, j, c, 2 * c + 1] = filters[i + 1, j, c, 2 * c + 1] = 1.0
+        return filters
+
+
+@keras.saving.register_keras_serializable(package="deq_keras")
+class DCT(_Filters):
+    """The discrete cosine transform without its constant atom, low frequencies first."""
+
+    def _leading(self, height, width, channels):
+        return dct_atoms(height, width, channels, channels * (height * width - 1))
+
+
+@keras.saving.register_keras_serializable(package="deq_keras")
+class Random(keras.initializers.Initializer):
+    """Normal random filters of zero mean, so that constant images cost nothing.
+
+    Args:
+        seed: Integer; the same seed gives the same filters.
+    """
+
+    def __init__(self, seed=0):
+        self.seed = seed
+
+    def __call__(self, shape, dtype=None):
+        filters = np.random.default_rng(self.seed).normal(size=shape)
+        filters -= filters.mean(axis=(0, 1), keepdims=True)
+        return keras.ops.cast(filters, dtype or keras.config.floatx())
+
+    def get_config(self):
+        return {"seed": self.seed}
+
+
+def dct_atoms(height, width, channels, count):
+    """`count` orthonormal cosine filters, low frequencies first, cycling through the channels.
+
+    More than `channels (height width - 1)` of them start again with the first.
+    """
+
+    def basis(n):
+        k, x = np.arange(n)[:, None], np.arange(n)[None]
+        atoms = np.cos(np.pi * k * (2 * x + 1) / (2 * n))
+        return atoms / np.linalg.norm(atoms, axis=1, keepdims=True)
+
+    rows, columns = basis(height), basis(width)
+    order = sorted(
+        ((k, m) for k in range(height) for m in range(width) if k + m),
+        key=lambda pair: (pair[0] + pair[1], pair),
+    )
+    filters = np.zeros((height, width, channels, count))
+    for index in range(count):
+        k, m = order[(index // channels) % len(order)]
+        filters[:, :, index % channels, index] = np.outer(rows[k], columns[m])
+    return filters
+
+
+_BY_NAME = {
+    "first_order": FirstOrder,
+    "second_order": SecondOrder,
+    "dct": DCT,
+    "random": Random,
+}
+
+
+def get(identifier):
+    """An initializer from one of our names, or whatever `keras.initializers.get` accepts."""
+    if isinstance(identifier, str):
+        if identifier in _BY_NAME:
+            return _BY_NAME[identifier]()
+        try:
+            return keras.initializers.get(identifier)
+        except ValueError:
+            known = [*_BY_NAME, "he_normal", "glorot_uniform", "orthogonal"]
+            raise registry.unknown_name_error("initializer", identifier, known) from None
+    return keras.initializers.get(identifier)

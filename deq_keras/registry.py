@@ -1,0 +1,60 @@
+"""`get()` for names, configurations and objects, in Keras's manner."""
+
+import difflib
+
+import keras
+
+
+def unknown_name_error(kind, name, known):
+    """A `ValueError` that lists the known names and the nearest to the one received."""
+    near = difflib.get_close_matches(str(name), list(known), n=1)
+    hint = f" Did you mean {near[0]!r}?" if near else ""
+    return ValueError(f"Unknown {kind}: {name!r}.{hint} Expected one of {sorted(known)}.")
+
+
+def get(identifier, kind, classes, base):
+    """Turn a name, a serialised configuration or an object into an object of class `base`.
+
+    Args:
+        identifier: A name among `classes`, a dictionary made by
+            `keras.saving.serialize_keras_object`, or an instance of `base`.
+        kind: The word for such an object in error messages.
+        classes: Dictionary from name to class (constructed without arguments).
+        base: Class that the result must be an instance of.
+
+    Raises:
+        ValueError: If the name is not known, with the nearest known name.
+        TypeError: If the identifier is of another type.
+    """
+    if isinstance(identifier, base):
+        return identifier
+    if isinstance(identifier, str):
+        if identifier not in classes:
+            raise unknown_name_error(kind, identifier, classes)
+        return classes[identifier]()
+    if isinstance(identifier, dict):
+        return keras.saving.deserialize_keras_object(identifier)
+    raise TypeError(
+        f"Expected a {kind}: one of {sorted(classes)}, an instance of {base.__name__}, or a "
+        f"serialised configuration. Received {identifier!r}."
+    )
+
+
+def positive(name, value, zero=False, upper=None):
+    """`value` as a float if it is a finite number > 0 (>= 0 with `zero`), else a ValueError."""
+    number = float(value)
+    fits = (number >= 0 if zero else number > 0) and number < float("inf")
+    if not fits or (upper is not None and number > upper):
+        limit = "" if upper is None else f" and <= {upper}"
+        raise ValueError(
+            f"Expected `{name}` to be a finite number {'>=' if zero else '>'} 0{limit}. "
+            f"Received {name}={value!r}."
+        )
+    return number
+
+
+def positive_int(name, value):
+    """`value` if it is an integer >= 1, else a ValueError."""
+    if isinstance(value, bool) or int(value) != value or value < 1:
+        raise ValueError(f"Expected `{name}` to be an integer >= 1. Received {name}={value!r}.")
+    return int(value)

@@ -1,0 +1,65 @@
+"""A nested structure of `(batch, ...)` tensors seen as one `(batch, n)` matrix.
+
+Solvers treat every image of a batch as a problem of its own: a row. They are written for
+matrices of rows and need to know neither image shapes nor nesting; a reshape costs nothing.
+"""
+
+import tensorflow as tf
+
+
+def to_rows(structure):
+    """The structure as a `(batch, n)` matrix, and the function that turns it back."""
+    leaves = [tf.convert_to_tensor(leaf) for leaf in tf.nest.flatten(structure)]
+    shapes = [tf.shape(leaf) for leaf in leaves]
+    static = [leaf.shape for leaf in leaves]
+
+    def ravel(nested):
+        parts = [
+            tf.reshape(leaf, (shape[0], -1))
+            for leaf, shape in zip(tf.nest.flatten(nested), shapes, strict=True)
+        ]
+        return parts[0] if len(parts) == 1 else tf.concat(parts, axis=1)
+
+    def unravel(rows):
+        if len(leaves) == 1:
+            parts = [rows]
+        else:
+            parts = tf.split(rows, [tf.reduce_prod(shape[1:]) for shape in shapes], axis=1)
+        parts = [
+            tf.ensure_shape(tf.reshape(part, shape), known)
+            for part, shape, known in zip(parts, shapes, static, strict=True)
+        ]
+        return tf.nest.pack_sequence_as(structure, parts)
+
+    return ravel(structure), ravel, unravel
+
+
+def dot(a, b):
+    """Inner product of each row of `a` with the same row of `b`, shape `(batch,)`."""
+    return tf.reduce_sum(a * b, axis=-1)
+
+
+def norm(a):
+    """Euclidean norm of each row, shape `(batch,)`."""
+    return tf.sqrt(dot(a, a))
+
+
+def where(condition, a, b):
+    """`a` in the rows where `condition` `(batch,)` holds, `b` elsewhere; no NaN gets through."""
+    return tf.where(condition[:, None], a, b)
+
+
+def safe_divide(a, b):
+    """`a / b`, and zero where `b` is zero (its gradient is zero there too)."""
+    nonzero = tf.not_equal(b, 0)
+    return tf.where(nonzero, a / tf.where(nonzero, b, tf.ones_like(b)), tf.zeros_like(a))
+
+
+def ranks_only(loop):
+    """Shape invariants of a `tf.while_loop` that fix ranks alone.
+
+    A map of rows may know less about the shape of its result than of its argument.
+    """
+    return tf.nest.map_structure(
+        lambda t: tf.TensorShape([None] * t.shape.rank) if tf.is_tensor(t) else None, loop
+    )

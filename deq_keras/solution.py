@@ -1,0 +1,23 @@
+"""What a solver returns: a value and, for each image, how well and how fast it was found."""
+
+from typing import Any, NamedTuple
+
+
+class Solution(NamedTuple):
+    """The answer of a solver, with a row per image. Failure is a value, not an exception.
+
+    Attributes:
+        value: Tensor `(batch, ...)` or a nested structure of them: the best iterate found.
+        residual: Tensor `(batch,)`, the relative residual of `value`. For a fixed point
+            `||f(z) - z||` and for a linear system `||b - A w||`, each divided by the reference
+            that the solver documents.
+        steps: int32 tensor `(batch,)`: how often the map was evaluated for this image.
+        converged: Boolean tensor `(batch,)`: the residual reached the tolerance (or the level
+            of the rounding errors of the dtype). An image whose iterates became infinite or
+            NaN has `False` here and its last finite iterate in `value`.
+    """
+
+    value: Any
+    residual: Any
+    steps: Any
+    converged: Any
