@@ -1,0 +1,1 @@
+"""Training of equilibrium and bilevel models on one or many devices and machines."""

@@ -1,0 +1,150 @@
+"""Images in memory: decoding, conversion, the set of a split, and the checks of all of them."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+from PIL import Image, ImageOps
+
+_SIXTEEN_BIT = ("I", "I;16", "I;16B", "I;16L", "I;16N")
+
+
+def check_channels(channels: int) -> None:
+    """Raises a `ValueError` unless `channels` is 1 (grey) or 3 (RGB)."""
+    if channels not in (1, 3):
+        raise ValueError(
+            f"`channels` must be 1 (grey) or 3 (RGB). Received: channels={channels!r}."
+        )
+
+
+def check_max_side(max_side: int | None) -> None:
+    """Raises a `ValueError` unless `max_side` is None or a positive integer."""
+    if max_side is not None and (not isinstance(max_side, int) or max_side < 1):
+        raise ValueError(
+            "`max_side` must be None (keep every size) or a positive number of pixels. "
+            f"Received: max_side={max_side!r}."
+        )
+
+
+def to_array(image: Image.Image, channels: int, max_side: int | None = None) -> np.ndarray:
+    """Converts a Pillow image of any mode.
+
+    Grey is the luma of ITU-R BT.601, `0.299 R + 0.587 G + 0.114 B`. 16-bit grey is scaled by
+    255/65535 and rounded (Pillow itself brings 16-bit colour to 8 bits by dropping the low byte).
+    Transparent pixels are laid over white. The camera's orientation tag (EXIF) is applied.
+
+    Args:
+        image: the picture.
+        channels: 1 or 3.
+        max_side: if the longer side has more pixels than this, the picture is shrunk to it with an
+            antialiasing (Lanczos) filter, keeping its proportions. Smaller ones are left alone.
+
+    Returns:
+        A uint8 array `(height, width, channels)`.
+    """
+    check_channels(channels)
+    check_max_side(max_side)
+    image = ImageOps.exif_transpose(image)
+    if image.mode in _SIXTEEN_BIT:
+        levels = np.asarray(image).astype(np.int64)
+        image = Image.fromarray(np.clip((levels + 128) // 257, 0, 255).astype(np.uint8))
+    elif "A" in image.getbands() or "transparency" in image.info:
+        image = image.convert("RGBA")
+        white = Image.new("RGBA", image.size, (255, 255, 255, 255))
+        image = Image.alpha_composite(white, image)
+    image = image.convert("L" if channels == 1 else "RGB")
+    if max_side is not None and max(image.size) > max_side:
+        scale = max_side / max(image.size)
+        size = tuple(max(1, round(side * scale)) for side in image.size)
+        image = image.resize(size, Image.Resampling.LANCZOS)
+    return np.array(image, np.uint8).reshape(image.height, image.width, channels)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class ImageSet:
+    """The images of one split, in memory.
+
+    Args:
+        names: a name for each, for messages and tables.
+        images: uint8 arrays `(height, width, channels)`, all of the same number of channels.
+
+    Raises:
+        ValueError: no image, not a name for each, or an array of another kind.
+    """
+
+    names: tuple[str, ...]
+    images: tuple[np.ndarray, ...]
+
+    def __post_init__(self):
+        if not self.images or len(self.names) != len(self.images):
+            raise ValueError(
+                "Expected at least one image and a name for each. "
+                f"Received: {len(self.images)} images and {len(self.names)} names."
+            )
+        for name, image in zip(self.names, self.images, strict=True):
+            kind = (getattr(image, "dtype", type(image)), getattr(image, "shape", ()))
+            if kind[0] != np.uint8 or len(kind[1]) != 3 or 0 in kind[1]:
+                raise ValueError(
+                    "Expected uint8 arrays (height, width, channels), none empty. "
+                    f"Received: {name!r} with dtype {kind[0]} and shape {kind[1]}."
+                )
+            if image.shape[-1] != self.channels:
+                raise ValueError(
+                    f"All images must have the same number of channels: {self.names[0]!r} has "
+                    f"{self.channels}, {name!r} has {image.shape[-1]}."
+                )
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    @property
+    def channels(self) -> int:
+        """1 for grey, 3 for RGB."""
+        return self.images[0].shape[-1]
+
+
+def check_images(images, name: str = "images", low: float = -1.0, high: float = 2.0) -> np.ndarray:
+    """Checks a batch of float images that came from elsewhere.
+
+    Args:
+        images: an array or tensor `(batch, height, width, channels)` on [0, 1].
+        name: what to call it in the message.
+        low: the least plausible value. The default leaves room for noise and overshoot.
+        high: the greatest plausible value.
+
+    Returns:
+        The images as a NumPy array.
+
+    Raises:
+        ValueError: an integer type, a wrong rank, an empty batch, NaN or infinite pixels, or
+            values so far out of [0, 1] that the scale must be another.
+
+    Example:
+
+    >>> check_images(np.full((1, 4, 4, 1), 0.5)).shape
+    (1, 4, 4, 1)
+    """
+    array = np.asarray(images)
+    expected = f"`{name}` must be float images (batch, height, width, channels) on [0, 1]. "
+    if not np.issubdtype(array.dtype, np.floating):
+        raise ValueError(
+            f"{expected}Received: dtype {array.dtype}. Convert them, `x / 255.0` for 8-bit images."
+        )
+    if array.ndim != 4 or array.size == 0:
+        hint = " Add axes for batch and channels, if they are missing." if array.ndim < 4 else ""
+        raise ValueError(f"{expected}Received: shape {array.shape}.{hint}")
+    finite = np.isfinite(array)
+    if not finite.all():
+        where = tuple(int(i) for i in np.argwhere(~finite)[0])
+        raise ValueError(
+            f"{expected}Received: {np.count_nonzero(~finite)} NaN or infinite values of "
+            f"{array.size}, the first at {where}."
+        )
+    least, greatest = float(array.min()), float(array.max())
+    if least < low or greatest > high:
+        raise ValueError(
+            f"{expected}Received: values from {least:g} to {greatest:g}, outside [{low:g}, "
+            f"{high:g}]. Rescale them, or give other bounds if they are meant."
+        )
+    return array

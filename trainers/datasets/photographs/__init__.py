@@ -1,0 +1,5 @@
+"""The photographs that ship with scikit-image, as a TensorFlow Datasets builder."""
+
+from trainers.datasets.photographs.photographs import PHOTOGRAPHS, Photographs, prepare
+
+__all__ = ["PHOTOGRAPHS", "Photographs", "prepare"]
