@@ -3,6 +3,10 @@
 `correlate` and `correlate_adjoint` are the inner loop of the library. They are derivatives of the
 trilinear form `<correlate(u, filters), v>`, and so are all their gradients. So each is given as
 the gradient of the others: differentiable to any order, and as fast as it is evaluated.
+
+TensorFlow saves such gradients for the outermost function of a SavedModel only: a reloaded one
+cannot be differentiated through a loop over convolutions (it raises), but by its implicit
+derivative it can.
 """
 
 import math

@@ -1,5 +1,7 @@
 """Cells: maps `f(z, y)` whose fixed point in `z` is a reconstruction from the measurement `y`."""
 
+import math
+
 import keras
 import tensorflow as tf
 
@@ -54,6 +56,13 @@ class GradientStep(keras.layers.Layer):
         super().__init__(**kwargs)
         _expect("operator", operator, LinearOperator)
         _expect("prior", prior, Prior)
+        for name, part in (("operator", operator), ("prior", prior)):
+            if part.variable_dtype != self.variable_dtype:
+                raise ValueError(
+                    f"Expected operator, prior and layer of one dtype. Received a layer of "
+                    f"{self.variable_dtype} and `{name}` of {part.variable_dtype}. Construct each "
+                    f"of them with dtype={self.variable_dtype!r}."
+                )
         self.operator = operator
         self.prior = prior
         self.weight = positive("weight", weight)
@@ -61,12 +70,14 @@ class GradientStep(keras.layers.Layer):
         self.step_size = None if step_size is None else positive("step_size", step_size)
 
     def build(self, z_shape, y_shape=None):
-        for part in (self.operator, self.prior):
-            if not part.built:
-                part.build(z_shape)
+        _, data_shape = (None, None) if y_shape is None or is_shape(y_shape) else split(y_shape)
+        if not self.operator.built:
+            self.operator.build(z_shape, data_shape)
+        if not self.prior.built:
+            self.prior.build(z_shape)
         self.log_weight = self.add_weight(
             shape=(),
-            initializer=keras.initializers.Constant(float(tf.math.log(self.weight))),
+            initializer=keras.initializers.Constant(math.log(self.weight)),
             trainable=self.train_weight,
             name="log_weight",
         )
@@ -158,6 +169,11 @@ def split(y):
             )
         return y[0], y[1]
     return y, None
+
+
+def is_shape(shape):
+    """Whether this is the shape of one tensor, and not a structure of shapes."""
+    return all(size is None or isinstance(size, int) for size in shape)
 
 
 def deserialise(config, *names):

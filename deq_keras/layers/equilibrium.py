@@ -8,7 +8,7 @@ import tensorflow as tf
 
 from deq_keras import adjoints, solvers
 from deq_keras.adjoints import FixedPointProblem
-from deq_keras.layers.cells import deserialise
+from deq_keras.layers.cells import deserialise, is_shape
 
 # Compiled `solve` of each layer. Kept outside of the layers, where an export would save it.
 _COMPILED = weakref.WeakKeyDictionary()
@@ -70,7 +70,7 @@ class Equilibrium(keras.layers.Layer):
         self.adjoint = adjoints.get(adjoint)
         self.supports_jit = False
         self._diagnostics = {
-            name: keras.metrics.Mean(name=f"{self.name}_{name}")
+            name: Diagnostic(name=f"{self.name}_{name}")
             for name in (
                 "forward_steps",
                 "forward_residual",
@@ -84,7 +84,8 @@ class Equilibrium(keras.layers.Layer):
     def build(self, input_shape):
         if not self.cell.built:
             if hasattr(self.cell, "bind"):
-                self.cell.build(_first_shape(input_shape))
+                shapes = (_first_shape(input_shape), input_shape)
+                self.cell.build(*shapes[: len(inspect.signature(self.cell.build).parameters)])
             else:
                 # A symbolic call builds layers and models of any kind.
                 y = _symbolic(input_shape, self.variable_dtype)
@@ -92,6 +93,11 @@ class Equilibrium(keras.layers.Layer):
         self.built = True
 
     def call(self, inputs, training=None):
+        # Its own dtype keeps weights from being cast in a direct call under mixed precision.
+        inner = WithTraining(lambda y: self._fixed_point(y, training), dtype=self.variable_dtype)
+        return inner(inputs, training=training)
+
+    def _fixed_point(self, inputs, training):
         y = self._cast(inputs)
         report = self._report_backward if training else None
         output, solution = self.adjoint.solve(
@@ -216,16 +222,12 @@ class Equilibrium(keras.layers.Layer):
         return cls(**deserialise(config, "cell", "solver", "adjoint"))
 
 
-def _is_shape(shape):
-    return all(size is None or isinstance(size, int) for size in shape)
-
-
 def _first_shape(shape):
-    return tuple(shape) if _is_shape(shape) else _first_shape(shape[0])
+    return tuple(shape) if is_shape(shape) else _first_shape(shape[0])
 
 
 def _symbolic(shape, dtype):
-    if _is_shape(shape):
+    if is_shape(shape):
         return keras.KerasTensor(shape, dtype)
     return [_symbolic(part, dtype) for part in shape]
 
@@ -234,6 +236,13 @@ def _shapes(inputs):
     if isinstance(inputs, (list, tuple)):
         return [tuple(t.shape) for t in inputs]
     return tuple(inputs.shape)
+
+
+class Diagnostic(keras.metrics.Mean):
+    """A mean that is NaN, not zero, where nothing was measured: in validation, say."""
+
+    def result(self):
+        return tf.where(self.count > 0, super().result(), float("nan"))
 
 
 class _InitialState(keras.Operation):
@@ -248,15 +257,15 @@ class _InitialState(keras.Operation):
 
 
 class WithTraining(keras.layers.Layer):
-    """Gives the layers inside a cell a `training` flag that the cell's own `call` does not take."""
+    """Gives the layers that a function calls a `training` flag that it does not take itself."""
 
-    def __init__(self, function):
-        super().__init__(autocast=False, name="cell")
+    def __init__(self, function, **kwargs):
+        super().__init__(autocast=False, name="cell", **kwargs)
         self.function = function
         self.built = True
 
-    def call(self, z, y, training=None):
-        return self.function(z, y)
+    def call(self, *inputs, training=None):
+        return self.function(*inputs)
 
 
 def _call_cell(cell, z, y, training):

@@ -1,5 +1,6 @@
 """What all priors made of experts share: `grad R(u) = S^T sigma(chi * (A u + b))`."""
 
+import math
 from typing import NamedTuple
 
 import keras
@@ -68,7 +69,7 @@ class Experts(Prior):
             )
         self.log_sharpness = self.add_weight(
             shape=(count,),
-            initializer=keras.initializers.Constant(float(tf.math.log(self.sharpness))),
+            initializer=keras.initializers.Constant(math.log(self.sharpness)),
             name="log_sharpness",
         )
         self.bias = None
