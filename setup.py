@@ -55,15 +55,19 @@ setup(
         # What `trainers` and `experiments` import.
         "train": [
             "absl-py",  # command lines: flags, logging
+            "etils[epath]",  # paths, on a disk or in a bucket, as tensorflow-datasets gives them
             "importlib_resources",  # imported by tensorflow-datasets, which does not declare it
             "matplotlib",  # curves and images of the reports
             "ml_collections",  # configurations that reject a misspelt key
+            "rich",  # tables on the terminal; Keras has it too
             "pillow",  # reads and writes image files
             "scikit-image",  # ships the photographs that the demo learns from
             "tensorflow-datasets>=4.9.10",  # the data sets, prepared once and read as tf.data
-            "tqdm",  # progress bars outside `fit`
+            "tqdm",  # the progress bar of training
         ],
         "test": [
+            "dill",  # imported by the test case that tensorflow-datasets has for builders
+            "packaging",  # reads the environment markers of this file
             "pytest>=8",
             "pytest-xdist>=3.6",  # several worker processes
             "ruff>=0.17,<0.18",  # held, since the format may change between minor versions

@@ -1,7 +1,7 @@
 """Photographs to batches of (measurement, truth), the same for any number of workers.
 
-Everything about an example (which photograph, which patch, how it is turned, which noise) is a
-function of the seed and the example's number alone. So a run is resumed by `start_step`, with
+Everything about an example (which photograph, which patch, how it is turned, how it is measured)
+is a function of the seed and the example's number alone. So a run is resumed by `start_step`, with
 nothing saved; the sequence of global batches does not depend on the number of workers; and no
 shuffle buffer has to be filled.
 """
@@ -11,7 +11,6 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable
 
-import numpy as np
 import tensorflow as tf
 
 from trainers.datasets.images import ImageSet, check_images
@@ -22,32 +21,9 @@ __all__ = [
     "ImageSet",
     "check_images",
     "evaluation_batches",
-    "gaussian_noise",
     "load",
     "training_batches",
 ]
-
-
-def gaussian_noise(stddev: float) -> Callable:
-    """White Gaussian noise as a `noise_fn`, drawn statelessly.
-
-    Args:
-        stddev: standard deviation on the scale of [0, 1] images. The noisy image is not clipped.
-
-    Returns:
-        A function of (clean image, seed, index) to the noisy image.
-    """
-    if not (np.isscalar(stddev) and np.isfinite(stddev) and stddev >= 0):
-        raise ValueError(f"`stddev` must be a finite number >= 0. Received: stddev={stddev!r}.")
-
-    def noise_fn(clean, seed, index):
-        # Philox by name: what "auto" chooses depends on the device.
-        noise = tf.random.stateless_normal(
-            tf.shape(clean), tf.stack([seed, index]), dtype=clean.dtype, alg="philox"
-        )
-        return clean + tf.cast(stddev, clean.dtype) * noise
-
-    return noise_fn
 
 
 def _stream(seed: int, name: str) -> tf.Tensor:
@@ -58,20 +34,29 @@ def _stream(seed: int, name: str) -> tf.Tensor:
     return tf.constant(int.from_bytes(digest[:8], "big") >> 1, tf.int64)
 
 
-def _measure(truth, operator_fn, noise_fn, seed, index):
-    clean = tf.cast(operator_fn(truth[None]), tf.float32)
-    if clean.shape.rank is None or clean.shape.rank < 1 or clean.shape[0] not in (None, 1):
+def _measurement(value, truth):
+    """What `measure` returned, as float32."""
+    if isinstance(value, tuple) and value:
+        return tuple(_measurement(part, truth) for part in value)
+    # A list would become one tensor in tf.data.
+    if value is None or isinstance(value, (tuple, list, dict)):
         raise ValueError(
-            "`operator_fn` must map a batch of images to a batch of as many measurements. "
-            f"Received: shape {clean.shape} for a batch of one image of shape {truth.shape}."
+            "`measure` must return a tensor or a nested tuple of tensors. "
+            f"Received: {value!r} for an image of shape {truth.shape}."
         )
-    measurement = noise_fn(clean[0], seed, index)
-    if not measurement.shape.is_compatible_with(clean.shape[1:]):
+    tensor = tf.convert_to_tensor(value)
+    if not (tensor.dtype.is_floating or tensor.dtype.is_integer or tensor.dtype.is_bool):
         raise ValueError(
-            "`noise_fn` must keep the shape of what it is given. Received: shape "
-            f"{measurement.shape} for a clean measurement of shape {clean.shape[1:]}."
+            "`measure` must return real numbers, for they are cast to float32. Received: "
+            f"dtype {tensor.dtype.name}. Stack real and imaginary part if they are complex."
         )
-    return measurement, truth
+    if tensor.shape.rank == 4 and tensor.shape[0] == 1:
+        raise ValueError(
+            "`measure` must return the measurement of one image without a batch axis. Received: "
+            f"shape {tensor.shape} for an image of shape {truth.shape}. Drop the axis with `[0]`, "
+            "as in `operator(truth[None])[0]`."
+        )
+    return tf.cast(tensor, tf.float32)
 
 
 def _check_fits(images: ImageSet, size: int, argument: str) -> None:
@@ -122,8 +107,7 @@ def _with_options(dataset: tf.data.Dataset, policy: tf.data.experimental.AutoSha
 
 def training_batches(
     images: ImageSet,
-    operator_fn: Callable,
-    noise_fn: Callable,
+    measure: Callable,
     *,
     patch_size: int,
     batch_size: int,
@@ -140,12 +124,13 @@ def training_batches(
 
     Args:
         images: the training images.
-        operator_fn: a batch of images `(batch, patch_size, patch_size, channels)`, float32 on
-            [0, 1], to the batch of clean measurements. It is given one example at a time, so that
-            the others of a batch cannot matter, in a graph on the CPU, without AutoGraph.
-        noise_fn: a function of (clean measurement without a batch axis, seed, index) to the noisy
-            one, with stateless random operations, for instance `gaussian_noise(0.05)`. The int64
-            scalars `seed` and `index` make a seed for those: `tf.stack([seed, index])`.
+        measure: a function of (truth, seed, index) to the measurement of one image: a tensor, or a
+            nested tuple of tensors such as `(y, mask)`; they are cast to float32. The truth is
+            `(patch_size, patch_size, channels)`, float32 on [0, 1]. The int64 scalars `seed` and
+            `index`, the example's number, make the seed `tf.stack([seed, index])` of stateless
+            random operations; for the second of two independent draws take `seed + 1`. It sees
+            one example at a time, so that the others of a batch cannot matter, and runs in a
+            graph on the CPU, without AutoGraph.
         patch_size: height and width of a patch in pixels.
         batch_size: the size of the global batch, of all workers together.
         seed: another seed, other examples.
@@ -155,18 +140,21 @@ def training_batches(
             its replicas. If they cannot be of equal size, some are larger by one example.
 
     Returns:
-        A dataset of `(measurement, truth)`, float32 `(batch, ...)`.
+        A dataset of `(measurement, truth)`, float32 `(batch, ...)`, where the measurement has the
+        structure that `measure` gives it, for instance `((y, mask), truth)`.
 
     Raises:
-        ValueError: a wrong argument, a patch larger than an image (named), or a batch with less
-            than an example for each replica.
+        ValueError: a wrong argument, a patch larger than an image (named), a batch with less than
+            an example for each replica, or a measurement of another kind.
 
     Example:
 
+    >>> import numpy as np
+    >>> from deq_keras.operators import gaussian_noise
     >>> images = ImageSet(("a",), (np.zeros((32, 48, 1), np.uint8),))
-    >>> batches = training_batches(
-    ...     images, lambda u: u, gaussian_noise(0.1), patch_size=16, batch_size=4, seed=0
-    ... )
+    >>> def measure(truth, seed, index):
+    ...     return gaussian_noise(truth, 0.1, seed, index)
+    >>> batches = training_batches(images, measure, patch_size=16, batch_size=4, seed=0)
     >>> next(iter(batches))[0].shape
     TensorShape([4, 16, 16, 1])
     """
@@ -188,7 +176,7 @@ def training_batches(
         pair = tf.stack([patch_seed, index])
         draws = tf.random.stateless_uniform([3], pair, 0, 2**62, tf.int64, alg="philox")
         truth = store.patch(image, patch_size, draws)
-        return _measure(truth, operator_fn, noise_fn, noise_seed, index)
+        return _measurement(measure(truth, noise_seed, index), truth), truth
 
     number = start_step * batch_size
     passes = tf.data.Dataset.counter(number // len(images)).map(permutation)
@@ -209,8 +197,7 @@ def training_batches(
 
 def evaluation_batches(
     images: ImageSet,
-    operator_fn: Callable,
-    noise_fn: Callable,
+    measure: Callable,
     *,
     seed: int,
     crop: int | None = None,
@@ -218,23 +205,24 @@ def evaluation_batches(
 ) -> tf.data.Dataset:
     """The images of a split once, in their order, each with a noise of its own that never changes.
 
-    The noise depends on `seed` and the image's position in the set alone, and differs from that
-    of `training_batches` with the same seed.
+    The noise (or the mask, or whatever `measure` draws) depends on `seed` and the image's position
+    in the set alone, and differs from that of `training_batches` with the same seed.
 
     Args:
         images: the validation or test images.
-        operator_fn: see `training_batches`; given images of any size unless `crop` is set.
-        noise_fn: see `training_batches`.
+        measure: see `training_batches`; given images of any size unless `crop` is set.
         seed: another seed, another noise.
         crop: take only the central square of so many pixels, None for whole images.
         batch_size: images in a batch, if all have the same size (always so with `crop`). Images
             of different sizes are never put together: then every batch holds one image.
 
     Returns:
-        A finite dataset of `(measurement, truth)`, float32 `(batch, ...)`.
+        A finite dataset of `(measurement, truth)`, as `training_batches`. An example is the same
+        for any `batch_size`.
 
     Raises:
-        ValueError: a wrong argument, or a crop larger than an image (named).
+        ValueError: a wrong argument, a crop larger than an image (named), or a measurement of
+            another kind.
     """
     if crop is not None:
         _check_fits(images, crop, "crop")
@@ -247,7 +235,7 @@ def evaluation_batches(
     @tf.autograph.experimental.do_not_convert
     def example(index):
         truth = tf.ensure_shape(store.whole(index, crop), [height, width, images.channels])
-        return _measure(truth, operator_fn, noise_fn, noise_seed, index)
+        return _measurement(measure(truth, noise_seed, index), truth), truth
 
     indices = tf.data.Dataset.range(len(images))
     examples = indices.map(example, tf.data.AUTOTUNE, deterministic=True)

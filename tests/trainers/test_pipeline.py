@@ -8,6 +8,7 @@ import pytest
 import tensorflow as tf
 from PIL import Image
 
+from deq_keras.operators import gaussian_noise
 from trainers import pipeline
 from trainers.datasets import images as images_module
 from trainers.datasets.store import Store
@@ -15,7 +16,6 @@ from trainers.pipeline import (
     ImageSet,
     check_images,
     evaluation_batches,
-    gaussian_noise,
     load,
     training_batches,
 )
@@ -34,42 +34,59 @@ def identity(images):
     return images
 
 
-def no_noise(clean, seed, index):
-    return clean
-
-
 def blur(images):
     """Not the same bits for a batch as for an example, so it would show a wrong design."""
     kernel = tf.ones((3, 3, images.shape[-1], 1)) / 9.0
     return tf.nn.depthwise_conv2d(images, kernel, [1, 1, 1, 1], "SAME")
 
 
-def take(count, images=MIXED, *, patch_size=8, batch_size=4, seed=0, **options):
-    options = {"operator_fn": blur, "noise_fn": gaussian_noise(0.1)} | options
+def measured(operator, stddev=0.0):
+    def measure(truth, seed, index):
+        return gaussian_noise(operator(truth[None])[0], stddev, seed, index)
+
+    return measure
+
+
+BLURRED = measured(blur, 0.1)
+NOISY = measured(identity, 0.1)
+
+
+def inpainting(truth, seed, index):
+    """Half of the pixels, others in each example, and noise that is independent of which."""
+    pixels = tf.concat([tf.shape(truth)[:2], [1]], 0)
+    known = tf.random.stateless_uniform(pixels, tf.stack([seed + 1, index]), alg="philox") < 0.5
+    y = gaussian_noise(truth, 0.1, seed, index) * tf.cast(known, truth.dtype)
+    return y, known
+
+
+def arrays(batch):
+    return tf.nest.map_structure(np.asarray, batch)
+
+
+def take(count, images=MIXED, measure=BLURRED, *, patch_size=8, batch_size=4, seed=0, **options):
     batches = training_batches(
-        images, patch_size=patch_size, batch_size=batch_size, seed=seed, **options
+        images, measure, patch_size=patch_size, batch_size=batch_size, seed=seed, **options
     )
-    return [tuple(map(np.asarray, batch)) for batch in batches.take(count)]
+    return [arrays(batch) for batch in batches.take(count)]
 
 
 def joined(batches):
-    return tuple(np.concatenate(parts) for parts in zip(*batches, strict=True))
+    return tf.nest.map_structure(lambda *parts: np.concatenate(parts), *batches)
 
 
 def assert_same(first, second):
-    for a, b in zip(first, second, strict=True):
-        np.testing.assert_array_equal(a, b)
+    tf.nest.map_structure(np.testing.assert_array_equal, first, second)
 
 
 # What an example depends on.
 
 
 def test_values_shapes_and_types():
-    batches = training_batches(MIXED, blur, no_noise, patch_size=8, batch_size=4, seed=0)
+    batches = training_batches(MIXED, measured(blur), patch_size=8, batch_size=4, seed=0)
     for spec in batches.element_spec:
         assert spec == tf.TensorSpec((4, 8, 8, 1), tf.float32)
     assert batches.cardinality() == tf.data.INFINITE_CARDINALITY
-    for measurement, truth in take(3, noise_fn=no_noise):
+    for measurement, truth in take(3, measure=measured(blur)):
         assert truth.min() >= 0
         assert truth.max() <= 1
         np.testing.assert_allclose(measurement, blur(truth), atol=1e-6)
@@ -143,8 +160,7 @@ def test_a_strategy_gets_the_same_batches(by_function):
     def batches(input_context=None):
         return training_batches(
             MIXED,
-            blur,
-            gaussian_noise(0.1),
+            BLURRED,
             patch_size=8,
             batch_size=4,
             seed=0,
@@ -159,7 +175,7 @@ def test_a_strategy_gets_the_same_batches(by_function):
         parts = zip(*(strategy.experimental_local_results(part) for part in batch), strict=True)
         parts = list(parts)
         assert len(parts) == len(devices)
-        assert_same(joined([tuple(map(np.asarray, part)) for part in parts]), whole)
+        assert_same(joined([arrays(part) for part in parts]), whole)
 
 
 # Which photograph, which patch, which noise.
@@ -170,7 +186,7 @@ def test_each_pass_sees_each_image_once_in_a_new_order(count):
     flat = [np.full((9, 8, 1), number, np.uint8) for number in range(count)]
     images = ImageSet(tuple(map(str, range(count))), tuple(flat))
     passes = 20
-    truth = joined(take(passes, images, batch_size=count, operator_fn=identity))[1]
+    truth = joined(take(passes, images, batch_size=count, measure=NOISY))[1]
     seen = np.rint(truth[:, 0, 0, 0] * 255).astype(int).reshape(passes, count)
     assert (np.sort(seen, axis=1) == np.arange(count)).all()
     if count > 1:
@@ -181,7 +197,7 @@ def test_patches_are_windows_in_all_places_and_positions():
     height, width, size = 12, 20, 5
     number = np.arange(height * width, dtype=np.uint8).reshape(height, width, 1)  # 240 < 256
     images = ImageSet(("numbered",), (number,))
-    truth = joined(take(60, images, patch_size=size, batch_size=32, operator_fn=identity))[1]
+    truth = joined(take(60, images, patch_size=size, batch_size=32, measure=NOISY))[1]
     corners, positions = set(), set()
     for patch in np.rint(truth[..., 0] * 255).astype(int):
         rows, columns = np.divmod(patch, width)
@@ -200,7 +216,7 @@ def test_patches_are_windows_in_all_places_and_positions():
 def test_colour_channels_stay_together():
     grey = np.arange(15 * 11, dtype=np.uint8).reshape(15, 11, 1)
     images = ImageSet(("a", "b"), (np.concatenate([grey, grey + 40, grey + 80], -1),) * 2)
-    truth = joined(take(4, images, operator_fn=identity))[1]
+    truth = joined(take(4, images, measure=NOISY))[1]
     red, green, blue = np.moveaxis(np.rint(truth * 255).astype(int), -1, 0)
     np.testing.assert_array_equal(green, red + 40)
     np.testing.assert_array_equal(blue, red + 80)
@@ -208,13 +224,13 @@ def test_colour_channels_stay_together():
 
 def test_a_patch_may_be_the_whole_image():
     images = random_set((8, 8))
-    truth = take(1, images, batch_size=1, operator_fn=identity)[0][1][0, ..., 0]
+    truth = take(1, images, batch_size=1, measure=NOISY)[0][1][0, ..., 0]
     whole = images.images[0][..., 0] / np.float32(255)
     assert any(np.array_equal(np.rot90(w, k), truth) for w in (whole, whole.T) for k in range(4))
 
 
 def test_noise_has_its_stddev_and_is_new_for_each_example():
-    measurement, truth = joined(take(8, batch_size=32, operator_fn=identity))
+    measurement, truth = joined(take(8, batch_size=32, measure=NOISY))
     noise = (measurement - truth).reshape(256, -1)
     count = noise.size
     assert abs(noise.mean()) < 5 * 0.1 / count**0.5
@@ -223,30 +239,91 @@ def test_noise_has_its_stddev_and_is_new_for_each_example():
     assert np.abs(correlation).max() < 7 / noise.shape[1] ** 0.5
 
 
-def test_noise_fn_gets_the_number_of_the_example():
-    def index_as_noise(clean, seed, index):
-        return tf.zeros_like(clean) + tf.cast(index, clean.dtype)
+def test_measure_gets_one_image_and_the_number_of_the_example():
+    def number(truth, seed, index):
+        assert truth.shape == (8, 8, 1)
+        assert seed.shape == index.shape == ()
+        assert seed.dtype == index.dtype == tf.int64
+        return index
 
-    measurement = joined(take(3, batch_size=4, noise_fn=index_as_noise, start_step=5))[0]
-    np.testing.assert_array_equal(measurement[:, 0, 0, 0], np.arange(20, 32))
+    measurement = joined(take(3, batch_size=4, measure=number, start_step=5))[0]
+    assert measurement.dtype == np.float32
+    np.testing.assert_array_equal(measurement, np.arange(20, 32))
 
 
-def test_operator_may_change_the_shape():
+def test_measure_is_taken_as_it_is_written():
+    def branch(truth, seed, index):
+        return truth if index > 0 else -truth  # AutoGraph would mend it, at the price of surprises
+
+    with pytest.raises(tf.errors.OperatorNotAllowedInGraphError, match="AutoGraph"):
+        take(1, measure=branch)
+
+
+def test_measure_may_change_the_shape():
     def pooled(images):
         return tf.nn.avg_pool2d(images, 2, 2, "VALID")
 
-    measurement, truth = take(1, operator_fn=pooled, noise_fn=no_noise)[0]
+    measurement, truth = take(1, measure=measured(pooled))[0]
     assert measurement.shape == (4, 4, 4, 1)
     np.testing.assert_allclose(measurement, pooled(truth), atol=1e-6)
+
+
+# A mask for each example.
+
+
+def test_masks_come_with_the_measurements():
+    batches = training_batches(MIXED, inpainting, patch_size=8, batch_size=4, seed=0)
+    image = tf.TensorSpec((4, 8, 8, 1), tf.float32)
+    assert batches.element_spec == ((image, image), image)
+    (y, mask), truth = joined(take(8, measure=inpainting, batch_size=32))
+    assert set(np.unique(mask)) == {0, 1}
+    assert abs(mask.mean() - 0.5) < 5 * 0.5 / mask.size**0.5
+    assert not y[mask == 0].any()
+    noise = (y - truth)[mask == 1]
+    assert abs(noise.std() / 0.1 - 1) < 5 / (2 * noise.size) ** 0.5
+    assert len({known.tobytes() for known in mask}) == len(mask)
+
+
+def test_masks_are_functions_of_the_seed_and_the_number():
+    def masks(images=MIXED, **options):
+        return joined(take(6, images, inpainting, **options))[0][1]
+
+    np.testing.assert_array_equal(masks(), masks(random_set((9, 30), (50, 8), seed=1)))
+    assert 0.4 < np.mean(masks() == masks(seed=1)) < 0.6
+
+
+def test_masks_resume_and_do_not_depend_on_the_batch():
+    whole = take(6, measure=inpainting)
+    assert_same(joined(whole[4:]), joined(take(2, measure=inpainting, start_step=4)))
+    assert_same(joined(whole), joined(take(8, measure=inpainting, batch_size=3)))
+
+
+@pytest.mark.parametrize("batch_size", [7, 8])
+def test_workers_together_give_the_masks_of_one(batch_size):
+    # Two replicas each, and with 7 examples batches that are not of equal size.
+    parts = [
+        take(4, measure=inpainting, batch_size=batch_size, input_context=context(2, worker, 4))
+        for worker in range(2)
+    ]
+    for step, whole in enumerate(take(2, measure=inpainting, batch_size=batch_size)):
+        mine = slice(2 * step, 2 * step + 2)
+        assert_same(joined([batch for part in parts for batch in part[mine]]), whole)
+
+
+def test_evaluation_masks_never_change_and_are_not_those_of_training():
+    images = random_set(*[(16, 16)] * 4)
+    first, second = (evaluate(images, measure=inpainting, batch_size=4) for _ in range(2))
+    assert_same(first, second)
+    (_, mask), _ = first[0]
+    (_, trained), _ = take(1, images, inpainting, patch_size=16)[0]
+    assert 0.4 < np.mean(mask == trained) < 0.6
 
 
 # Evaluation.
 
 
-def evaluate(images, **options):
-    options = {"seed": 0} | options
-    batches = evaluation_batches(images, blur, gaussian_noise(0.1), **options)
-    return [tuple(map(np.asarray, batch)) for batch in batches]
+def evaluate(images, *, measure=BLURRED, seed=0, **options):
+    return [arrays(batch) for batch in evaluation_batches(images, measure, seed=seed, **options)]
 
 
 def test_evaluation_gives_every_image_once_and_whole():
@@ -257,11 +334,11 @@ def test_evaluation_gives_every_image_once_and_whole():
 
 
 def test_evaluation_is_the_same_twice():
-    batches = evaluation_batches(MIXED, blur, gaussian_noise(0.1), seed=1)
+    batches = evaluation_batches(MIXED, BLURRED, seed=1)
     for first, second in zip(batches, batches, strict=True):
-        assert_same(first, second)
+        assert_same(arrays(first), arrays(second))
     for first, second in zip(batches, evaluate(MIXED, seed=1), strict=True):
-        assert_same(first, second)
+        assert_same(arrays(first), second)
 
 
 def test_evaluation_noise_belongs_to_the_place_in_the_set():
@@ -277,10 +354,26 @@ def test_evaluation_noise_belongs_to_the_place_in_the_set():
     assert np.abs(first - evaluate(repeated, seed=1)[0][0]).max() > 0.05
 
 
+@pytest.mark.parametrize("measure", [BLURRED, inpainting])
+@pytest.mark.parametrize(("images", "crop"), [(random_set(*[(9, 12)] * 7), None), (MIXED, 7)])
+def test_evaluation_is_the_same_for_any_batch_size(images, crop, measure):
+    one_by_one = evaluate(images, measure=measure, crop=crop)
+    for batch_size in (2, 3, 7, 50):
+        batches = evaluate(images, measure=measure, crop=crop, batch_size=batch_size)
+        assert len(batches) == -(-len(images) // batch_size)
+        assert_same(joined(batches), joined(one_by_one))
+
+
+def test_evaluation_of_images_of_many_sizes_is_the_same_for_any_batch_size():
+    assert_same(
+        evaluate(MIXED, measure=inpainting, batch_size=3), evaluate(MIXED, measure=inpainting)
+    )
+
+
 def test_evaluation_noise_is_not_that_of_training():
     images = random_set((8, 8))
-    trained, truth = take(1, images, batch_size=1, operator_fn=identity)[0]
-    batches = evaluation_batches(images, identity, gaussian_noise(0.1), seed=0)
+    trained, truth = take(1, images, batch_size=1, measure=NOISY)[0]
+    batches = evaluation_batches(images, NOISY, seed=0)
     measurement, whole = map(np.asarray, next(iter(batches)))
     assert abs(np.corrcoef((trained - truth).ravel(), (measurement - whole).ravel())[0, 1]) < 0.5
 
@@ -297,7 +390,7 @@ def test_evaluation_crops_the_centre(crop):
 
 def test_evaluation_shapes_are_known_when_they_can_be():
     def spec(images, **options):
-        dataset = evaluation_batches(images, identity, no_noise, seed=0, **options)
+        dataset = evaluation_batches(images, NOISY, seed=0, **options)
         return dataset.element_spec[1].shape.as_list()
 
     assert spec(MIXED) == [None, None, None, 1]
@@ -371,9 +464,6 @@ def test_the_graph_holds_no_copy_of_the_images():
         ({"start_step": -1}, "start_step=-1"),
         ({"seed": 0.5}, r"seed=0\.5"),
         ({"batch_size": 1, "input_context": context(2, 0, 2)}, "2 replicas, 2 workers"),
-        ({"operator_fn": lambda u: tf.repeat(u, 2, axis=0)}, "as many measurements"),
-        ({"operator_fn": tf.reduce_mean}, "as many measurements"),
-        ({"noise_fn": lambda u, seed, index: u[:4]}, "must keep the shape"),
     ],
 )
 def test_training_refuses(options, message):
@@ -390,10 +480,25 @@ def test_evaluation_refuses(options, message):
         evaluate(MIXED, **options)
 
 
-@pytest.mark.parametrize("stddev", [-0.1, np.nan, np.inf, [0.1]])
-def test_noise_refuses(stddev):
-    with pytest.raises(ValueError, match="stddev="):
-        gaussian_noise(stddev)
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        (lambda u: None, "Received: None"),
+        (lambda u: (), r"Received: \(\)"),
+        (lambda u: [u, u], "nested tuple of tensors"),
+        (lambda u: (u, {"mask": u}), "nested tuple of tensors.*'mask'"),
+        (lambda u: (u, tf.cast(u, tf.complex64)), "dtype complex64"),
+        (lambda u: u[None], r"without a batch axis.*\(1, 8, 8, 1\)"),
+    ],
+)
+def test_measurements_of_another_kind_are_refused(wrong, message):
+    def measure(truth, seed, index):
+        return wrong(truth)
+
+    with pytest.raises(ValueError, match=message):
+        take(1, measure=measure)
+    with pytest.raises(ValueError, match=message):
+        evaluate(random_set((8, 8)), measure=measure)
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,170 @@
+"""Curves as inline SVG that follows the page's light or dark theme."""
+
+import io
+import math
+import re
+
+import matplotlib
+import numpy as np
+from matplotlib.figure import Figure
+from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLocator
+
+from experiments.report.text import escape, finite, tick
+
+# Stand-ins that are replaced by what the style sheet defines, so that a theme can change them.
+_INK, _GRID = "#010203", "#040506"
+_COLOURS = {
+    "measurement": "#0a0b01",
+    "total_variation": "#0a0b02",
+    "bilevel": "#0a0b03",
+    "equilibrium": "#0a0b04",
+}
+_COLOURS["bilevel_further"] = _COLOURS["bilevel"]
+# As SVG wants it, in units of the line's width; None is a full line. Colour is not all that tells
+# the methods apart.
+DASHES = {
+    "total_variation": (4, 1.6),
+    "bilevel": None,
+    "bilevel_further": (1.2, 1.2),
+    "equilibrium": None,
+}
+_MARKERS = {"total_variation": "s", "bilevel": "o", "bilevel_further": "o", "equilibrium": "D"}
+NOISY = 120  # a training curve with more points is drawn thin, and its running median thick
+_POINTS = 1200  # more do not show, and make the page large
+
+
+def _series(x, y, positive=False):
+    """The points that can be drawn, as two float arrays."""
+    y = [finite(v) for v in (y if y is not None else [])]
+    x = [finite(v) for v in x] if x is not None else range(1, len(y) + 1)
+    points = [
+        (a, b)
+        for a, b in zip(x, y, strict=False)
+        if a is not None and b is not None and not (positive and b <= 0)
+    ]
+    return np.array(points, np.float64).reshape(-1, 2).T
+
+
+def _thin(x, y):
+    """At most about `_POINTS` of the points, among them the last."""
+    keep = np.unique(np.linspace(0, len(x) - 1, min(len(x), _POINTS)).round().astype(int))
+    return x[keep], y[keep]
+
+
+def _smooth(y):
+    """The running median of a long noisy curve, in shorter windows at its ends."""
+    half = len(y) // 25
+    padded = np.pad(y, half, constant_values=math.nan)
+    return np.nanmedian(np.lib.stride_tricks.sliding_window_view(padded, 2 * half + 1), axis=-1)
+
+
+def _log_ticks(low, high):
+    """Ticks of a logarithmic axis from `low` to `high`: few, but never fewer than three."""
+    powers = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
+    for mantissas in ((1,), (1, 3), (1, 2, 5), (1, 1.5, 2, 3, 4, 5, 7)):
+        ticks = [m * 10.0**p for p in powers for m in mantissas]
+        ticks = [t for t in ticks if low <= t <= high]
+        if len(ticks) >= 3:
+            return ticks[:: -(-len(ticks) // 7)]
+    return [t for t in MaxNLocator(4).tick_values(low, high) if low <= t <= high]
+
+
+def _logarithmic(axis, values):
+    values = values[values > 0]
+    low, high = values.min(), values.max()
+    room = max((high / low) ** 0.05, 1.01)
+    low, high = low / room, high * room
+    axis.axes.set(**{f"{axis.axis_name}scale": "log", f"{axis.axis_name}lim": (low, high)})
+    ticks = _log_ticks(low, high)
+    axis.set_major_locator(FixedLocator(ticks))
+    powers = min(ticks) < 1e-3 or max(ticks) >= 1e4
+    axis.set_major_formatter(FuncFormatter(lambda value, _: tick(value, powers)))
+    axis.set_minor_locator(NullLocator())
+
+
+def _svg(figure, key, title):
+    """The figure as an `<svg>` element whose ids begin with `key`."""
+    settings = {"svg.fonttype": "none", "svg.hashsalt": key}
+    buffer = io.StringIO()
+    with matplotlib.rc_context(settings):
+        figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None})
+    text = buffer.getvalue()
+    text = text[text.index("<svg") :]
+    text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.S)
+    text = re.sub(r"<style.*?</style>", "", text, flags=re.S)  # would style the whole page
+    text = re.sub(r"<!--.*?-->", "", text, flags=re.S)
+    text = re.sub(r'\b(id="|xlink:href="#|url\(#)', rf"\g<1>{key}-", text)
+    text = text.replace(_INK, "currentColor").replace(_GRID, "var(--line)")
+    for method, colour in _COLOURS.items():
+        text = text.replace(colour, f"var(--{method})")
+    view = re.search(r'viewBox="[^"]*"', text).group()
+    head = f'<svg {view} role="img" aria-label="{escape(title)}"'
+    head += ' xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink">'
+    return head + text[text.index(">") + 1 :].strip()
+
+
+def plot(key, title, curves, x_label, y_label, *, log_y=False, fork=None):
+    """One plot of a curve per method.
+
+    Args:
+        key: what makes the ids of this plot unique in the page.
+        title: what a reader who cannot see it is told.
+        curves: method -> `(x, y)`; `x=None` counts from 1. None and NaN are left out.
+        x_label: with its unit.
+        y_label: with its unit.
+        log_y: whether the vertical axis is logarithmic. The horizontal one is where the lengths
+            of the curves differ much.
+        fork: where to mark that the bilevel model goes on as two.
+
+    Returns:
+        An `<svg>` element, or an empty string if there is nothing to draw.
+    """
+    drawn = {}
+    for method, (x, y) in curves.items():
+        x, y = _series(x, y, positive=log_y)
+        if len(x):
+            drawn[method] = (x, y)
+    if not drawn:
+        return ""
+    figure = Figure(figsize=(4.6, 2.9), layout="constrained")
+    axes = figure.add_subplot()
+    for method, (x, y) in drawn.items():
+        colour, dashes = _COLOURS[method], DASHES[method]
+        style = {"color": colour, "linewidth": 1.8, "dash_capstyle": "butt"}
+        style["linestyle"] = (0, dashes) if dashes else "-"
+        noisy = fork is not None and len(y) > NOISY
+        if noisy:
+            axes.plot(*_thin(x, y), color=colour, linewidth=0.6, alpha=0.3)
+            y = _smooth(y)
+        axes.plot(*_thin(x, y), **style)
+        axes.plot(x[-1], y[-1], _MARKERS[method], color=colour, markersize=4.5)
+    every_x, every_y = (np.concatenate([v[i] for v in drawn.values()]) for i in (0, 1))
+    for axis in (axes.xaxis, axes.yaxis):
+        axis.set_major_locator(MaxNLocator(5, steps=[1, 2, 5, 10]))
+        axis.set_major_formatter(FuncFormatter(lambda value, _: tick(value)))
+    if log_y:
+        _logarithmic(axes.yaxis, every_y)
+    ends = [x.max() for x, _ in drawn.values()]
+    if fork is None and min(ends) > 0 and max(ends) > 8 * min(ends):
+        _logarithmic(axes.xaxis, every_x)
+    if fork is not None:
+        axes.axvline(fork, color=_INK, linewidth=0.8, linestyle=(0, (2, 2)), alpha=0.6)
+        axes.annotate(
+            "fork",
+            (fork, 1.0),
+            (-4, -2),
+            xycoords=("data", "axes fraction"),
+            textcoords="offset points",
+            ha="right",
+            va="top",
+            color=_INK,
+            fontsize=9,
+        )
+    axes.set_xlabel(x_label, color=_INK, fontsize=10)
+    axes.set_ylabel(y_label, color=_INK, fontsize=10)
+    axes.tick_params(colors=_INK, labelsize=9, length=0)
+    axes.grid(color=_GRID, linewidth=0.8)
+    axes.set_axisbelow(True)
+    axes.spines[["top", "right", "left"]].set_visible(False)
+    axes.spines["bottom"].set_color(_GRID)
+    return _svg(figure, key, title)
