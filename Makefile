@@ -64,5 +64,8 @@ $(STAMP): setup.py
 	then extras=train,test; fi; \
 	echo "Installing deq_keras[$$extras] into $(VENV)"; \
 	$(RUN) -m pip install --quiet --disable-pip-version-check 'pip>=24.1' && \
-	$(RUN) -m pip install --quiet --disable-pip-version-check -e ".[$$extras]"
+	PYTHONWARNINGS='ignore:Editable installation' \
+	$(RUN) -m pip install --quiet --disable-pip-version-check -e ".[$$extras]" || { \
+	  echo 'The installation failed. If no TensorFlow was found: there are builds for Python 3.10 to' \
+	    '3.13. To use another Python, remove $(VENV) and run make PYTHON=python3.13'; exit 1; }
 	@touch $(STAMP)

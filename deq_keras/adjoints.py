@@ -124,7 +124,7 @@ class JacobianFree(Adjoint):
 
     def solve(self, problem, z0, solver, report=None):
         solution = _solve_off_tape(problem, z0, solver)
-        return problem.call(solution.value), solution
+        return attach(problem.call(solution.value)), solution
 
 
 @keras.saving.register_keras_serializable(package="deq_keras")
@@ -143,7 +143,6 @@ class Unrolled(Adjoint):
             raise ValueError(f"Expected `steps` >= 2. Received steps={steps!r}.")
 
     def solve(self, problem, z0, solver, report=None):
-        z0 = tf.nest.map_structure(tf.stop_gradient, z0)
         solution = solver.unroll(
             problem.pure, z0, self.steps - 1, problem.reference, problem.modulus
         )
@@ -153,13 +152,14 @@ class Unrolled(Adjoint):
         return {"steps": self.steps}
 
 
-def attach(output, frozen, linear_solver, report=None):
+def attach(output, frozen=None, linear_solver=None, report=None):
     """Pass cotangents of `output = f(z*)` through the adjoint equation of `f`.
 
     Args:
         output: Tensor or nested structure: one recorded evaluation of `f` at its fixed point.
         frozen: `f` without changes of state and cut off from tapes.
-        linear_solver: A `deq_keras.linear_solvers.LinearSolver` for `(I - J^T) w = d`.
+        linear_solver: A `deq_keras.linear_solvers.LinearSolver` for `(I - J^T) w = d`, or `None`
+            for `w = d`.
         report: Callable that receives the `Solution` of the adjoint equation, or `None`.
 
     Returns:
@@ -170,6 +170,8 @@ def attach(output, frozen, linear_solver, report=None):
     @tf.custom_gradient
     def hook(*values):
         def grad(*cotangents):
+            if linear_solver is None:
+                return [_once_only(d) for d in cotangents]
             z, d = (tf.nest.pack_sequence_as(output, list(flat)) for flat in (values, cotangents))
             z = tf.nest.map_structure(tf.stop_gradient, z)
             # Linearised once; each product with J^T is then one backward pass.
@@ -186,16 +188,17 @@ def attach(output, frozen, linear_solver, report=None):
             solution = linear_solver.solve(matvec, d)
             if report is not None:
                 report(_stopped(solution))
-            return [
-                tf.raw_ops.PreventGradient(input=w, message=_SECOND_ORDER)
-                for w in tf.nest.flatten(solution.value)
-            ]
+            return [_once_only(w) for w in tf.nest.flatten(solution.value)]
 
         return [tf.identity(value) for value in values], grad
 
     hooked = hook(*leaves)
     hooked = list(hooked) if isinstance(hooked, (list, tuple)) else [hooked]
     return tf.nest.pack_sequence_as(output, hooked)
+
+
+def _once_only(tensor):
+    return tf.raw_ops.PreventGradient(input=tensor, message=_SECOND_ORDER)
 
 
 def _solve_off_tape(problem, z0, solver):

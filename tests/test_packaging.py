@@ -15,6 +15,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 NUMBERS = re.compile(r">=(\d+)\.(\d+)")
+LOOK_UPS = (".find_spec", ".import_module", ".importorskip")
 # The distribution that an imported module belongs to, where the name differs.
 DISTRIBUTIONS = {"absl": "absl-py", "PIL": "pillow", "skimage": "scikit-image"}
 DISTRIBUTIONS["tensorflow_datasets"] = "tensorflow-datasets"
@@ -124,22 +125,38 @@ def test_the_package_has_its_version():
     assert deq_keras.__version__ == __version__
 
 
-def test_what_the_programs_import_is_declared(message):
-    """Each third-party module of `trainers` and `experiments` is in `setup.py`, and no more."""
+def _third_party(*folders):
+    """The distributions whose modules the files in these folders import or look for."""
     modules = set()
-    for package in ("trainers", "experiments"):
-        for path in (ROOT / package).rglob("*.py"):
-            for node in ast.walk(ast.parse(path.read_text("utf-8"))):
-                if isinstance(node, ast.Import):
-                    modules |= {alias.name.split(".")[0] for alias in node.names}
-                elif isinstance(node, ast.ImportFrom) and not node.level:
-                    modules.add(node.module.split(".")[0])
-    modules -= {*sys.stdlib_module_names, "deq_keras", "trainers", "experiments", "tensorflow"}
-    used = {_canonical(DISTRIBUTIONS.get(module, module)) for module in modules}
-    declared = set(_requirements(message, "train"))
-    assert used - set(_requirements(message)) <= declared
+    for node in (n for f in folders for p in (ROOT / f).rglob("*.py") for n in _nodes(p)):
+        if isinstance(node, ast.Import):
+            modules |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and not node.level:
+            modules.add(node.module)
+        elif isinstance(node, ast.Call) and ast.unparse(node.func).endswith(LOOK_UPS):
+            modules |= {arg.value for arg in node.args[:1] if isinstance(arg, ast.Constant)}
+    tops = {module.split(".")[0] for module in modules} - sys.stdlib_module_names
+    tops -= {"deq_keras", "trainers", "experiments", "tests", "tensorflow"}
+    return {_canonical(DISTRIBUTIONS.get(module, module)) for module in tops}
+
+
+def _nodes(path):
+    return ast.walk(ast.parse(path.read_text("utf-8")))
+
+
+def test_what_the_programs_import_is_declared(message):
+    """The third-party modules of `trainers` and `experiments` are the extra `train`, no more."""
+    used, declared = _third_party("trainers", "experiments"), set(_requirements(message, "train"))
+    missing = used - declared - set(_requirements(message))
+    assert not missing, f"Imported and not declared in setup.py: {missing}"
     unused = declared - used - {"importlib-resources"}  # imported by tensorflow-datasets
     assert not unused, f"Declared in setup.py and imported by nothing: {unused}"
+
+
+def test_what_the_tests_import_is_declared(message):
+    known = [_requirements(message, extra) for extra in (None, "train", "test")]
+    missing = _third_party("tests") - {name for names in known for name in names}
+    assert not missing, f"Imported and not declared in setup.py: {missing}"
 
 
 # Importing deq_keras where something is missing. The modules are stand-ins.

@@ -80,6 +80,7 @@ class Progress(keras.callbacks.Callback):
         self.bar.update()
 
     def close(self):
+        """End the bar, whatever has happened."""
         if hasattr(self, "bar"):
             self.bar.close()
 

@@ -1,8 +1,7 @@
 """Cells: maps `f(z, y)` whose fixed point in `z` is a reconstruction from the measurement `y`."""
 
-import math
-
 import keras
+import numpy as np
 import tensorflow as tf
 
 from deq_keras.operators import LinearOperator
@@ -77,7 +76,7 @@ class GradientStep(keras.layers.Layer):
             self.prior.build(z_shape)
         self.log_weight = self.add_weight(
             shape=(),
-            initializer=keras.initializers.Constant(math.log(self.weight)),
+            initializer=keras.initializers.Constant(np.log(self.weight)),
             trainable=self.train_weight,
             name="log_weight",
         )
@@ -95,17 +94,18 @@ class GradientStep(keras.layers.Layer):
 
     def bind(self, y):
         """The map `u -> f(u, y)` for one measurement."""
+        gradient, tau = self.gradient_map(y), self.current_step_size(split(y)[1])
+        if tau.shape.rank == 1:  # one for each image, as the operator's data differ
+            tau = tau[:, None, None, None]
+        return lambda u: u - tau * gradient(u)
+
+    def gradient_map(self, y):
+        """The map `u -> K^T (K u - y) + lambda grad R(u)` for one measurement."""
         y, data = split(y)
         back_projection = self.operator.adjoint(y, data)
         normal = self.operator.normal_map(back_projection, data)
-        prior_gradient = self.prior.gradient_map()
-        tau, weight = self.current_step_size(data), tf.exp(self.log_weight)
-
-        def step(u):
-            data_gradient = normal(u) - back_projection
-            return u - tau * (data_gradient + weight * prior_gradient(u))
-
-        return step
+        prior_gradient, weight = self.prior.gradient_map(), tf.exp(self.log_weight)
+        return lambda u: normal(u) - back_projection + weight * prior_gradient(u)
 
     def call(self, z, y):
         return self.bind(y)(z)
@@ -135,7 +135,7 @@ class GradientStep(keras.layers.Layer):
         return tf.maximum(self.current_step_size(data) * curvature, 0.0)
 
     def current_step_size(self, data=None):
-        """`tau` for the current weights."""
+        """`tau` for the current weights: a scalar, or `(batch,)` if the data differ."""
         if self.step_size is not None:
             return tf.cast(self.step_size, self.variable_dtype)
         prior = tf.exp(self.log_weight) * self.prior.gradient_lipschitz()

@@ -93,7 +93,9 @@ class Equilibrium(keras.layers.Layer):
         self.built = True
 
     def call(self, inputs, training=None):
-        # Its own dtype keeps weights from being cast in a direct call under mixed precision.
+        if self.compute_dtype == self.variable_dtype:
+            return self._fixed_point(inputs, training)
+        # A direct call under mixed precision would cast the weights: a layer without one does not.
         inner = WithTraining(lambda y: self._fixed_point(y, training), dtype=self.variable_dtype)
         return inner(inputs, training=training)
 
@@ -120,8 +122,7 @@ class Equilibrium(keras.layers.Layer):
             `deq_keras.solvers.Solution(value, residual, steps, converged)`, a row per image.
         """
         inputs = tf.nest.map_structure(tf.convert_to_tensor, inputs)
-        if not self.built:
-            self.build(_shapes(inputs))
+        self._ensure_built(inputs)
         limit = tf.constant(self._solver().max_steps if max_steps is None else max_steps)
         if not tf.executing_eagerly():
             return self._solve(inputs, training, limit, return_history)
@@ -143,6 +144,10 @@ class Equilibrium(keras.layers.Layer):
             max_steps,
             return_history,
         )
+
+    def _ensure_built(self, inputs):
+        if not self.built:
+            self.build(tf.nest.map_structure(lambda t: tuple(t.shape), inputs))
 
     def _solver(self):
         if self.solver != "auto":
@@ -206,7 +211,10 @@ class Equilibrium(keras.layers.Layer):
         self._diagnostics[converged].update_state(tf.cast(solution.converged, tf.float32))
 
     def compute_output_shape(self, input_shape):
-        return _first_shape(input_shape)
+        if hasattr(self.cell, "bind"):
+            return _first_shape(input_shape)
+        state = self._symbolic_state(_symbolic(input_shape, self.variable_dtype))
+        return tf.nest.map_structure(lambda z: tuple(z.shape), state)
 
     def get_config(self):
         solver = self.solver
@@ -223,19 +231,17 @@ class Equilibrium(keras.layers.Layer):
 
 
 def _first_shape(shape):
-    return tuple(shape) if is_shape(shape) else _first_shape(shape[0])
+    if is_shape(shape):
+        return tuple(shape)
+    return _first_shape(shape[min(shape) if isinstance(shape, dict) else 0])
 
 
 def _symbolic(shape, dtype):
     if is_shape(shape):
         return keras.KerasTensor(shape, dtype)
+    if isinstance(shape, dict):
+        return {name: _symbolic(part, dtype) for name, part in shape.items()}
     return [_symbolic(part, dtype) for part in shape]
-
-
-def _shapes(inputs):
-    if isinstance(inputs, (list, tuple)):
-        return [tuple(t.shape) for t in inputs]
-    return tuple(inputs.shape)
 
 
 class Diagnostic(keras.metrics.Mean):

@@ -2,7 +2,7 @@
 
 import keras
 
-from deq_keras.layers.cells import GradientStep, deserialise, split
+from deq_keras.layers.cells import GradientStep, deserialise
 from deq_keras.layers.equilibrium import Equilibrium
 
 
@@ -71,19 +71,23 @@ class Variational(Equilibrium):
 
     @property
     def operator(self):
+        """`K`."""
         return self.cell.operator
 
     @property
     def prior(self):
+        """`R`."""
         return self.cell.prior
 
     def energy(self, u, y):
         """`E(u; y)` for each image, shape `(batch,)`."""
-        return self.cell.energy(u, y)
+        self._ensure_built(y)
+        return self.cell.energy(self._cast(u), self._cast(y))
 
     def energy_gradient(self, u, y):
         """`grad_u E(u; y)`, of the shape of `u`: zero at the minimiser."""
-        return (u - self.cell.bind(y)(u)) / self.cell.current_step_size(split(y)[1])
+        self._ensure_built(y)
+        return self.cell.gradient_map(self._cast(y))(self._cast(u))
 
     def get_config(self):
         config = super().get_config()

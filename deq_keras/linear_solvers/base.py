@@ -32,6 +32,7 @@ class LinearSolver:
         self.max_steps = positive_int("max_steps", max_steps)
 
     def correct(self, matvec, r, target, active, budget):
+        """An approximate solution of `A e = r`, and the number of products for each image."""
         raise NotImplementedError
 
     def solve(self, matvec, b):

@@ -12,7 +12,7 @@ class LinearOperator(keras.layers.Layer):
     - `call(u, data=None)`: `K u`;
     - `adjoint(v, data=None)`: `K^T v`;
     - `operator_norm(data=None)`: a certified upper bound on `||K||`, from the current weights, for
-      images of any size;
+      images of any size: a scalar, or a number `(batch,)` for each image if it depends on `data`;
 
     and, where more is known than the defaults here say,
 
@@ -73,7 +73,7 @@ class LinearOperator(keras.layers.Layer):
         return lambda u: self.adjoint(self.call(u, data), data)
 
     def operator_norm(self, data=None):
-        """A certified upper bound on `||K||`, a scalar tensor."""
+        """A certified upper bound on `||K||`, a scalar or, if it depends on data, `(batch,)`."""
         raise NotImplementedError(
             f"{type(self).__name__} must define `operator_norm(data=None)`, an upper bound."
         )

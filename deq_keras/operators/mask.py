@@ -67,8 +67,11 @@ class Mask(LinearOperator):
                 "The norm of a Mask whose masks come as data depends on them. Pass them: "
                 "`operator_norm(data)`."
             )
-        mask = self.mask if self.mask is not None else data
-        return tf.cast(tf.reduce_max(tf.abs(tf.convert_to_tensor(mask))), self.variable_dtype)
+        if self.mask is not None:
+            return tf.reduce_max(tf.abs(tf.convert_to_tensor(self.mask)))
+        # For each image its own, so that a step size does not depend on the companions.
+        size = tf.abs(tf.cast(data, self.variable_dtype))
+        return tf.reduce_max(size, axis=[1, 2, 3]) if size.shape.rank == 4 else tf.reduce_max(size)
 
     def smallest_singular_value(self):
         if self.mask is None:

@@ -4,6 +4,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from deq_keras.priors import initializers
 from deq_keras.priors.experts import Experts
 from deq_keras.registry import positive_int
 
@@ -41,7 +42,7 @@ class AffineExperts(Experts):
         kernel_initializer="glorot_uniform",
         **kwargs,
     ):
-        self.kernel_initializer = keras.initializers.get(kernel_initializer)
+        self.kernel_initializer = initializers.get(kernel_initializer)
         super().__init__(activation, sharpness, use_bias, self.kernel_initializer, **kwargs)
         self.units = None if units is None else positive_int("units", units)
 
@@ -57,7 +58,13 @@ class AffineExperts(Experts):
         self.built = True
 
     def _analyse(self, u, weights):
-        return tf.linalg.matmul(tf.reshape(u, (-1, weights.shape[0])), weights)
+        known = tf.TensorShape(u.shape)[1:].num_elements()
+        if known is not None and known != weights.shape[0]:
+            raise ValueError(
+                f"{type(self).__name__} was built for images of {weights.shape[0]} values. "
+                f"Received shape {tuple(u.shape)}."
+            )
+        return tf.linalg.matmul(tf.reshape(u, (tf.shape(u)[0], weights.shape[0])), weights)
 
     def _synthesise(self, v, weights, like):
         image = tf.reshape(tf.linalg.matmul(v, weights, transpose_b=True), tf.shape(like))
@@ -99,9 +106,11 @@ def matrix_norm_bound(matrix, squarings=6):
         Delattre, Barthelemy, Araujo and Allauzen, Efficient bound of Lipschitz constant for
         convolutional layers by Gram iteration, ICML 2023.
     """
+    scale = tf.stop_gradient(tf.reduce_max(tf.abs(matrix)))  # fourth powers must not overflow
+    positive = tf.not_equal(scale, 0)
+    matrix /= tf.where(positive, scale, tf.ones_like(scale))
     tall = matrix.shape[0] >= matrix.shape[1]
     gram = tf.linalg.matmul(matrix, matrix, transpose_a=tall, transpose_b=not tall)
-    positive = tf.reduce_any(tf.not_equal(matrix, 0))
     gram = tf.where(positive, gram, tf.eye(tf.shape(gram)[0], dtype=gram.dtype))
     log_norm = tf.zeros((), matrix.dtype)
     for power in range(squarings + 1):
@@ -112,4 +121,4 @@ def matrix_norm_bound(matrix, squarings=6):
             gram = tf.linalg.matmul(gram, gram)
     # Rounding of the products must not turn the bound into an underestimate.
     slack = 1.0 + 4.0 * np.finfo(matrix.dtype.as_numpy_dtype).eps * max(matrix.shape)
-    return tf.where(positive, tf.exp(log_norm) * slack, tf.zeros_like(log_norm))
+    return tf.where(positive, scale * tf.exp(log_norm) * slack, tf.zeros_like(log_norm))

@@ -29,6 +29,7 @@ class Prior(keras.layers.Layer):
     is_convex = False
 
     def gradient_map(self):
+        """The function `u -> grad R(u)` for the current weights."""
         raise NotImplementedError
 
     def gradient(self, u):
@@ -41,9 +42,11 @@ class Prior(keras.layers.Layer):
         raise NotImplementedError
 
     def gradient_lipschitz(self):
+        """Certified upper bound on the Lipschitz constant of the gradient, a scalar tensor."""
         raise NotImplementedError
 
     def convexity(self):
+        """Certified modulus of convexity, a scalar tensor; negative if weakly convex."""
         return tf.zeros((), self.variable_dtype)
 
     def ensure_built(self, u):

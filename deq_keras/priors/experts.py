@@ -1,9 +1,9 @@
 """What all priors made of experts share: `grad R(u) = S^T sigma(chi * (A u + b))`."""
 
-import math
 from typing import NamedTuple
 
 import keras
+import numpy as np
 import tensorflow as tf
 
 from deq_keras.priors import potentials
@@ -69,7 +69,7 @@ class Experts(Prior):
             )
         self.log_sharpness = self.add_weight(
             shape=(count,),
-            initializer=keras.initializers.Constant(math.log(self.sharpness)),
+            initializer=keras.initializers.Constant(np.log(self.sharpness)),
             name="log_sharpness",
         )
         self.bias = None
@@ -84,9 +84,12 @@ class Experts(Prior):
         return Coefficients(analysis, synthesis, tf.exp(self.log_sharpness), bias)
 
     def _normalise(self, weights):
-        weights = tf.convert_to_tensor(weights)
+        weights = self._project(tf.convert_to_tensor(weights))
         norm = self._norm(weights)
         return weights / tf.where(norm > 0, norm, tf.ones_like(norm))
+
+    def _project(self, weights):
+        return weights
 
     def gradient_map(self):
         c = self.coefficients()

@@ -1,5 +1,7 @@
 """Fields of experts: convolutional priors."""
 
+import numbers
+
 import keras
 import tensorflow as tf
 
@@ -32,6 +34,9 @@ class FieldsOfExperts(Experts):
             images on [0, 1].
         padding: How filters see the boundary: `"valid"` (only whole patches count, as in Roth and
             Black), `"zero"` (the paper's) or `"circular"`.
+        zero_mean: Subtract its mean from each filter, in each channel: constant images then cost
+            nothing, and training cannot drift to filters that penalise brightness. The paper's
+            filters are free (`False`).
         use_bias: Add a trainable `b_i` to each response.
         filters_initializer: `"first_order"`, `"second_order"` (the paper's two starts), `"dct"`,
             `"random"`, or a Keras initializer for shape `(height, width, channels, filters)`.
@@ -55,6 +60,7 @@ class FieldsOfExperts(Experts):
         activation="tanh",
         sharpness=50.0,
         padding="valid",
+        zero_mean=True,
         use_bias=False,
         filters_initializer="first_order",
         **kwargs,
@@ -62,31 +68,49 @@ class FieldsOfExperts(Experts):
         self.filters_initializer = initializers.get(filters_initializer)
         super().__init__(activation, sharpness, use_bias, self.filters_initializer, **kwargs)
         self.filters = positive_int("filters", filters)
-        pair = (kernel_size, kernel_size) if isinstance(kernel_size, int) else tuple(kernel_size)
+        pair = (kernel_size,) * 2 if isinstance(kernel_size, numbers.Real) else tuple(kernel_size)
         self.kernel_size = tuple(positive_int("kernel_size", side) for side in pair)
         if len(self.kernel_size) != 2:
             raise ValueError(f"Expected `kernel_size` of one or two integers. Received {pair}.")
         if padding not in ("valid", "zero", "circular"):
             raise unknown_name_error("padding", padding, ("valid", "zero", "circular"))
         self.padding = padding
+        self.zero_mean = bool(zero_mean)
 
     def build(self, input_shape):
-        channels = channels_of(input_shape, type(self).__name__)
-        if self.padding == "valid":
-            for size, side in zip(input_shape[1:3], self.kernel_size, strict=True):
-                if size is not None and size < side:
-                    raise ValueError(
-                        f"{type(self).__name__} expected images of at least {self.kernel_size} "
-                        f"pixels, the size of its filters. Received shape {tuple(input_shape)}."
-                    )
+        channels = self._check_shape(input_shape)
         self._build_experts((*self.kernel_size, channels, self.filters), self.filters)
         self.built = True
 
+    def _check_shape(self, shape):
+        channels = channels_of(shape, type(self).__name__)
+        if self.built and channels != self.analysis.shape[2]:
+            # A convolution would take it for groups of channels.
+            raise ValueError(
+                f"{type(self).__name__} was built for {self.analysis.shape[2]} channels. Received "
+                f"images of shape {tuple(shape)}."
+            )
+        if self.padding == "valid":
+            for size, side in zip(shape[1:3], self.kernel_size, strict=True):
+                if size is not None and size < side:
+                    raise ValueError(
+                        f"{type(self).__name__} expected images of at least {self.kernel_size} "
+                        f"pixels, the size of its filters. Received shape {tuple(shape)}. Use "
+                        "larger images, smaller filters or `padding='zero'`."
+                    )
+        return channels
+
     def _analyse(self, u, weights):
+        self._check_shape(u.shape)
         return convolution.correlate(u, weights, self.padding)
 
     def _synthesise(self, v, weights, like):
         return tf.ensure_shape(convolution.correlate_adjoint(v, weights, self.padding), like.shape)
+
+    def _project(self, weights):
+        if not self.zero_mean:
+            return weights
+        return weights - tf.reduce_mean(weights, axis=(0, 1), keepdims=True)
 
     def _norm(self, weights):
         return convolution.norm_bound(weights, self.padding)
@@ -99,6 +123,7 @@ class FieldsOfExperts(Experts):
             activation=self.activation,
             sharpness=self.sharpness,
             padding=self.padding,
+            zero_mean=self.zero_mean,
             use_bias=self.use_bias,
             filters_initializer=keras.initializers.serialize(self.filters_initializer),
         )

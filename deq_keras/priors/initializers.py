@@ -131,12 +131,13 @@ _BY_NAME = {
 
 def get(identifier):
     """An initializer from one of our names, or whatever `keras.initializers.get` accepts."""
-    if isinstance(identifier, str):
-        if identifier in _BY_NAME:
-            return _BY_NAME[identifier]()
-        try:
-            return keras.initializers.get(identifier)
-        except ValueError:
-            known = [*_BY_NAME, "he_normal", "glorot_uniform", "orthogonal"]
-            raise registry.unknown_name_error("initializer", identifier, known) from None
-    return keras.initializers.get(identifier)
+    if isinstance(identifier, str) and identifier in _BY_NAME:
+        return _BY_NAME[identifier]()
+    try:
+        found = keras.initializers.get(identifier)
+    except ValueError:
+        found = None
+    if found is None:
+        known = [*_BY_NAME, "he_normal", "glorot_uniform", "orthogonal"]
+        raise registry.unknown_name_error("initializer", identifier, known)
+    return found

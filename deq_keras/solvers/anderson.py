@@ -12,6 +12,8 @@ from deq_keras.solvers.base import Solver
 
 
 class AndersonState(NamedTuple):
+    """State of `Anderson`."""
+
     z: tf.Tensor
     fz: tf.Tensor
     dz: tuple  # differences of iterates, newest first

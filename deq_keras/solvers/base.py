@@ -38,9 +38,11 @@ class Solver:
         self.max_steps = positive_int("max_steps", max_steps)
 
     def init(self, f, z, modulus):
+        """The first state, at the rows `z`; evaluates `f` once."""
         raise NotImplementedError
 
     def step(self, f, state, modulus):
+        """The next state; evaluates `f` once."""
         raise NotImplementedError
 
     def solve(self, f, z0, reference=None, modulus=None, max_steps=None, return_history=False):
@@ -51,7 +53,7 @@ class Solver:
                 the result must depend on row `i` of the argument only.
             z0: Tensor `(batch, ...)` or nested structure of them: where to start.
             reference: Tensor `(batch,)`, what the residual is relative to; see the class.
-            modulus: Scalar, a certified `m >= 0` with
+            modulus: Scalar or tensor `(batch,)`, a certified `m >= 0` with
                 `<(a - f(a)) - (b - f(b)), a - b> >= m ||a - b||^2`, if known.
             max_steps: Integer or integer tensor in place of `self.max_steps`.
             return_history: Return `(solution, residuals)`, the second a `(steps, batch)` tensor

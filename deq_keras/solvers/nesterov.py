@@ -10,6 +10,8 @@ from deq_keras.solvers.base import Solver
 
 
 class NesterovState(NamedTuple):
+    """State of `Nesterov`."""
+
     z: tf.Tensor  # the extrapolated point
     fz: tf.Tensor  # the step taken from it
     previous: tf.Tensor  # the step before

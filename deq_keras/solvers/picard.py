@@ -10,6 +10,8 @@ from deq_keras.solvers.base import Solver
 
 
 class PicardState(NamedTuple):
+    """State of `Picard`."""
+
     z: tf.Tensor
     fz: tf.Tensor
 

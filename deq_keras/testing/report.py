@@ -8,11 +8,13 @@ import tensorflow as tf
 
 
 def fail(message, cause):
+    """Raise an `AssertionError` with a message and the likely cause."""
     raise AssertionError(f"{message}\nLikely cause: {cause}")
 
 
 @contextlib.contextmanager
 def blame(message, cause):
+    """Turn any exception inside into an `AssertionError` that names the likely cause."""
     try:
         yield
     except AssertionError:
@@ -26,6 +28,7 @@ def blame(message, cause):
 
 
 def check_close(message, actual, expected, rtol, cause):
+    """Relative error of each image of `actual`, at most `rtol`; returns the largest."""
     if tuple(actual.shape) != tuple(expected.shape):
         fail(f"{message} has shape {tuple(actual.shape)}, expected {tuple(expected.shape)}.", cause)
     actual, expected = to_numpy(actual), to_numpy(expected)
@@ -43,16 +46,19 @@ def check_close(message, actual, expected, rtol, cause):
 
 
 def name_of(thing):
+    """The name of a class, function or object, for messages."""
     return getattr(thing, "__name__", type(thing).__name__)
 
 
 def default_rtol(name, rtol, dtype, defaults):
+    """The tolerance asked for, or the default one of a dtype."""
     if rtol is None and dtype not in defaults:
         raise ValueError(f"{name} expects an explicit `rtol` for a dtype other than {[*defaults]}.")
     return defaults[dtype] if rtol is None else rtol
 
 
 def check_dtype_of(name, layer, dtype):
+    """Refuse a layer that computes in another dtype than the check asks for."""
     if isinstance(layer, keras.layers.Layer) and layer.compute_dtype != dtype:
         raise ValueError(
             f"{name} expects a layer that computes in {dtype}. Received one that computes in "
@@ -61,6 +67,7 @@ def check_dtype_of(name, layer, dtype):
 
 
 def normal(rng, shape, dtype):
+    """A tensor of normal random numbers."""
     values = rng.standard_normal(tuple(shape))
     if tf.as_dtype(dtype).is_complex:
         values = values + 1j * rng.standard_normal(tuple(shape))
@@ -80,6 +87,7 @@ def inner(a, b):
 
 
 def norm(a):
+    """Euclidean norm of each image."""
     return np.sqrt(inner(a, a))
 
 
