@@ -82,14 +82,14 @@ class Equilibrium(keras.layers.Layer):
         }
 
     def build(self, input_shape):
-        if not self.cell.built:
-            if hasattr(self.cell, "bind"):
-                shapes = (_first_shape(input_shape), input_shape)
-                self.cell.build(*shapes[: len(inspect.signature(self.cell.build).parameters)])
-            else:
-                # A symbolic call builds layers and models of any kind.
-                y = _symbolic(input_shape, self.variable_dtype)
-                _call_cell(self.cell, self._symbolic_state(y), y, None)
+        if not hasattr(self.cell, "bind"):
+            # A symbolic call builds layers and models of any kind, also what is left unbuilt in a
+            # loaded cell that has no `build` of its own.
+            y = _symbolic(input_shape, self.variable_dtype)
+            _call_cell(self.cell, self._symbolic_state(y), y, None)
+        elif not self.cell.built:
+            shapes = (_first_shape(input_shape), input_shape)
+            self.cell.build(*shapes[: len(inspect.signature(self.cell.build).parameters)])
         self.built = True
 
     def call(self, inputs, training=None):

@@ -38,7 +38,7 @@ class FieldsOfExperts(Experts):
             nothing, and training cannot drift to filters that penalise brightness. The paper's
             filters are free (`False`).
         use_bias: Add a trainable `b_i` to each response.
-        filters_initializer: `"first_order"`, `"second_order"` (the paper's two starts), `"dct"`,
+        filters_initializer: `"dct"`, `"first_order"`, `"second_order"` (the paper's two starts),
             `"random"`, or a Keras initializer for shape `(height, width, channels, filters)`.
 
     Reference:
@@ -58,11 +58,11 @@ class FieldsOfExperts(Experts):
         filters=48,
         kernel_size=7,
         activation="tanh",
-        sharpness=50.0,
+        sharpness=500.0,
         padding="valid",
         zero_mean=True,
         use_bias=False,
-        filters_initializer="first_order",
+        filters_initializer="dct",
         **kwargs,
     ):
         self.filters_initializer = initializers.get(filters_initializer)

@@ -72,10 +72,30 @@ class SecondOrder(_Filters):
 
 @keras.saving.register_keras_serializable(package="deq_keras")
 class DCT(_Filters):
-    """The discrete cosine transform without its constant atom, low frequencies first."""
+    """The discrete cosine transform without its constant atom, low frequencies first.
+
+    The spectra of natural images fall like the inverse of the frequency, so a prior for them should
+    weigh a response by its frequency: atom `(k, m)` is multiplied by `sqrt(k^2 + m^2)^exponent`.
+
+    Args:
+        exponent: 0 for the orthonormal atoms.
+
+    Reference:
+        Field, Relations between the statistics of natural images and the response properties of
+        cortical cells, J. Opt. Soc. Am. A 1987.
+    """
+
+    def __init__(self, exponent=1.0):
+        self.exponent = float(exponent)
 
     def _leading(self, height, width, channels):
-        return dct_atoms(height, width, channels, channels * (height * width - 1))
+        count = channels * (height * width - 1)
+        frequency = [np.hypot(k, m) for k, m in _frequencies(height, width)]
+        weights = np.repeat(frequency, channels) ** self.exponent
+        return dct_atoms(height, width, channels, count) * weights
+
+    def get_config(self):
+        return {"exponent": self.exponent}
 
 
 @keras.saving.register_keras_serializable(package="deq_keras")
@@ -110,15 +130,18 @@ def dct_atoms(height, width, channels, count):
         return atoms / np.linalg.norm(atoms, axis=1, keepdims=True)
 
     rows, columns = basis(height), basis(width)
-    order = sorted(
-        ((k, m) for k in range(height) for m in range(width) if k + m),
-        key=lambda pair: (pair[0] + pair[1], pair),
-    )
+    order = _frequencies(height, width)
     filters = np.zeros((height, width, channels, count))
     for index in range(count):
         k, m = order[(index // channels) % len(order)]
         filters[:, :, index % channels, index] = np.outer(rows[k], columns[m])
     return filters
+
+
+def _frequencies(height, width):
+    """The pairs of frequencies of all atoms but the constant one, in the order of `dct_atoms`."""
+    pairs = ((k, m) for k in range(height) for m in range(width) if k + m)
+    return sorted(pairs, key=lambda pair: (sum(pair), pair))
 
 
 _BY_NAME = {
