@@ -87,9 +87,9 @@ class Implicit(Adjoint):
     Memory does not grow with the number of forward or backward steps.
 
     Args:
-        linear_solver: For the adjoint equation: `"conjugate_gradient"`, `"gmres"`, `"neumann"`, a
-            `deq_keras.linear_solvers.LinearSolver`, or `"auto"`: conjugate gradients if `f` is a
-            gradient step on a convex energy, GMRES otherwise.
+        linear_solver: For the adjoint equation: `"conjugate_gradient"`, `"gmres"`, `"minres"`,
+            `"neumann"`, a `deq_keras.linear_solvers.LinearSolver`, or `"auto"`: conjugate gradients if `f` is a
+            gradient step on a convex energy, MINRES on any other energy, GMRES otherwise.
     """
 
     def __init__(self, linear_solver="auto"):
@@ -101,7 +101,9 @@ class Implicit(Adjoint):
         """The linear solver for a problem."""
         if self.linear_solver != "auto":
             return self.linear_solver
-        return linear_solvers.get("conjugate_gradient" if problem.convex else "gmres")
+        if problem.convex:
+            return linear_solvers.get("conjugate_gradient")
+        return linear_solvers.get("minres" if problem.symmetric else "gmres")
 
     def solve(self, problem, z0, solver, report=None):
         solution = _solve_off_tape(problem, z0, solver)

@@ -34,6 +34,7 @@ CG, GMRES, NEUMANN = (
     linear_solvers.GMRES(tolerance=1e-10),
     linear_solvers.Neumann(tolerance=1e-10),
 )
+MINRES = linear_solvers.MINRES(tolerance=1e-10)
 CASES = {
     "cg_definite": (CG, _spectrum(0.01, 1.0)),
     "gmres_definite": (GMRES, _spectrum(0.01, 1.0)),
@@ -44,6 +45,8 @@ CASES = {
         linear_solvers.GMRES(restart=5, tolerance=1e-10),
         _contraction(factor=0.9),
     ),
+    "minres_definite": (MINRES, _spectrum(0.01, 1.0)),
+    "minres_indefinite": (MINRES, _spectrum(-1.0, 0.95)),
     "neumann_contraction": (NEUMANN, _contraction()),
 }
 
@@ -110,7 +113,7 @@ def test_failure_is_reported():
     assert not solution.converged.numpy().any()
     assert np.isfinite(solution.value.numpy()).all()
     singular = np.zeros((3, 20, 20))
-    for solver in (CG, GMRES):
+    for solver in (CG, GMRES, MINRES):
         solution = solver.solve(_matvec(singular), tf.constant(b))
         assert not solution.converged.numpy().any()
         assert np.isfinite(solution.value.numpy()).all()
@@ -131,7 +134,7 @@ def test_float32_reports_the_true_residual():
 
 def test_nested_right_hand_sides():
     b = {"x": tf.ones((2, 3), tf.float64), "y": tf.ones((2, 2, 2), tf.float64)}
-    for solver in (CG, GMRES, NEUMANN):
+    for solver in (CG, GMRES, MINRES, NEUMANN):
         solution = solver.solve(lambda w: tf.nest.map_structure(lambda t: 0.8 * t, w), b)
         np.testing.assert_allclose(solution.value["y"], 1.25, rtol=1e-8)
         assert solution.value["x"].shape == (2, 3)
@@ -142,6 +145,7 @@ def test_max_steps_is_a_limit():
     for solver in (
         linear_solvers.ConjugateGradient(max_steps=9),
         linear_solvers.GMRES(max_steps=9, restart=4),
+        linear_solvers.MINRES(max_steps=9),
         linear_solvers.Neumann(max_steps=9),
     ):
         solution = solver.solve(_matvec(matrices), tf.constant(b))
@@ -149,7 +153,7 @@ def test_max_steps_is_a_limit():
         assert not solution.converged.numpy().any()
 
 
-@pytest.mark.parametrize("solver", [CG, linear_solvers.GMRES(restart=7), NEUMANN])
+@pytest.mark.parametrize("solver", [CG, linear_solvers.GMRES(restart=7), MINRES, NEUMANN])
 def test_config_round_trip(solver):
     again = type(solver).from_config(solver.get_config())
     assert again.get_config() == solver.get_config()
