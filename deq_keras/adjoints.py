@@ -88,8 +88,9 @@ class Implicit(Adjoint):
 
     Args:
         linear_solver: For the adjoint equation: `"conjugate_gradient"`, `"gmres"`, `"minres"`,
-            `"neumann"`, a `deq_keras.linear_solvers.LinearSolver`, or `"auto"`: conjugate gradients if `f` is a
-            gradient step on a convex energy, MINRES on any other energy, GMRES otherwise.
+            `"neumann"`, a `deq_keras.linear_solvers.LinearSolver`, or `"auto"`:
+            conjugate gradients if `f` is a gradient step on a convex energy, MINRES on any other
+            energy, GMRES otherwise.
     """
 
     def __init__(self, linear_solver="auto"):
