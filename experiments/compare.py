@@ -21,7 +21,12 @@ from pathlib import Path
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
 # The backend is chosen before Keras is imported, so the library comes first.
-import deq_keras as dk  # noqa: I001
+try:
+    import deq_keras as dk  # noqa: I001
+except (ImportError, RuntimeError) as problem:  # it has checked them, and says what to do
+    if __name__ != "__main__":
+        raise
+    raise SystemExit(f"Error: {problem}") from None
 import keras
 import numpy as np
 import tensorflow as tf
@@ -34,13 +39,29 @@ from experiments import stages, tasks
 from experiments.report import verdict, write_report
 from experiments.workspace import Workspace
 from trainers import evaluation, pipeline
-from trainers.trainer import Interrupted, write_json
+from trainers.trainer import Interrupted, interruptible, write_json
 
-_CONFIG = config_flags.DEFINE_config_file(
-    "config",
-    str(Path(__file__).parent / "configs" / "demo.py"),
-    "File with a `get_config()`; --config.KEY=VALUE overrides an entry.",
-)
+
+def _misspelt(error):
+    """The end of a program whose command line names an entry that the configuration has not."""
+    inner = error
+    while inner.args and isinstance(inner.args[0], Exception):
+        inner = inner.args[0]
+    name = ". ".join(str(inner.args[0]).splitlines())
+    if not name.startswith("'"):
+        return error  # of the configuration file itself
+    return SystemExit(f"Error: The configuration has no entry {name}")
+
+
+try:
+    # Overrides are looked up here already, and again when a --config is parsed.
+    _CONFIG = config_flags.DEFINE_config_file(
+        "config",
+        str(Path(__file__).parent / "configs" / "demo.py"),
+        "File with a `get_config()`; --config.KEY=VALUE overrides an entry.",
+    )
+except (AttributeError, KeyError) as problem:
+    raise _misspelt(problem) from None
 _WORKDIR = flags.DEFINE_string("workdir", None, "Folder for results; a run is continued there.")
 _TASKS = flags.DEFINE_list("tasks", None, "Some of denoising, inpainting, deblurring.")
 _STEPS = flags.DEFINE_integer("steps", None, "Steps of each training.", lower_bound=1)
@@ -67,17 +88,34 @@ def effective_config():
             config.data.data_dir = _DATA_DIR.value
         if _SEED.value is not None:
             config.seed = _SEED.value
+    # An empty variable of a shell must not be taken for the current folder, or for no folder.
+    for name, value in (("workdir", _WORKDIR.value), ("data_dir", _DATA_DIR.value)):
+        if value is not None and not value.strip():
+            raise ValueError(f"Expected --{name} to be the name of a folder. Received {value!r}.")
     if not config.tasks:
         raise ValueError("Expected at least one task. Received an empty list.")
-    for name in ("steps", "further_steps", "batch_size"):
-        if config.train[name] < 1:
-            raise ValueError(f"Expected train.{name} >= 1. Received {config.train[name]}.")
+    if not 0 <= config.seed < 2**32:
+        raise ValueError(f"Expected 0 <= seed < 2**32. Received {config.seed}.")
+    counts = ("train.steps", "train.further_steps", "train.batch_size", "evaluate.training_batches")
+    for name, least in (*((name, 1) for name in counts), ("evaluate.pictures", 0)):
+        value = _entry(config, name)
+        if value < least:
+            raise ValueError(f"Expected {name} >= {least}. Received {value}.")
+    for name in ("train.learning_rate", "train.further_learning_rate"):
+        value = _entry(config, name)
+        if not 0 < value < float("inf"):
+            raise ValueError(f"Expected {name} to be finite and > 0. Received {value}.")
     return config
 
 
-def compare_task(task, config, images, workspace):
+def _entry(config, name):
+    section, name = name.split(".")
+    return config[section][name]
+
+
+def compare_task(work):
     """All stages of one task; its part of `results.json`, and its pictures."""
-    work = stages.Stages(task, config, images, workspace)
+    task, config, images = work.task, work.config, work.images
     total_variation, tv_record = work.total_variation()
     start, start_record = work.bilevel()
     bilevel, bilevel_record = work.bilevel_further(start)
@@ -161,16 +199,9 @@ def print_table(results, console):
         console.print()
 
 
-def main(argv):
-    if len(argv) > 1:
-        raise app.UsageError(f"Unexpected arguments: {argv[1:]}. Options begin with --.")
-    begin = time.perf_counter()
-    # The progress bar is for people; every model's first step would otherwise warn of tracing.
-    logging.set_verbosity(logging.WARNING)
-    tf.get_logger().setLevel("ERROR")
-    console = Console(width=None if sys.stdout.isatty() else 140)
+def prepare():
+    """Configuration, workspace, images, stages: what can be wrong is found out before any work."""
     try:
-        # Whatever can be wrong is found out here, before any work.
         config = effective_config()
         chosen = [tasks.get(name, config) for name in config.tasks]
         workspace = Workspace(_WORKDIR.value, config.to_dict())
@@ -181,15 +212,18 @@ def main(argv):
             seed=config.seed,
             max_side=data.max_side or None,
         )
-        pipeline.training_batches(
-            images["train"],
-            chosen[0].measure,
-            patch_size=data.patch_size,
-            batch_size=config.train.batch_size,
-            seed=config.seed,
-        )
+        works = [stages.Stages(task, config, images, workspace) for task in chosen]
+        for work in works:
+            work.check()
     except (ValueError, OSError) as error:
         raise SystemExit(f"Error: {error}") from None
+    return config, workspace, images, works
+
+
+def compare():
+    """Everything, from the flags to the report."""
+    begin = time.perf_counter()
+    config, workspace, images, works = prepare()
     keras.utils.set_random_seed(config.seed)
     results = {
         "created": datetime.datetime.now().astimezone().isoformat(timespec="seconds"),
@@ -208,30 +242,51 @@ def main(argv):
         },
         "config": config.to_dict(),
         "data": {
-            "source": data.data_dir or "photographs of scikit-image",
+            "source": config.data.data_dir or "photographs of scikit-image",
             **{split: list(images[split].names) for split in images},
         },
         "tasks": {},
     }
     pictures = {}
-    try:
-        for task in chosen:
-            part, pictures[task.name] = compare_task(task, config, images, workspace)
-            results["tasks"][task.name] = part
-    except Interrupted as stop:
-        console.print(f"{stop} Run the same command again to go on.")
-        raise SystemExit(128 + stop.signum) from None
+    for work in works:
+        name = work.task.name
+        results["tasks"][name], pictures[name] = compare_task(work)
     results["seconds"] = time.perf_counter() - begin
     write_json(workspace.path / "results.json", results)
     report = write_report(workspace.path / "report.html", results, pictures)
-    print_table(results, console)
-    console.print(f"Results: {workspace.path / 'results.json'}\nReport:  {report}")
+    print_table(results, Console(width=None if sys.stdout.isatty() else 140))
+    print(f"Results: {workspace.path / 'results.json'}\nReport:  {report}")
+
+
+def main(argv):
+    if len(argv) > 1:
+        raise app.UsageError(f"Unexpected arguments: {argv[1:]}. Options begin with --.")
+    # The progress bar is for people; every model's first step would otherwise warn of tracing.
+    logging.set_verbosity(logging.WARNING)
+    tf.get_logger().setLevel("ERROR")
+    try:
+        # Training stops where nothing is lost; all else can be done again.
+        with interruptible(at_once=True):
+            compare()
+    except Interrupted as stop:
+        print(f"{stop} Run the same command again to go on.")
+        raise SystemExit(128 + stop.signum) from None
+    except (FloatingPointError, OSError) as error:
+        raise SystemExit(f"Error: {error}") from None
+
+
+def parse(argv):
+    """The flags, from a command line; a wrong one ends the program with a line that says so."""
+    try:
+        return app.parse_flags_with_usage(argv)
+    except (AttributeError, KeyError) as error:
+        raise _misspelt(error) from None
 
 
 def run():
     """Entry point: parse flags, then `main`."""
     flags.mark_flag_as_required("workdir")
-    app.run(main)
+    app.run(main, flags_parser=parse)
 
 
 if __name__ == "__main__":

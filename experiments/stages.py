@@ -7,6 +7,8 @@ import functools
 import math
 import time
 
+import tensorflow as tf
+
 import deq_keras as dk
 from trainers import evaluation, models, pipeline, trainer, tuning
 
@@ -24,6 +26,26 @@ class Stages:
     def __init__(self, task, config, images, workspace):
         self.task, self.config, self.images, self.workspace = task, config, images, workspace
         self.channels = images["train"].channels
+
+    def check(self):
+        """Raises a `ValueError` for all that would otherwise go wrong after some training."""
+        self.training()
+        self.validation()
+        smallest = (self.config.data.patch_size,) * 2
+        for name, image in zip(self.images["test"].names, self.images["test"].images, strict=True):
+            smallest = tuple(map(min, smallest, image.shape[:2]))
+            if min(image.shape[:2]) < evaluation.LEAST_SIDE:
+                raise ValueError(
+                    f"Expected test images of at least {evaluation.LEAST_SIDE} pixels on a side, "
+                    f"to measure their SSIM. Received {name!r} of {image.shape[0]} x "
+                    f"{image.shape[1]}. Remove it, or raise data.max_side."
+                )
+        for layer in (
+            self._total_variation_layer(),
+            self._bilevel_layer(),
+            self._equilibrium_layer(),
+        ):
+            models.model(layer, self.channels, self.task.with_data, smallest)
 
     # Data
 
@@ -66,9 +88,7 @@ class Stages:
 
     def total_variation(self):
         """Total variation with its weight tuned on training patches; `(layer, record)`."""
-        layer = self._variational(
-            dk.priors.TotalVariation(self.config.total_variation.smoothing), "total_variation"
-        )
+        layer = self._total_variation_layer()
         models.model(layer, self.channels, self.task.with_data)
         begin = time.perf_counter()
         record = self.workspace.once(
@@ -80,7 +100,6 @@ class Stages:
 
     def bilevel(self):
         """The bilevel model after its first training; `(layer, record)`."""
-
         return self._train("bilevel", self._bilevel_layer(), self._tune, self.config.train.steps, 0)
 
     def bilevel_further(self, bilevel):
@@ -92,18 +111,26 @@ class Stages:
 
     def equilibrium(self, bilevel):
         """The equilibrium model, started from the bilevel one: at first it is the same map."""
-        cell = dk.layers.GradientStep(self.task.operator(), self._prior(tied=False))
-        layer = dk.layers.Equilibrium(
-            cell,
-            solver=dk.solvers.Anderson(tolerance=self.config.train.tolerance),
+        layer = self._equilibrium_layer()
+        return self._train_on("equilibrium", layer, lambda: models.start_from(layer, bilevel))
+
+    # How
+
+    def _equilibrium_layer(self):
+        solver = dk.solvers.get(self.config.train.equilibrium_solver)
+        solver.tolerance = self.config.train.tolerance
+        return dk.layers.Equilibrium(
+            dk.layers.GradientStep(self.task.operator(), self._prior(tied=False)),
+            solver=solver,
             adjoint=dk.adjoints.Implicit(
                 dk.linear_solvers.GMRES(tolerance=self.config.train.adjoint_tolerance)
             ),
             name="equilibrium",
         )
-        return self._train_on("equilibrium", layer, lambda: models.start_from(layer, bilevel))
 
-    # How
+    def _total_variation_layer(self):
+        prior = dk.priors.TotalVariation(self.config.total_variation.smoothing)
+        return self._variational(prior, "total_variation")
 
     def _bilevel_layer(self):
         return self._variational(self._prior(tied=True), "bilevel")
@@ -124,7 +151,8 @@ class Stages:
         )
 
     def _tune(self, layer):
-        return tuning.tune_weight(layer, *self.fixed_patches[0])
+        together = lambda *parts: tf.concat(parts, axis=0)  # noqa: E731
+        return tuning.tune_weight(layer, *tf.nest.map_structure(together, *self.fixed_patches))
 
     def _train_on(self, name, layer, start):
         train = self.config.train
@@ -141,13 +169,18 @@ class Stages:
         """Train a layer once and for all; `(layer, record)`."""
         model = models.model(layer, self.channels, self.task.with_data)
         folder = self.workspace.folder(self.task.name, name)
-        weights = folder / "final.weights.h5"
+        weights, start_weights = folder / "final.weights.h5", folder / "start.weights.h5"
+
+        def prepared():
+            begin = time.perf_counter()
+            start = prepare(layer)
+            trainer.save_weights(model, start_weights)
+            return {**start, "seconds": time.perf_counter() - begin}
 
         def work():
-            begin = time.perf_counter()
-            # Kept beside the checkpoints: a run that is resumed does not start anew from here.
-            start = self.workspace.once((self.task.name, name, "start"), lambda: prepare(layer))
-            seconds = time.perf_counter() - begin
+            # A run that is resumed before the first checkpoint goes on from these weights.
+            start = self.workspace.once((self.task.name, name, "start"), prepared)
+            _load(model, start_weights)
             models.compiled(model, learning_rate or self.config.train.learning_rate, steps)
             history = trainer.fit(
                 model,
@@ -159,12 +192,21 @@ class Stages:
                 description=f"{self.task.name}: {name.replace('_', ' ')}",
             )
             trainer.save_weights(model, weights)
-            seconds += sum(row["seconds"] for row in history)
+            seconds = start["seconds"] + sum(row["seconds"] for row in history)
             return {"start": start, "history": history, "seconds": seconds}
 
         record = self.workspace.once((self.task.name, name), work)
-        model.load_weights(weights)
+        _load(model, weights)
         return layer, record
+
+
+def _load(model, path):
+    try:
+        model.load_weights(path)
+    except (OSError, KeyError, ValueError) as error:
+        raise OSError(
+            f"{str(path)!r} cannot be read. Remove {str(path.parent)!r} to train anew. ({error})"
+        ) from None
 
 
 def _weights(layer):

@@ -7,6 +7,8 @@ import tensorflow as tf
 
 import deq_keras as dk
 
+LEAST_SIDE = 11  # pixels: the window of SSIM
+
 
 def evaluate(layer, batches, names):
     """Reconstruct every image and say how well and how fast.
@@ -81,8 +83,11 @@ def quality_against_time(layer, measurement, truth, most=1000):
         begin = time.perf_counter()
         solution = layer.solve(measurement, max_steps=limit)
         solution.value.numpy()
-        curve["seconds"].append(time.perf_counter() - begin)
-        curve["steps"].append(int(solution.steps[0]))
+        seconds, steps = time.perf_counter() - begin, int(solution.steps[0])
+        if steps in curve["steps"]:
+            break  # it diverged
+        curve["seconds"].append(seconds)
+        curve["steps"].append(steps)
         curve["psnr"].append(float(dk.metrics.psnr(truth, solution.value)[0]))
         if bool(solution.converged[0]):
             break

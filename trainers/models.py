@@ -12,18 +12,19 @@ def start_from(equilibrium_layer, variational_layer):
     equilibrium_layer.cell.log_weight.assign(variational_layer.cell.log_weight)
 
 
-def model(layer, channels, with_data=False):
-    """A Keras model of one layer for images of any size.
+def model(layer, channels, with_data=False, size=(None, None)):
+    """A Keras model of one layer, for images of any size.
 
     Args:
         layer: Maps a measurement, or a pair of one and operator data, to an image.
         channels: Number of channels of the images.
         with_data: Whether the input is a pair `(measurement, data)`.
+        size: Height and width, if only images of that size are wanted.
     """
-    image = keras.Input((None, None, channels), name="measurement")
+    image = keras.Input((*size, channels), name="measurement")
     if not with_data:
         return keras.Model(image, layer(image))
-    data = keras.Input((None, None, channels), name="data")
+    data = keras.Input((*size, channels), name="data")
     return keras.Model([image, data], layer([image, data]))
 
 

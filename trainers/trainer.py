@@ -20,8 +20,10 @@ import tensorflow as tf
 from tqdm import tqdm
 
 
-class Interrupted(Exception):
+class Interrupted(BaseException):
     """Training was stopped by a signal; what was saved is enough to go on.
+
+    Like `KeyboardInterrupt` it is no `Exception`: what handles errors must not take it for one.
 
     Attributes:
         signum: The signal.
@@ -33,8 +35,11 @@ class Interrupted(Exception):
 
 
 @contextlib.contextmanager
-def interruptible() -> Iterator[Callable[[], None]]:
+def interruptible(at_once: bool = False) -> Iterator[Callable[[], None]]:
     """Turn SIGINT and SIGTERM into an `Interrupted` at a point where nothing is lost.
+
+    Args:
+        at_once: Nothing is lost anywhere: raise it from the signal itself.
 
     Yields:
         A function to call at such points: it raises `Interrupted` if a signal has come. A second
@@ -43,7 +48,7 @@ def interruptible() -> Iterator[Callable[[], None]]:
     received: list[int] = []
 
     def note(signum, frame):
-        if received:
+        if received or at_once:
             raise Interrupted(signum)
         received.append(signum)
 
@@ -99,17 +104,25 @@ class _Keeper(keras.callbacks.Callback):
     def on_train_batch_end(self, batch, logs=None):
         loss = logs["loss"]
         if not abs(loss) < float("inf"):
-            raise FloatingPointError(
-                f"The loss became {loss} in step {len(self.history) * self.size + batch + 1}. The "
-                "state of the last record is kept. Lower the learning rate, or look at the "
-                "residuals in the history: a solver that did not converge has a wrong gradient."
-            )
+            self.fail(f"The loss became {loss}", len(self.history) * self.size + batch + 1)
         self.check()
 
+    def fail(self, what, step):
+        raise FloatingPointError(
+            f"{what} in step {step}. The state of the last record is kept. Lower the learning "
+            "rate, or look at the residuals in the history: a solver that did not converge has a "
+            "wrong gradient."
+        )
+
     def on_epoch_end(self, epoch, logs=None):
-        row = {"step": (epoch + 1) * self.size, "seconds": time.perf_counter() - self.begin}
+        # The loss of a step is that before its update: the last one has not been seen yet.
+        step = (epoch + 1) * self.size
+        for variable in self.model.trainable_variables:
+            if not tf.reduce_all(tf.math.is_finite(variable.value)):
+                self.fail(f"The weight {variable.path!r} became NaN or infinite", step)
+        row = {"step": step, "seconds": time.perf_counter() - self.begin}
         row.update({name: float(value) for name, value in logs.items()})
-        self.history.append(row)
+        self.history.append(_finite(row))  # as it will be read back
         write_json(self.path, self.history)
         self.manager.save(checkpoint_number=epoch + 1)
         self.check()
@@ -141,11 +154,13 @@ def fit(
         callbacks: Further Keras callbacks.
 
     Returns:
-        The history: for each record a dictionary of `step`, `seconds` and the logs of Keras.
+        The history: for each record a dictionary of `step`, `seconds` and the logs of Keras, with
+        `None` where there is no finite number.
 
     Raises:
         Interrupted: On SIGINT or SIGTERM.
-        FloatingPointError: If the loss is NaN or infinite.
+        FloatingPointError: If the loss or a weight is NaN or infinite.
+        OSError: If what `directory` holds cannot be continued. Of two checkpoints one is enough.
         ValueError: If `steps` is not a multiple of `steps_per_record`.
     """
     if steps < 1 or steps % steps_per_record:
@@ -159,13 +174,9 @@ def fit(
     variables = [*model.variables, *model.optimizer.variables]
     checkpoint = tf.train.Checkpoint(values=[variable.value for variable in variables])
     manager = tf.train.CheckpointManager(checkpoint, str(directory / "checkpoints"), max_to_keep=2)
-    records = 0
-    if manager.latest_checkpoint:
-        checkpoint.restore(manager.latest_checkpoint).assert_consumed()
-        records = int(manager.latest_checkpoint.rsplit("-", 1)[1])
+    records = _restore(checkpoint, manager.checkpoints)
     path = directory / "history.json"
-    # A history may be one record ahead of the checkpoint: that record is repeated.
-    history = json.loads(path.read_text("utf-8"))[:records] if path.exists() else []
+    history = _read_history(path, records, steps_per_record)
     if records * steps_per_record >= steps:
         return history
     start = records * steps_per_record
@@ -180,10 +191,44 @@ def fit(
                 steps_per_epoch=steps_per_record,
                 validation_data=validation_data,
                 callbacks=[progress, keeper, *callbacks],
+                shuffle=False,
                 verbose=0,
             )
         finally:
             progress.close()
+    return history
+
+
+def _restore(checkpoint, paths):
+    """Restore the newest state that can be read; the number of its record, 0 if there is none."""
+    problems = []
+    for path in reversed(paths):
+        try:
+            checkpoint.restore(path).assert_consumed()
+            return int(path.rsplit("-", 1)[1])
+        except (tf.errors.OpError, AssertionError, ValueError) as error:
+            problems.append(f"{path}: {str(error).splitlines()[0]}")
+    if problems:
+        raise OSError(
+            "The checkpoints are damaged, or belong to another model. Remove "
+            f"{str(Path(paths[0]).parent.parent)!r} to train anew. {'; '.join(problems)}"
+        )
+    return 0
+
+
+def _read_history(path, records, size):
+    """The rows of so many records; another one may be there, whose checkpoint was not written."""
+    try:
+        history = json.loads(path.read_text("utf-8"))[:records] if records else []
+        steps = [row["step"] for row in history]
+    except (OSError, ValueError, TypeError, KeyError):
+        steps = None
+    if steps != [size * (record + 1) for record in range(records)]:
+        raise OSError(
+            f"Expected {str(path)!r} to have a row for each of the {records} records of {size} "
+            "steps that the checkpoints beside it have. It is damaged, or `steps_per_record` was "
+            f"another one. Remove {str(path.parent)!r} to train anew."
+        )
     return history
 
 

@@ -23,11 +23,14 @@ def tune_weight(layer, measurement, truth, low=1e-4, high=10.0, points=13, refin
 
     Returns:
         Dictionary with the chosen `weight`, its `loss`, and all `tried` pairs (weight, loss).
+
+    Raises:
+        ValueError: If there is no interval, no grid, or a negative number of refinements.
     """
-    if not 0 < low < high < math.inf or points < 3:
+    if not 0 < low < high < math.inf or points < 3 or refinements < 0:
         raise ValueError(
-            "Expected 0 < `low` < `high` and `points` >= 3. "
-            f"Received low={low!r}, high={high!r}, points={points!r}."
+            "Expected 0 < `low` < `high`, `points` >= 3 and `refinements` >= 0. Received "
+            f"low={low!r}, high={high!r}, points={points!r}, refinements={refinements!r}."
         )
     tried = {}
 

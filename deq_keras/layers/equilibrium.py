@@ -120,8 +120,13 @@ class Equilibrium(keras.layers.Layer):
 
         Returns:
             `deq_keras.solvers.Solution(value, residual, steps, converged)`, a row per image.
+
+        Raises:
+            ValueError: If an input holds NaN or infinite values (outside of graphs, where such an
+                image has `converged=False`).
         """
         inputs = tf.nest.map_structure(tf.convert_to_tensor, inputs)
+        _check_finite(inputs)
         self._ensure_built(inputs)
         limit = tf.constant(self._solver().max_steps if max_steps is None else max_steps)
         if not tf.executing_eagerly():
@@ -228,6 +233,21 @@ class Equilibrium(keras.layers.Layer):
     @classmethod
     def from_config(cls, config):
         return cls(**deserialise(config, "cell", "solver", "adjoint"))
+
+
+def _check_finite(inputs):
+    """Refuse values that no solver can do anything with, where that can be known beforehand."""
+    for tensor in tf.nest.flatten(inputs):
+        if tf.executing_eagerly() and tensor.dtype.is_floating and tensor.shape.rank:
+            bad = ~tf.math.is_finite(tensor)
+            if tf.reduce_any(bad):
+                images = tf.unique(tf.where(bad)[:, 0])[0].numpy().tolist()
+                raise ValueError(
+                    "Expected finite pixels. Received NaN or infinite values in "
+                    f"{int(tf.reduce_sum(tf.cast(bad, tf.int32)))} places, in the images "
+                    f"{images[:10]} of the batch. Remove these images, or mask the pixels and use "
+                    "`deq_keras.operators.Mask`."
+                )
 
 
 def _first_shape(shape):

@@ -20,6 +20,7 @@ class AffineExperts(Experts):
         activation: `sigma = phi'`; see `deq_keras.priors.potentials.get`. The paper uses
             `"relu"`, `"soft_shrinkage"` and `"identity"`.
         sharpness: Initial `chi` of each expert (trained).
+        max_sharpness: Training keeps `chi` at or below it, or `None`.
         use_bias: Whether there is a `b`.
         kernel_initializer: Keras initializer of the matrix `(pixels, units)`.
 
@@ -38,12 +39,15 @@ class AffineExperts(Experts):
         units=None,
         activation="relu",
         sharpness=1.0,
+        max_sharpness=None,
         use_bias=True,
         kernel_initializer="glorot_uniform",
         **kwargs,
     ):
         self.kernel_initializer = initializers.get(kernel_initializer)
-        super().__init__(activation, sharpness, use_bias, self.kernel_initializer, **kwargs)
+        super().__init__(
+            activation, sharpness, max_sharpness, use_bias, self.kernel_initializer, **kwargs
+        )
         self.units = None if units is None else positive_int("units", units)
 
     def build(self, input_shape):
@@ -79,6 +83,7 @@ class AffineExperts(Experts):
             units=self.units,
             activation=self.activation,
             sharpness=self.sharpness,
+            max_sharpness=self.max_sharpness,
             use_bias=self.use_bias,
             kernel_initializer=keras.initializers.serialize(self.kernel_initializer),
         )

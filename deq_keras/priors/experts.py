@@ -1,5 +1,6 @@
 """What all priors made of experts share: `grad R(u) = S^T sigma(chi * (A u + b))`."""
 
+import math
 from typing import NamedTuple
 
 import keras
@@ -27,11 +28,30 @@ class Coefficients(NamedTuple):
     bias: tf.Tensor
 
 
+@keras.saving.register_keras_serializable(package="deq_keras")
+class AtMost(keras.constraints.Constraint):
+    """Keeps each entry of a weight at or below a limit.
+
+    Args:
+        limit: The limit.
+    """
+
+    def __init__(self, limit):
+        self.limit = float(limit)
+
+    def __call__(self, w):
+        return tf.minimum(w, tf.cast(self.limit, w.dtype))
+
+    def get_config(self):
+        return {"limit": self.limit}
+
+
 class Experts(Prior):
     """Base class: `R(u) = sum_i sum_x phi(chi_i ((A u)_i(x) + b_i)) / chi_i`.
 
     `A` is a trainable linear map divided by a certified bound on its norm; derivatives flow through
-    the norm. Each expert has a sharpness `chi_i`, trained as a logarithm so that it stays positive.
+    the norm. Each expert has a sharpness `chi_i`, trained as a logarithm so that it stays positive;
+    optimizers keep it at or below `max_sharpness`, and with it the condition of the problem.
     As `phi` is convex with `phi'' <= 1`, `R` is convex and its gradient has Lipschitz constant at
     most `max_i chi_i`, whatever the weights. The scale of the prior belongs to the layer that uses
     it.
@@ -43,11 +63,14 @@ class Experts(Prior):
 
     tied = True
 
-    def __init__(self, activation, sharpness, use_bias, initializer, **kwargs):
+    def __init__(self, activation, sharpness, max_sharpness, use_bias, initializer, **kwargs):
         super().__init__(**kwargs)
         self.potential = potentials.get(activation)
         self.activation = activation
-        self.sharpness = positive("sharpness", sharpness)
+        self.max_sharpness = None
+        if max_sharpness is not None:
+            self.max_sharpness = positive("max_sharpness", max_sharpness)
+        self.sharpness = positive("sharpness", sharpness, upper=self.max_sharpness)
         self.use_bias = bool(use_bias)
         self._weights_initializer = initializer
 
@@ -70,6 +93,7 @@ class Experts(Prior):
         self.log_sharpness = self.add_weight(
             shape=(count,),
             initializer=keras.initializers.Constant(np.log(self.sharpness)),
+            constraint=None if self.max_sharpness is None else AtMost(math.log(self.max_sharpness)),
             name="log_sharpness",
         )
         self.bias = None

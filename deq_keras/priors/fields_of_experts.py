@@ -32,6 +32,8 @@ class FieldsOfExperts(Experts):
         sharpness: Initial `chi` of each expert (trained). The response of an expert changes from
             quadratic to linear near `1 / chi`, in units of the normalised filters' responses to
             images on [0, 1].
+        max_sharpness: Training keeps `chi` at or below it, or `None`. Learned experts tend to the
+            corner of the absolute value, where solves take ever more steps for ever less gain.
         padding: How filters see the boundary: `"valid"` (only whole patches count, as in Roth and
             Black), `"zero"` (the paper's) or `"circular"`.
         zero_mean: Subtract its mean from each filter, in each channel: constant images then cost
@@ -59,6 +61,7 @@ class FieldsOfExperts(Experts):
         kernel_size=7,
         activation="tanh",
         sharpness=500.0,
+        max_sharpness=5000.0,
         padding="valid",
         zero_mean=True,
         use_bias=False,
@@ -66,7 +69,9 @@ class FieldsOfExperts(Experts):
         **kwargs,
     ):
         self.filters_initializer = initializers.get(filters_initializer)
-        super().__init__(activation, sharpness, use_bias, self.filters_initializer, **kwargs)
+        super().__init__(
+            activation, sharpness, max_sharpness, use_bias, self.filters_initializer, **kwargs
+        )
         self.filters = positive_int("filters", filters)
         pair = (kernel_size,) * 2 if isinstance(kernel_size, numbers.Real) else tuple(kernel_size)
         self.kernel_size = tuple(positive_int("kernel_size", side) for side in pair)
@@ -122,6 +127,7 @@ class FieldsOfExperts(Experts):
             kernel_size=self.kernel_size,
             activation=self.activation,
             sharpness=self.sharpness,
+            max_sharpness=self.max_sharpness,
             padding=self.padding,
             zero_mean=self.zero_mean,
             use_bias=self.use_bias,

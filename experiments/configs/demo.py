@@ -37,18 +37,21 @@ def get_config():
     prior.kernel_size = 5
     prior.activation = "tanh"
     prior.sharpness = 500.0
+    prior.max_sharpness = 2000.0
     prior.filters_initializer = "dct"
 
     config.train = train = ConfigDict()
-    train.steps = 60  # of the bilevel model
-    train.further_steps = 60  # of the equilibrium model, and of the bilevel model once more
+    train.steps = 100  # of the bilevel model
+    train.further_steps = 100  # of the equilibrium model, and of the bilevel model once more
     train.batch_size = 8
     train.learning_rate = 0.03
     train.further_learning_rate = 0.01
     train.tolerance = 1e-4  # of forward solves: ||grad E(u)|| <= tolerance ||K^T y||
     train.adjoint_tolerance = 1e-2
+    train.equilibrium_solver = "anderson"
 
     config.evaluate = ConfigDict()
-    config.evaluate.training_batches = 4  # fixed patches on which training losses are compared
+    # Fixed training patches: weights are tuned on them, and training losses compared.
+    config.evaluate.training_batches = 8
     config.evaluate.pictures = 3
     return config
