@@ -8,7 +8,8 @@ import tensorflow as tf
 
 from deq_keras import adjoints, solvers
 from deq_keras.adjoints import FixedPointProblem
-from deq_keras.layers.cells import deserialise, is_shape
+from deq_keras.layers.calling import InitialState, WithTraining, call_cell, first_shape, symbolic
+from deq_keras.layers.cells import deserialise
 
 # Compiled `solve` of each layer. Kept outside of the layers, where an export would save it.
 _COMPILED = weakref.WeakKeyDictionary()
@@ -85,10 +86,10 @@ class Equilibrium(keras.layers.Layer):
         if not hasattr(self.cell, "bind"):
             # A symbolic call builds layers and models of any kind, also what is left unbuilt in a
             # loaded cell that has no `build` of its own.
-            y = _symbolic(input_shape, self.variable_dtype)
-            _call_cell(self.cell, self._symbolic_state(y), y, None)
+            y = symbolic(input_shape, self.variable_dtype)
+            call_cell(self.cell, self._symbolic_state(y), y, None)
         elif not self.cell.built:
-            shapes = (_first_shape(input_shape), input_shape)
+            shapes = (first_shape(input_shape), input_shape)
             self.cell.build(*shapes[: len(inspect.signature(self.cell.build).parameters)])
         self.built = True
 
@@ -171,7 +172,7 @@ class Equilibrium(keras.layers.Layer):
 
     def _symbolic_state(self, y):
         if hasattr(self.cell, "initial_state"):
-            return _InitialState(self.cell)(y)
+            return InitialState(self.cell)(y)
         return tf.nest.flatten(y)[0]
 
     def _problem(self, y, training):
@@ -191,7 +192,7 @@ class Equilibrium(keras.layers.Layer):
             return FixedPointProblem(f, f, frozen, **known)
 
         def evaluate(z, y):
-            result = _call_cell(cell, z, y, training)
+            result = call_cell(cell, z, y, training)
             return tf.nest.map_structure(lambda new, old: tf.cast(new, old.dtype), result, z)
 
         def pure(z, y=y, state=recorded):
@@ -217,8 +218,8 @@ class Equilibrium(keras.layers.Layer):
 
     def compute_output_shape(self, input_shape):
         if hasattr(self.cell, "bind"):
-            return _first_shape(input_shape)
-        state = self._symbolic_state(_symbolic(input_shape, self.variable_dtype))
+            return first_shape(input_shape)
+        state = self._symbolic_state(symbolic(input_shape, self.variable_dtype))
         return tf.nest.map_structure(lambda z: tuple(z.shape), state)
 
     def get_config(self):
@@ -250,64 +251,8 @@ def _check_finite(inputs):
                 )
 
 
-def _first_shape(shape):
-    if is_shape(shape):
-        return tuple(shape)
-    return _first_shape(shape[min(shape) if isinstance(shape, dict) else 0])
-
-
-def _symbolic(shape, dtype):
-    if is_shape(shape):
-        return keras.KerasTensor(shape, dtype)
-    if isinstance(shape, dict):
-        return {name: _symbolic(part, dtype) for name, part in shape.items()}
-    return [_symbolic(part, dtype) for part in shape]
-
-
 class Diagnostic(keras.metrics.Mean):
     """A mean that is NaN, not zero, where nothing was measured: in validation, say."""
 
     def result(self):
         return tf.where(self.count > 0, super().result(), float("nan"))
-
-
-class _InitialState(keras.Operation):
-    """A cell's `initial_state` for symbolic tensors."""
-
-    def __init__(self, cell):
-        super().__init__()
-        self.cell = cell
-
-    def call(self, y):
-        return self.cell.initial_state(y)
-
-
-class WithTraining(keras.layers.Layer):
-    """Gives the layers that a function calls a `training` flag that it does not take itself."""
-
-    def __init__(self, function, **kwargs):
-        super().__init__(autocast=False, name="cell", **kwargs)
-        self.function = function
-        self.built = True
-
-    def call(self, *inputs, training=None):
-        return self.function(*inputs)
-
-
-def _call_cell(cell, z, y, training):
-    parameters = inspect.signature(cell.call).parameters
-    positional = [
-        p
-        for p in parameters.values()
-        if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)
-        and p.name not in ("training", "mask")
-    ]
-    variadic = any(p.kind == p.VAR_POSITIONAL for p in parameters.values())
-    together = len(positional) < 2 and not variadic
-
-    def call(z, y, **kwargs):
-        return cell([z, y], **kwargs) if together else cell(z, y, **kwargs)
-
-    if "training" in parameters:
-        return call(z, y, training=training)
-    return WithTraining(call)(z, y, training=training)
