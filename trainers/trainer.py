@@ -206,7 +206,7 @@ def _restore(checkpoint, paths):
         try:
             checkpoint.restore(path).assert_consumed()
             return int(path.rsplit("-", 1)[1])
-        except (tf.errors.OpError, AssertionError, ValueError) as error:
+        except (tf.errors.OpError, AssertionError, IndexError, ValueError) as error:
             problems.append(f"{path}: {str(error).splitlines()[0]}")
     if problems:
         raise OSError(

@@ -58,9 +58,6 @@ class Equilibrium(keras.layers.Layer):
     TensorShape([2, 32, 32, 1])
     """
 
-    # XLA makes convolution loops on a CPU several times slower.
-    supports_jit = False
-
     def __init__(self, cell, solver="auto", adjoint="implicit", **kwargs):
         # Solves run in the variables' dtype, also under a mixed precision policy.
         super().__init__(autocast=False, **kwargs)
@@ -69,6 +66,7 @@ class Equilibrium(keras.layers.Layer):
         self.cell = cell
         self.solver = solver if solver == "auto" else solvers.get(solver)
         self.adjoint = adjoints.get(adjoint)
+        # XLA makes convolution loops on a CPU several times slower.
         self.supports_jit = False
         self._diagnostics = {
             name: Diagnostic(name=f"{self.name}_{name}")
@@ -135,9 +133,10 @@ class Equilibrium(keras.layers.Layer):
         if self not in _COMPILED:
             layer = weakref.ref(self)
             _COMPILED[self] = tf.function(
-                lambda *args: layer()._solve(*args), autograph=False, reduce_retracing=True
+                lambda _, *args: layer()._solve(*args), autograph=False, reduce_retracing=True
             )
-        return _COMPILED[self](inputs, training, limit, return_history)
+        # The first argument makes another trace for another solver.
+        return _COMPILED[self](repr(self._solver()), inputs, training, limit, return_history)
 
     def _solve(self, inputs, training, max_steps, return_history):
         y = self._cast(inputs)

@@ -216,6 +216,17 @@ def test_a_broken_image_is_refused_or_reported_and_alone():
         assert solution.steps[i] == whole.steps[i]
 
 
+def test_a_batch_of_no_images():
+    """A replica may get none of the last batch. (In float32 TensorFlow's convolution cannot.)"""
+    layer, none = _layer("blur", dtype="float64"), tf.zeros((0, HEIGHT, WIDTH, 1), tf.float64)
+    with tf.GradientTape() as tape:
+        output = layer(none, training=True)
+        loss = tf.reduce_sum(output)
+    assert output.shape == none.shape
+    for gradient in tape.gradient(loss, [w.value for w in layer.trainable_weights]):
+        np.testing.assert_array_equal(gradient, 0)
+
+
 @pytest.mark.parametrize("prior", PRIORS)
 def test_lambda_goes_from_the_measurement_to_smoother_images_of_the_same_mean(prior):
     y = _images()

@@ -31,7 +31,11 @@ def _matrix(function, shape):
 
 @pytest.mark.parametrize(
     ("activation", "padding"),
-    [*((activation, "valid") for activation in ACTIVATIONS), ("tanh", "zero"), ("relu", "circular")],
+    [
+        *((activation, "valid") for activation in ACTIVATIONS),
+        ("tanh", "zero"),
+        ("relu", "circular"),
+    ],
 )
 def test_gradient_and_constants(activation, padding):
     options = {"kernel_size": 3} if padding == "circular" else {"use_bias": True}
