@@ -34,8 +34,9 @@ class FieldsOfExperts(Experts):
             images on [0, 1].
         max_sharpness: Training keeps `chi` at or below it, or `None`. Learned experts tend to the
             corner of the absolute value, where solves take ever more steps for ever less gain.
-        padding: How filters see the boundary: `"valid"` (only whole patches count, as in Roth and
-            Black), `"zero"` (the paper's) or `"circular"`.
+        padding: How filters see the boundary: `"reflect"` (the image is mirrored there), `"valid"`
+            (only whole patches count, as in Roth and Black: pixels near the boundary are in fewer
+            of them and stay noisier), `"zero"` (the paper's) or `"circular"`.
         zero_mean: Subtract its mean from each filter, in each channel: constant images then cost
             nothing, and training cannot drift to filters that penalise brightness. The paper's
             filters are free (`False`).
@@ -62,7 +63,7 @@ class FieldsOfExperts(Experts):
         activation="tanh",
         sharpness=500.0,
         max_sharpness=5000.0,
-        padding="valid",
+        padding="reflect",
         zero_mean=True,
         use_bias=False,
         filters_initializer="dct",
@@ -77,8 +78,8 @@ class FieldsOfExperts(Experts):
         self.kernel_size = tuple(positive_int("kernel_size", side) for side in pair)
         if len(self.kernel_size) != 2:
             raise ValueError(f"Expected `kernel_size` of one or two integers. Received {pair}.")
-        if padding not in ("valid", "zero", "circular"):
-            raise unknown_name_error("padding", padding, ("valid", "zero", "circular"))
+        if padding not in convolution.PADDINGS:
+            raise unknown_name_error("padding", padding, convolution.PADDINGS)
         self.padding = padding
         self.zero_mean = bool(zero_mean)
 
@@ -95,14 +96,15 @@ class FieldsOfExperts(Experts):
                 f"{type(self).__name__} was built for {self.analysis.shape[2]} channels. Received "
                 f"images of shape {tuple(shape)}."
             )
-        if self.padding == "valid":
-            for size, side in zip(shape[1:3], self.kernel_size, strict=True):
-                if size is not None and size < side:
-                    raise ValueError(
-                        f"{type(self).__name__} expected images of at least {self.kernel_size} "
-                        f"pixels, the size of its filters. Received shape {tuple(shape)}. Use "
-                        "larger images, smaller filters or `padding='zero'`."
-                    )
+        # A whole patch must fit, or what is mirrored or wrapped around must be there.
+        part = {"valid": 1.0, "reflect": 0.5, "circular": 0.5, "zero": 0.0}[self.padding]
+        least = tuple(int(part * side) + (self.padding == "reflect") for side in self.kernel_size)
+        if any(n is not None and n < m for n, m in zip(shape[1:3], least, strict=True)):
+            raise ValueError(
+                f"{type(self).__name__} with filters of {self.kernel_size} pixels and padding "
+                f"{self.padding!r} expected images of at least {least} pixels. Received shape "
+                f"{tuple(shape)}. Use larger images, smaller filters or `padding='zero'`."
+            )
         return channels
 
     def _analyse(self, u, weights):
