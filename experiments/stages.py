@@ -152,7 +152,9 @@ class Stages:
 
     def _tune(self, layer):
         together = lambda *parts: tf.concat(parts, axis=0)  # noqa: E731
-        return tuning.tune_weight(layer, *tf.nest.map_structure(together, *self.fixed_patches))
+        patches = tf.nest.map_structure(together, *self.fixed_patches)
+        # A coarse grid first: small weights make ill-conditioned problems, and long solves.
+        return tuning.tune_weight(layer, *patches, high=1.0, points=7, refinements=3)
 
     def _train_on(self, name, layer, start):
         train = self.config.train

@@ -41,8 +41,8 @@ def get_config():
     prior.filters_initializer = "dct"
 
     config.train = train = ConfigDict()
-    train.steps = 100  # of the bilevel model
-    train.further_steps = 100  # of the equilibrium model, and of the bilevel model once more
+    train.steps = 60  # of the bilevel model
+    train.further_steps = 60  # of the equilibrium model, and of the bilevel model once more
     train.batch_size = 8
     train.learning_rate = 0.03
     train.further_learning_rate = 0.01
@@ -52,6 +52,6 @@ def get_config():
 
     config.evaluate = ConfigDict()
     # Fixed training patches: weights are tuned on them, and training losses compared.
-    config.evaluate.training_batches = 8
+    config.evaluate.training_batches = 4
     config.evaluate.pictures = 3
     return config

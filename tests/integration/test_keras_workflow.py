@@ -41,12 +41,12 @@ def _prior(tied=True):
 
 def _bilevel():
     return dk.layers.Variational(
-        dk.operators.Identity(), _prior(), weight=0.02, name="reconstruction"
+        dk.operators.Identity(), _prior(), weight=0.06, name="reconstruction"
     )
 
 
 def _deq():
-    cell = dk.layers.GradientStep(dk.operators.Identity(), _prior(tied=False), weight=0.02)
+    cell = dk.layers.GradientStep(dk.operators.Identity(), _prior(tied=False), weight=0.06)
     return dk.layers.Equilibrium(cell, name="reconstruction")
 
 

@@ -94,21 +94,23 @@ def _state(layer):
     return [v.numpy().copy() for v in layer.cell.variables if not v.trainable]
 
 
-def _train(layer, training=True):
+def _train(layer, graph=False):
     """Output, gradients, and the cell's state before and after."""
     layer.build(IMAGES.shape)
     before = _state(layer)
 
-    @tf.function(autograph=False)
     def run():
         with tf.GradientTape() as tape:
             tape.watch(IMAGES)
-            output = layer(IMAGES, training=training)
+            output = layer(IMAGES, training=True)
             loss = tf.reduce_sum(COTANGENT * output)
         weights = [w.value for w in layer.trainable_weights]
         return output, tape.gradient(loss, [IMAGES, *weights])
 
-    return *run(), before, _state(layer)
+    if graph:
+        run = tf.function(run, autograph=False)
+    output, gradients = run()
+    return output, gradients, before, _state(layer)
 
 
 @pytest.mark.parametrize("cell", CELLS)
@@ -131,7 +133,7 @@ def test_training_equals_unrolled_with_the_same_masks_and_statistics(cell):
 @pytest.mark.parametrize("cell", STATEFUL)
 def test_state_is_updated_exactly_once(cell):
     layer = _layer(cell)
-    output, _, before, after = _train(layer)
+    output, _, before, after = _train(layer, graph=True)
     # What one ordinary call of the cell in training at the solution changes, and no more.
     once = _layer(cell)
     once.build(IMAGES.shape)
@@ -168,8 +170,8 @@ def test_dropout_masks_change_from_call_to_call():
     assert np.abs(first - second).max() > 1e-3
 
 
-def test_the_cell_decides_the_training_flag_of_no_one():
-    """An outer training flag reaches a cell, as it does in Keras."""
+def test_an_outer_training_flag_reaches_the_cell():
+    """As it does in Keras, also a cell that is told nothing of it."""
     inputs = keras.Input((6, 5, 1), dtype=DTYPE)
     model = keras.Model(inputs, _layer("dropout_without_flag")(inputs))
     quiet = model(IMAGES, training=False)

@@ -44,7 +44,7 @@ def test_gradient_and_constants(activation, padding):
     report = testing.prior_test(prior, (2, 9, 8, 1))
     lipschitz = float(prior.gradient_lipschitz())
     assert report.gradient_error < 1e-12
-    # With mirrored boundaries the bound on the norm is up to twice too large, its square four times.
+    # With mirrored boundaries the bound on the norm is up to twice too large, its square 4 times.
     sharp = 0.3 / 4 if padding == "reflect" else 0.3
     assert report.lipschitz > sharp * lipschitz, "certified, but far from sharp"
     assert float(prior.convexity()) == 0.0

@@ -1,0 +1,306 @@
+"""What `experiments.compare` does before and after the training: arguments, table, endings."""
+
+import io
+import re
+import signal
+import sys
+
+import numpy as np
+import pytest
+from absl import app, flags
+from absl.testing import flagsaver
+from PIL import Image
+from rich.console import Console
+
+from experiments import compare
+from experiments.configs import demo
+from trainers.trainer import Interrupted
+
+# How ml_collections loads a configuration file.
+pytestmark = pytest.mark.filterwarnings(r"ignore:the load_module\(\) method:DeprecationWarning")
+
+TINY = (
+    "--config.data.patch_size=12",
+    "--config.prior.filters=2",
+    "--config.prior.kernel_size=3",
+    "--config.train.batch_size=2",
+    "--tasks=denoising",
+)
+
+
+@pytest.fixture
+def pictures(tmp_path):
+    """A folder with six small pictures."""
+    rng = np.random.default_rng(0)
+    (tmp_path / "pictures").mkdir()
+    for number in range(6):
+        pixels = rng.integers(0, 256, (20 + number, 26 - number, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(tmp_path / "pictures" / f"{number}.png")
+    return tmp_path / "pictures"
+
+
+@pytest.fixture
+def program(monkeypatch):
+    """Runs the program in this process, as its entry point would, on a command line."""
+
+    def forget():
+        for name in list(flags.FLAGS):
+            if name.startswith("config."):
+                delattr(flags.FLAGS, name)
+
+    def run(*arguments):
+        forget()
+        argv = ["compare", f"--config={demo.__file__}", *map(str, arguments)]
+        monkeypatch.setattr(sys, "argv", argv)  # where overrides are looked up
+        return compare.main(compare.parse(argv))
+
+    with flagsaver.flagsaver():
+        yield run
+        forget()
+        flags.FLAGS.unparse_flags()
+
+
+@pytest.fixture
+def config(program, monkeypatch):
+    """The effective configuration of a command line."""
+
+    def effective(*arguments):
+        monkeypatch.setattr(compare, "main", lambda argv: compare.effective_config())
+        return program("--workdir=unused", *arguments)
+
+    return effective
+
+
+# Arguments
+
+
+def test_flags_take_the_place_of_entries(config):
+    changed = config(
+        "--steps=7",
+        "--tasks=deblurring,denoising",
+        "--data_dir=x",
+        "--seed=5",
+        "--config.prior.filters=3",
+    )
+    expected = demo.get_config()
+    expected.train.steps = expected.train.further_steps = 7
+    expected.tasks = ("deblurring", "denoising")
+    expected.data.data_dir = "x"
+    expected.seed = 5
+    expected.prior.filters = 3
+    assert changed.to_dict() == expected.to_dict()
+    assert changed.is_locked
+
+
+def test_without_flags_it_is_the_configuration_of_the_file(config):
+    assert config().to_dict() == demo.get_config().to_dict()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--tasks="], "at least one task"),
+        (["--tasks=denoisin"], "Did you mean 'denoising'"),
+        (["--config.denoising.noise=-0.1"], r"denoising\.noise, .* >= 0\. Received -0\.1"),
+        (["--tasks=inpainting", "--config.inpainting.keep=1.5"], r"inpainting\.keep <= 1"),
+        (["--tasks=deblurring", "--config.deblurring.stddev=-1"], "stddev"),
+        (["--config.train.steps=0"], r"train\.steps >= 1\. Received 0"),
+        (["--config.train.further_steps=-3"], r"train\.further_steps >= 1"),
+        (["--config.train.batch_size=0"], r"train\.batch_size >= 1"),
+        (["--config.train.learning_rate=0"], r"train\.learning_rate to be finite and > 0"),
+        (["--config.train.further_learning_rate=nan"], r"train\.further_learning_rate .*nan"),
+        (["--config.train.tolerance=-1"], "tolerance"),
+        (["--config.train.adjoint_tolerance=0"], "tolerance"),
+        (["--config.evaluate.training_batches=0"], r"evaluate\.training_batches >= 1"),
+        (["--config.evaluate.pictures=-1"], r"evaluate\.pictures >= 0"),
+        (["--config.total_variation.smoothing=0"], "smoothing"),
+        (["--config.prior.activation=tan"], "'tan'.*tanh"),
+        (["--config.prior.filters=0"], "filters"),
+        (["--config.prior.sharpness=-5"], "sharpness"),
+        (["--config.seed=-1"], r"0 <= seed"),
+        (["--config.seed=4294967296"], r"seed < 2\*\*32"),
+        (["--config.data.channels=2"], "channels"),
+        (["--config.data.max_side=10"], r"`patch_size` is 12, larger than .*'\d\.png'"),
+        (["--config.data.patch_size=24"], r"larger than .*'\d\.png' \(2\d x 2\d\)"),
+        (["--config.data.patch_size=0"], "patch_size"),
+        (
+            ["--config.data.max_side=10", "--config.data.patch_size=8"],
+            r"test images of at least 11 pixels.*Received '\d\.png' of \d+ x \d+",
+        ),
+        (["--data_dir="], "--data_dir to be the name of a folder. Received ''"),
+        (["--data_dir=no/such/folder"], "'no/such/folder', which does not exist"),
+    ],
+    ids=lambda value: value[-1] if isinstance(value, list) else "",
+)
+def test_wrong_arguments_end_before_any_work(program, tmp_path, pictures, arguments, message):
+    folder = tmp_path / "run"
+    with pytest.raises(SystemExit, match=message) as ended:
+        program(f"--workdir={folder}", *TINY, f"--data_dir={pictures}", *arguments)
+    assert re.match("Error: .", str(ended.value))
+    assert not folder.exists() or not list(folder.iterdir())
+
+
+def test_misspelt_entry_has_a_near_match(program, tmp_path):
+    message = r"no entry 'stepz'\. Did you mean \"steps\" instead"
+    with pytest.raises(SystemExit, match=message):
+        program(f"--workdir={tmp_path}", "--config.train.stepz=3")
+
+
+@pytest.mark.parametrize(
+    "argument", ["--steps=0", "--steps=many", "--stepz=3", "--seed=-1", "--config.train.steps=1.5"]
+)
+def test_misspelt_flags_and_values_name_themselves(program, tmp_path, capsys, argument):
+    with pytest.raises(SystemExit) as ended:
+        program(f"--workdir={tmp_path}", argument)
+    assert ended.value.code == 1
+    assert argument.split("=")[0].lstrip("-") in capsys.readouterr().err
+
+
+def test_arguments_that_are_no_options_are_refused(program, tmp_path):
+    with pytest.raises(app.UsageError, match="denoising"):
+        program(f"--workdir={tmp_path}", "denoising")
+
+
+def test_folder_without_pictures(program, tmp_path):
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(SystemExit, match="No picture found in data_dir='.*empty'"):
+        program(f"--workdir={tmp_path / 'run'}", f"--data_dir={tmp_path / 'empty'}", *TINY)
+
+
+@pytest.mark.parametrize("damage", ["cut", "text"])
+def test_corrupt_picture_is_named(program, tmp_path, pictures, damage):
+    path = pictures / "3.png"
+    path.write_bytes(path.read_bytes()[:300] if damage == "cut" else b"no picture")
+    with pytest.raises(SystemExit, match=r"3\.png: cannot be read"):
+        program(f"--workdir={tmp_path / 'run'}", f"--data_dir={pictures}", *TINY)
+
+
+@pytest.mark.parametrize("workdir", ["", "  "])
+def test_workdir_must_have_a_name(program, workdir):
+    with pytest.raises(SystemExit, match="--workdir to be the name of a folder"):
+        program(f"--workdir={workdir}")
+
+
+def test_workdir_that_cannot_be_written(program, tmp_path, pictures):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(SystemExit, match="Error: Cannot write to .*file/run"):
+        program(f"--workdir={tmp_path / 'file' / 'run'}", f"--data_dir={pictures}", *TINY)
+
+
+# Endings
+
+
+@pytest.fixture
+def ending(program, tmp_path, pictures, monkeypatch):
+    """Runs it with another function in place of all stages of a task."""
+
+    def run(stages_of_a_task, *arguments):
+        monkeypatch.setattr(compare, "compare_task", stages_of_a_task)
+        program(f"--workdir={tmp_path / 'run'}", f"--data_dir={pictures}", *TINY, *arguments)
+
+    return run
+
+
+def raising(error):
+    def compare_task(work):
+        work.workspace.folder(work.task.name)
+        raise error
+
+    return compare_task
+
+
+@pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("how", ["between steps", "outside of training"])
+def test_stopped_by_a_signal(ending, capsys, signum, how):
+    previous = signal.getsignal(signum)
+
+    def outside(work):
+        signal.raise_signal(signum)
+        raise AssertionError("it went on")
+
+    with pytest.raises(SystemExit) as ended:
+        ending(outside if how == "outside of training" else raising(Interrupted(signum)))
+    assert ended.value.code == 128 + signum
+    expected = f"Stopped by {signum.name}. Run the same command again to go on.\n"
+    assert capsys.readouterr().out == expected
+    assert signal.getsignal(signum) == previous
+
+
+@pytest.mark.parametrize(
+    "error", [FloatingPointError("The loss became nan"), OSError(28, "No space left on device")]
+)
+def test_failures_that_a_person_can_mend_have_no_traceback(ending, error):
+    with pytest.raises(SystemExit, match=f"Error: .*{error.args[-1]}"):
+        ending(raising(error))
+
+
+def test_mistakes_of_the_program_have_one(ending):
+    with pytest.raises(KeyError, match="steps"):
+        ending(raising(KeyError("steps")))
+
+
+def test_folder_of_another_configuration(ending, tmp_path):
+    with pytest.raises(SystemExit, match="full"):
+        ending(raising(OSError("full")))
+    before = (tmp_path / "run" / "config.json").read_text()
+    message = r"another configuration \(train\.learning_rate was 0\.03, is 0\.5\).* --workdir"
+    with pytest.raises(SystemExit, match=message):
+        ending(raising(AssertionError("it began")), "--config.train.learning_rate=0.5")
+    assert (tmp_path / "run" / "config.json").read_text() == before
+
+
+def test_wrong_arguments_can_be_mended_in_the_same_folder(ending):
+    with pytest.raises(SystemExit, match="patch_size"):
+        ending(raising(AssertionError("it began")), "--config.data.patch_size=100")
+    with pytest.raises(SystemExit, match="full"):
+        ending(raising(OSError("full")))
+
+
+# The table
+
+ROW = {
+    "label": "Bilevel",
+    "psnr": 26.314,
+    "ssim": 0.70477,
+    "train_loss": 3.7713e-3,
+    "test_loss": 2.3819e-3,
+    "seconds": 61.4,
+    "solve_seconds": 0.0442,
+    "forward_steps": 58.33,
+    "backward_steps": 7.84,
+    "converged": 2 / 3,
+    "parameters": 625,
+}
+
+
+def printed(results, width=160):
+    output = io.StringIO()
+    compare.print_table(results, Console(file=output, width=width))
+    return output.getvalue()
+
+
+def test_table_shows_every_number_and_a_dash_where_there_is_none():
+    nothing = {key: None for key in ROW} | {"label": "Measurement"}
+    methods = {"measurement": nothing, "bilevel": ROW}
+    text = printed({"tasks": {"denoising": {"title": "Denoising", "methods": methods}}})
+    rows = {
+        cells[1]: cells[2:-1]
+        for cells in ([c.strip() for c in line.split("│")] for line in text.splitlines())
+        if len(cells) > 2
+    }
+    assert rows == {
+        "Measurement": ["-"] * 10,
+        "Bilevel": "26.31 0.7048 3.771e-03 2.382e-03 61 0.04 58 7.8 67% 625".split(),
+    }
+    assert text.startswith("Denoising")
+
+
+def test_each_task_has_a_table():
+    tasks = {name: {"title": name.title(), "methods": {"bilevel": ROW}} for name in ("one", "two")}
+    text = printed({"tasks": tasks})
+    assert text.index("One") < text.index("Two")
+    assert text.count("26.31") >= 2
+
+
+def test_every_method_of_the_comparison_has_a_label():
+    assert list(compare.LABELS) == ["measurement", "total_variation", "bilevel", "equilibrium"]
