@@ -1,6 +1,7 @@
 """`get()` for names, configurations and objects, in Keras's manner."""
 
 import difflib
+import math
 
 import keras
 
@@ -33,7 +34,9 @@ def get(identifier, kind, classes, base):
             raise unknown_name_error(kind, identifier, classes)
         return classes[identifier]()
     if isinstance(identifier, dict):
-        return keras.saving.deserialize_keras_object(identifier)
+        found = keras.saving.deserialize_keras_object(identifier)
+        if isinstance(found, base):
+            return found
     raise TypeError(
         f"Expected a {kind}: one of {sorted(classes)}, an instance of {base.__name__}, or a "
         f"serialised configuration. Received {identifier!r}."
@@ -42,7 +45,7 @@ def get(identifier, kind, classes, base):
 
 def positive(name, value, zero=False, upper=None):
     """`value` as a float if it is a finite number > 0 (>= 0 with `zero`), else a ValueError."""
-    number = float(value)
+    number = _float(value)
     fits = (number >= 0 if zero else number > 0) and number < float("inf")
     if not fits or (upper is not None and number > upper):
         limit = "" if upper is None else f" and <= {upper}"
@@ -53,8 +56,16 @@ def positive(name, value, zero=False, upper=None):
     return number
 
 
+def _float(value):
+    try:
+        return float(value)
+    except (TypeError, ValueError):
+        return math.nan
+
+
 def positive_int(name, value):
     """`value` if it is an integer >= 1, else a ValueError."""
-    if isinstance(value, bool) or int(value) != value or value < 1:
+    number = _float(value)
+    if isinstance(value, bool) or not number >= 1 or not number.is_integer():
         raise ValueError(f"Expected `{name}` to be an integer >= 1. Received {name}={value!r}.")
     return int(value)

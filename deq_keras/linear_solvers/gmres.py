@@ -33,6 +33,9 @@ class GMRES(LinearSolver):
         super().__init__(tolerance, max_steps)
         self.restart = positive_int("restart", restart)
 
+    def get_config(self):
+        return {"restart": self.restart, **super().get_config()}
+
     def correct(self, matvec, r, target, active, budget):
         m, dtype = self.restart, r.dtype
         eps = float(np.finfo(dtype.as_numpy_dtype).eps)

@@ -83,7 +83,9 @@ class Anderson(Solver):
         dr = (new_residual - residual, *state.dr[:-1])
         row = tf.stack([dot(column, dr[0]) for column in dr], axis=-1)
         kept = state.gram[:, :-1, :-1]
-        gram = tf.concat([row[:, None, :], tf.concat([row[:, 1:, None], kept], axis=2)], axis=1)
+        gram = tf.concat(
+            [row[:, None, :], tf.concat([tf.expand_dims(row[:, 1:], 2), kept], axis=2)], axis=1
+        )
         return AndersonState(z, fz, dz, dr, gram, age)
 
     def _coefficients(self, state, projections):

@@ -157,6 +157,8 @@ def test_max_steps_is_a_limit():
 def test_config_round_trip(solver):
     again = type(solver).from_config(solver.get_config())
     assert again.get_config() == solver.get_config()
+    assert getattr(again, "restart", None) == getattr(solver, "restart", None)
+    assert repr(again) == repr(solver)
 
 
 def test_get():

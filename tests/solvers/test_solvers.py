@@ -12,6 +12,7 @@ SOLVERS = {
     "picard_damped": solvers.Picard(damping=0.7, tolerance=1e-9),
     "anderson": solvers.Anderson(tolerance=1e-9),
     "anderson_long": solvers.Anderson(memory=12, damping=0.8, tolerance=1e-9),
+    "anderson_two": solvers.Anderson(memory=2, tolerance=1e-9),
     "anderson_one": solvers.Anderson(memory=1, tolerance=1e-9),
     "nesterov": solvers.Nesterov(tolerance=1e-9),
     "nesterov_no_restart": solvers.Nesterov(restart=False, tolerance=1e-9),
