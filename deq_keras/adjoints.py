@@ -57,7 +57,7 @@ class FixedPointProblem(NamedTuple):
     convex: bool = False
 
 
-class Adjoint:
+class Adjoint(registry.Configurable):
     """Base class: solves a `FixedPointProblem` and says how a derivative passes through it.
 
     Subclasses define `solve(problem, z0, solver, report) -> (output, Solution)`. `output` is
@@ -67,17 +67,6 @@ class Adjoint:
 
     def solve(self, problem, z0, solver, report=None):
         raise NotImplementedError
-
-    def get_config(self):
-        return {}
-
-    @classmethod
-    def from_config(cls, config):
-        return cls(**config)
-
-    def __repr__(self):
-        arguments = ", ".join(f"{k}={v!r}" for k, v in self.get_config().items())
-        return f"{type(self).__name__}({arguments})"
 
 
 @keras.saving.register_keras_serializable(package="deq_keras")

@@ -6,6 +6,23 @@ import math
 import keras
 
 
+class Configurable:
+    """An object that Keras can serialise by its constructor's arguments."""
+
+    def get_config(self):
+        """The arguments of the constructor."""
+        return {}
+
+    @classmethod
+    def from_config(cls, config):
+        """An object from what `get_config` returned."""
+        return cls(**config)
+
+    def __repr__(self):
+        arguments = ", ".join(f"{k}={v!r}" for k, v in self.get_config().items())
+        return f"{type(self).__name__}({arguments})"
+
+
 def unknown_name_error(kind, name, known):
     """A `ValueError` that lists the known names and the nearest to the one received."""
     near = difflib.get_close_matches(str(name), list(known), n=1)

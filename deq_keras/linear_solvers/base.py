@@ -3,12 +3,12 @@
 import numpy as np
 import tensorflow as tf
 
-from deq_keras.registry import positive, positive_int
+from deq_keras.registry import Configurable, positive, positive_int
 from deq_keras.rows import norm, ranks_only, safe_divide, to_rows
 from deq_keras.solution import Solution
 
 
-class LinearSolver:
+class LinearSolver(Configurable):
     """Base class: solves `A w = b` for each image of a batch, given `w -> A w` alone.
 
     A subclass defines `correct(matvec, r, target, active, budget) -> (e, steps)`: an approximate
@@ -83,11 +83,3 @@ class LinearSolver:
 
     def get_config(self):
         return {"tolerance": self.tolerance, "max_steps": self.max_steps}
-
-    @classmethod
-    def from_config(cls, config):
-        return cls(**config)
-
-    def __repr__(self):
-        arguments = ", ".join(f"{k}={v!r}" for k, v in self.get_config().items())
-        return f"{type(self).__name__}({arguments})"

@@ -9,12 +9,12 @@ says how one iterate leads to the next.
 import numpy as np
 import tensorflow as tf
 
-from deq_keras.registry import positive, positive_int
+from deq_keras.registry import Configurable, positive, positive_int
 from deq_keras.rows import norm, ranks_only, to_rows, where
 from deq_keras.solution import Solution
 
 
-class Solver:
+class Solver(Configurable):
     """Base class of fixed-point solvers.
 
     A subclass defines a `NamedTuple` state with at least the fields `z` and `fz = f(z)`, and
@@ -149,11 +149,3 @@ class Solver:
 
     def get_config(self):
         return {"tolerance": self.tolerance, "max_steps": self.max_steps}
-
-    @classmethod
-    def from_config(cls, config):
-        return cls(**config)
-
-    def __repr__(self):
-        arguments = ", ".join(f"{k}={v!r}" for k, v in self.get_config().items())
-        return f"{type(self).__name__}({arguments})"

@@ -300,3 +300,18 @@ def test_images_of_another_shape_than_it_was_built_for():
         prior.gradient(tf.zeros((7, 8, 1), tf.float64))
     with pytest.raises(ValueError, match="known number of channels"):
         priors.FieldsOfExperts(2, 3).build((None, None, None, None))
+
+
+def test_optimizers_keep_the_sharpness_below_its_limit():
+    prior = _prior(sharpness=5.0, max_sharpness=5.1)
+    assert float(prior.gradient_lipschitz()) > 5.1, "weights that were set by hand may be beyond"
+    optimizer = keras.optimizers.SGD(1.0)
+    upwards = [-tf.ones_like(weight) for weight in prior.trainable_weights]
+    optimizer.apply(upwards, prior.trainable_weights)
+    np.testing.assert_allclose(prior.gradient_lipschitz(), 5.1)
+    free = _prior(sharpness=5.0, max_sharpness=None)
+    optimizer = keras.optimizers.SGD(1.0)
+    optimizer.apply([-tf.ones_like(w) for w in free.trainable_weights], free.trainable_weights)
+    assert float(free.gradient_lipschitz()) > 6.0
+    with pytest.raises(ValueError, match="sharpness"):
+        priors.FieldsOfExperts(sharpness=7.0, max_sharpness=6.0)
