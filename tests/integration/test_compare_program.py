@@ -230,10 +230,7 @@ def test_report_needs_nothing_from_elsewhere(finished):
     assert page.found  # there are pictures
     assert all(value.startswith(("data:", "#")) for value in page.found)
     assert "@import" not in text
-    outside = re.findall(
-        r"url\(\s*['\"]?(?!data:|#)[^)]*\)", re.sub(r"data:[^\"')]*", "data:", text)
-    )
-    assert not outside
+    assert not re.findall(r"url\(\s*['\"]?(?!data:|#)", text)
     assert "Equilibrium" in text
 
 
@@ -305,14 +302,13 @@ def test_stopped_run_reaches_the_numbers_of_an_uninterrupted_one(finished, stopp
     whole, resumed = results_without_times(finished[0]), results_without_times(stopped[0])
     assert_close(whole, resumed)
     for name in MODELS:
-        histories = [
-            read(folder / "denoising" / name / "history.json")
-            for folder in (finished[0], stopped[0])
-        ]
+        path = Path("denoising", name, "history.json")
+        histories = [read(folder / path) for folder in (finished[0], stopped[0])]
         assert [row["step"] for row in histories[0]] == [10, 20, 30]
         assert_close(*([{**row, "seconds": 0.0} for row in history] for history in histories))
 
 
+@pytest.mark.slow
 def test_finished_run_started_again_trains_nothing(finished, arguments):
     folder, _, _ = finished
     before = times(folder)
@@ -335,8 +331,13 @@ def test_finished_run_started_again_trains_nothing(finished, arguments):
         (["--config.train.stepz=3"], {}, "no entry 'stepz'. Did you mean \"steps\""),
         (None, {}, "flag --workdir=None: Flag --workdir must have a value"),
         ([], {"KERAS_BACKEND": "jax"}, "KERAS_BACKEND=jax in the environment. Set KERAS_BACKEND="),
-        ([], {"KERAS_BACKEND": "numpy"}, "found 'numpy', chosen by KERAS_BACKEND=numpy"),
-        (["--tasks=denoisin"], {}, "Did you mean 'denoising'"),
+        pytest.param(
+            [],
+            {"KERAS_BACKEND": "numpy"},
+            "found 'numpy', chosen by KERAS_BACKEND=numpy",
+            marks=pytest.mark.slow,
+        ),
+        pytest.param(["--tasks=denoisin"], {}, "Did you mean 'denoising'", marks=pytest.mark.slow),
     ],
     ids=["misspelt entry", "no workdir", "jax", "numpy", "misspelt task"],
 )

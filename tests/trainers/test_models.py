@@ -82,8 +82,7 @@ def test_start_from_a_prior_of_another_size_is_refused():
         start_from(other, variational)
 
 
-@pytest.mark.parametrize("channels", [1, 3])
-@pytest.mark.parametrize("with_data", [False, True])
+@pytest.mark.parametrize(("channels", "with_data"), [(1, True), (3, False)])
 def test_model_maps_images_of_any_size(channels, with_data):
     operator = dk.operators.Mask() if with_data else dk.operators.Identity()
     layer = dk.layers.Variational(operator, dk.priors.TotalVariation())
