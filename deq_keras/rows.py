@@ -50,9 +50,9 @@ def where(condition, a, b):
 
 
 def safe_divide(a, b):
-    """`a / b`, and zero where `b` is zero (its gradient is zero there too)."""
+    """`a / b` with broadcasting, and zero where `b` is zero (its gradient is zero there too)."""
     nonzero = tf.not_equal(b, 0)
-    return tf.where(nonzero, a / tf.where(nonzero, b, tf.ones_like(b)), tf.zeros_like(a))
+    return tf.where(nonzero, a / tf.where(nonzero, b, tf.ones_like(b)), tf.zeros((), a.dtype))
 
 
 def ranks_only(loop):

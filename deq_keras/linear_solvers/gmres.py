@@ -41,7 +41,7 @@ class GMRES(LinearSolver):
         eps = float(np.finfo(dtype.as_numpy_dtype).eps)
         count = tf.shape(r)[0]
         size = norm(r)
-        basis = safe_divide(r, size[:, None] + tf.zeros_like(r))[:, None, :]
+        basis = safe_divide(r, size[:, None])[:, None, :]
         basis = tf.concat([basis, tf.zeros_like(tf.repeat(basis, m, axis=1))], axis=1)
 
         def keep_going(j, basis, upper, g, cosines, sines, steps, active):
@@ -58,7 +58,7 @@ class GMRES(LinearSolver):
             h, after = h + again, norm(v)
             # What is left of v may be rounding alone: the space is then invariant.
             after = tf.where(after > 10 * eps * before, after, tf.zeros_like(after))
-            v = tf.where(after[:, None] > 0, safe_divide(v, after[:, None] + 0 * v), 0 * v)
+            v = safe_divide(v, after[:, None])
             h += after[:, None] * tf.one_hot(j + 1, m + 1, dtype=dtype)
             h = _rotate_all(h, cosines, sines, j, m + 1)
             top, below = h[:, j], tf.gather(h, j + 1, axis=1)

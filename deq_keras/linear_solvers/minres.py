@@ -44,17 +44,17 @@ class MINRES(LinearSolver):
             rho = tf.sqrt(delta**2 + beta_next**2)
             w_next = v - (s_old * beta)[:, None] * w_old
             w_next -= (s * alpha + c_old * c * beta)[:, None] * w
-            w_next = safe_divide(w_next, rho[:, None] + tf.zeros_like(w_next))
+            w_next = safe_divide(w_next, rho[:, None])
             c_next, s_next = safe_divide(delta, rho), safe_divide(beta_next, rho)
             e += tf.where(active, c_next * eta, none)[:, None] * w_next
             eta = -s_next * eta
-            v_next = safe_divide(p, beta_next[:, None] + tf.zeros_like(p))
+            v_next = safe_divide(p, beta_next[:, None])
             steps += tf.cast(active, tf.int32)
             active &= (tf.abs(eta) > target) & (steps < budget) & (beta_next > 0) & (rho > 0)
             return e, v_next, v, w_next, w, beta_next, eta, c_next, c, s_next, s, steps, active
 
         active &= (size > target) & (budget > 0)
-        v = safe_divide(r, size[:, None] + nothing)
+        v = safe_divide(r, size[:, None])
         loop = (nothing, v, nothing, nothing, nothing, none, size, one, one, none, none)
         loop += (tf.zeros_like(budget), active)
         result = tf.while_loop(keep_going, body, loop, shape_invariants=ranks_only(loop))
