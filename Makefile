@@ -5,9 +5,12 @@ PYTHON = python3
 VENV = .venv
 DEMO = runs/demo
 RUN = $(VENV)/bin/python
+ADDONS_PYTHON = python3.11
+ADDONS_VENV = .venv-addons
+ADDONS = tests/reference/addons
 STAMP = $(VENV)/.deq_keras-installed
 
-.PHONY: help demo test test-slow lint wheel clean
+.PHONY: help demo test test-slow lint wheel addons-reference clean
 
 help:
 	@echo 'make demo       train and compare both methods on a small problem; writes $(DEMO)/report.html'
@@ -15,6 +18,7 @@ help:
 	@echo 'make test-slow  the slow tests'
 	@echo 'make lint       style only (ruff check, ruff format --check)'
 	@echo 'make wheel      build the wheel of the library into dist/'
+	@echo 'make addons-reference  what tensorflow-addons computes, for the tests (in $(ADDONS_VENV))'
 	@echo 'make clean      remove what was built and cached ($(VENV) and runs/ stay)'
 	@echo
 	@echo 'The first of them makes $(VENV) and installs into it; a TensorFlow found there is kept.'
@@ -39,6 +43,19 @@ wheel: $(STAMP)
 	$(RUN) -m pip wheel --quiet --no-deps --no-build-isolation --wheel-dir dist .
 	rm -rf build
 	@ls dist
+
+# The file is committed; this makes it again. Its old TensorFlow needs Python 3.10 or 3.11.
+addons-reference: $(ADDONS_VENV)/.installed
+	$(ADDONS_VENV)/bin/python $(ADDONS)/make_reference.py $(ADDONS)/addons_reference.npz
+
+$(ADDONS_VENV)/.installed: $(ADDONS)/requirements.txt
+	@$(ADDONS_PYTHON) -c 'import sys; sys.exit(sys.version_info[:2] not in ((3, 10), (3, 11)))' || { \
+	  echo 'tensorflow-addons needs Python 3.10 or 3.11; $(ADDONS_PYTHON) is missing or another.' \
+	    'Name one with: make addons-reference ADDONS_PYTHON=python3.10'; exit 1; }
+	$(ADDONS_PYTHON) -m venv --clear $(ADDONS_VENV)
+	$(ADDONS_VENV)/bin/python -m pip install --quiet --disable-pip-version-check \
+	  -r $(ADDONS)/requirements.txt
+	@touch $@
 
 clean:
 	rm -rf build dist *.egg-info .pytest_cache .ruff_cache

@@ -128,7 +128,10 @@ def test_the_package_has_its_version():
 def _third_party(*folders):
     """The distributions whose modules the files in these folders import or look for."""
     modules = set()
-    for node in (n for f in folders for p in (ROOT / f).rglob("*.py") for n in _nodes(p)):
+    files = [p for folder in folders for p in (ROOT / folder).rglob("*.py")]
+    # A program with requirements of its own beside it runs in an environment of its own.
+    files = [p for p in files if not p.with_name("requirements.txt").exists()]
+    for node in (n for p in files for n in _nodes(p)):
         if isinstance(node, ast.Import):
             modules |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and not node.level:
