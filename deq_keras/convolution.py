@@ -15,16 +15,24 @@ import numpy as np
 import tensorflow as tf
 
 from deq_keras.convolution_norm import PADDINGS, check_padding, norm_bound
+from deq_keras.convolution_norm_sizes import (
+    circular_norm,
+    composition_norm_bound,
+    power_iteration_norm,
+)
 
 __all__ = [
     "PADDINGS",
     "check_padding",
+    "circular_norm",
+    "composition_norm_bound",
     "correlate",
     "correlate_adjoint",
     "filter_spectrum",
     "norm_bound",
     "pad",
     "pad_adjoint",
+    "power_iteration_norm",
     "same_sizes",
 ]
 
