@@ -9,6 +9,7 @@ run the same solvers and differentiate the solution with the same implicit deriv
 - `priors`: the regularisers, each with an energy and a gradient.
 - `solvers` and `linear_solvers`: fixed points, and the linear systems of their derivatives.
 - `adjoints`: how a derivative passes through a solution.
+- `certificates`: how far a solution is from the exact one.
 - `layers`: cells, and the two layers that solve for an image.
 - `metrics` and `testing`: quality measures, and checks for operators and cells of your own.
 
@@ -20,6 +21,7 @@ models versus bilevel learning", arXiv:2206.13193.
 from deq_keras import _backend  # noqa: F401, I001
 from deq_keras import (
     adjoints,
+    certificates,
     layers,
     linear_solvers,
     metrics,
@@ -33,6 +35,7 @@ from deq_keras._version import __version__
 __all__ = [
     "__version__",
     "adjoints",
+    "certificates",
     "layers",
     "linear_solvers",
     "metrics",

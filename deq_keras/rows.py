@@ -10,14 +10,12 @@ import tensorflow as tf
 def to_rows(structure):
     """The structure as a `(batch, n)` matrix, and the function that turns it back."""
     leaves = [tf.convert_to_tensor(leaf) for leaf in tf.nest.flatten(structure)]
-    shapes = [tf.shape(leaf) for leaf in leaves]
-    static = [leaf.shape for leaf in leaves]
+    shapes = [tf.concat([[-1], tf.shape(leaf)[1:]], axis=0) for leaf in leaves]
+    # A map may be asked for fewer rows (solvers that compact), so their number is not fixed here.
+    static = [[None, *leaf.shape[1:]] for leaf in leaves]
 
     def ravel(nested):
-        parts = [
-            tf.reshape(leaf, (shape[0], -1))
-            for leaf, shape in zip(tf.nest.flatten(nested), shapes, strict=True)
-        ]
+        parts = [tf.reshape(leaf, (tf.shape(leaf)[0], -1)) for leaf in tf.nest.flatten(nested)]
         return parts[0] if len(parts) == 1 else tf.concat(parts, axis=1)
 
     def unravel(rows):
@@ -42,6 +40,14 @@ def dot(a, b):
 def norm(a):
     """Euclidean norm of each row, shape `(batch,)`."""
     return tf.sqrt(dot(a, a))
+
+
+def scaled(a, factor):
+    """Each row of `a` times its number of `factor` `(batch,)`; zero where that is zero.
+
+    A row that has stopped takes zero steps: what became infinite or NaN in it stays outside.
+    """
+    return tf.math.multiply_no_nan(a, factor[:, None])
 
 
 def where(condition, a, b):

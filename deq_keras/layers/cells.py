@@ -4,10 +4,13 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from deq_keras.linear_solvers import fourier_preconditioner
 from deq_keras.operators import LinearOperator
 from deq_keras.priors import Prior
+from deq_keras.priors.sensitivity import Sensitivity
 from deq_keras.registry import positive
 from deq_keras.rows import norm, to_rows
+from deq_keras.solvers import Objective
 
 
 @keras.saving.register_keras_serializable(package="deq_keras")
@@ -94,7 +97,7 @@ class GradientStep(keras.layers.Layer):
 
     def bind(self, y):
         """The map `u -> f(u, y)` for one measurement."""
-        gradient, tau = self.gradient_map(y), self.current_step_size(split(y)[1])
+        gradient, tau = self.gradient_map(y), self._step(y)
         if tau.shape.rank == 1:  # one for each image, as the operator's data differ
             tau = tau[:, None, None, None]
         return lambda u: u - tau * gradient(u)
@@ -112,9 +115,24 @@ class GradientStep(keras.layers.Layer):
 
     def energy(self, u, y):
         """`E(u)` for each image, shape `(batch,)`."""
+        return self.energy_map(y)(u)
+
+    def energy_map(self, y):
+        """The map `u -> E(u)`, `(batch,)`, for one measurement: what line searches compare."""
         y, data = split(y)
-        misfit = tf.reduce_sum((self.operator.call(u, data) - y) ** 2, axis=(1, 2, 3))
-        return 0.5 * misfit + tf.exp(self.log_weight) * self.prior.energy(u)
+        weight, prior_energy = tf.exp(self.log_weight), self.prior.energy_map()
+
+        def energy(u):
+            misfit = tf.reduce_sum((self.operator.call(u, data) - y) ** 2, axis=(1, 2, 3))
+            return 0.5 * misfit + weight * prior_energy(u)
+
+        return energy
+
+    def objective(self, y):
+        """The energy as a `deq_keras.solvers.Objective`, or `None` if there is none."""
+        if not self.has_energy:
+            return None
+        return Objective(self.energy_map(y), self._step(y))
 
     def initial_state(self, y):
         """Where to start: `K^T y`."""
@@ -123,23 +141,92 @@ class GradientStep(keras.layers.Layer):
 
     def reference(self, y):
         """`tau ||K^T y||` for each image: makes a residual of the map a relative gradient."""
-        y, data = split(y)
-        rows, _, _ = to_rows(self.operator.adjoint(y, data))
-        return self.current_step_size(data) * norm(rows)
+        image, data = split(y)
+        rows, _, _ = to_rows(self.operator.adjoint(image, data))
+        return self._step(y) * norm(rows)
 
     def modulus(self, y):
         """Certified `tau (sigma_min(K)^2 + lambda m_R) >= 0`, with the prior's modulus `m_R`."""
-        _, data = split(y)
         curvature = self.operator.smallest_singular_value() ** 2
         curvature += tf.exp(self.log_weight) * self.prior.convexity()
-        return tf.maximum(self.current_step_size(data) * curvature, 0.0)
+        return tf.maximum(self._step(y) * curvature, 0.0)
 
-    def current_step_size(self, data=None):
-        """`tau` for the current weights: a scalar, or `(batch,)` if the data differ."""
+    def _step(self, y):
+        image, data = split(y)
+        return self.current_step_size(data, self._size(image))
+
+    def _size(self, image):
+        known = image.shape[1:3].is_fully_defined()
+        return image.shape[1:3] if known else tf.shape(image)[1:3]
+
+    def current_step_size(self, data=None, size=None):
+        """`tau` for the current weights: a scalar, or `(batch,)` if the data differ.
+
+        Args:
+            data: Data of the operator.
+            size: `(height, width)` of the images, which may allow longer steps; `None`: any.
+        """
         if self.step_size is not None:
             return tf.cast(self.step_size, self.variable_dtype)
-        prior = tf.exp(self.log_weight) * self.prior.gradient_lipschitz()
+        prior = tf.exp(self.log_weight) * self.prior.gradient_lipschitz(size)
         return 1.0 / (self.operator.operator_norm(data) ** 2 + prior)
+
+    def preconditioner(self, y):
+        """The map `z -> (w -> M w)` from a solution to an approximate inverse of `I - df/dz`.
+
+        `I - df/dz = tau (K^T K + lambda Hess R(z))` is approximated by a circular convolution, and
+        scaled by its diagonal. `M` is symmetric and positive definite.
+
+        Returns:
+            A callable of callables, or `None` if operator or prior have no spectrum.
+        """
+        tau, weight = self._step(y), tf.exp(self.log_weight)
+        y, data = split(y)
+        normal, prior = self.operator.normal_spectrum(y, data), self.prior.hessian_spectrum_map()
+        if normal is None or prior is None:
+            return None
+        tau = tf.reshape(tau, (-1, 1, 1))  # one, or one for each image
+        fixed, varying = self.operator.normal_diagonal(y, data), self.prior.hessian_diagonal_map()
+
+        def at(z):
+            unknown = fixed is None or varying is None
+            diagonal = None if unknown else fixed + weight * varying(z)
+            return fourier_preconditioner(tau * (normal + weight * prior(z)), diagonal)
+
+        return at
+
+    def sensitivities(self, u, y, radius):
+        """What is certified of `d grad E(u) / d theta` for each parameter `theta`.
+
+        Args:
+            u: Images.
+            y: Measurement.
+            radius: `(batch,)`, how far from `u` the Lipschitz constants have to hold.
+
+        Returns:
+            Dictionary from `"measurement"`, `"log_weight"` and the names of the prior's weights to
+            `deq_keras.priors.sensitivity.Sensitivity`.
+        """
+        image, data = split(y)
+        size, weight = self._size(image), tf.exp(self.log_weight)
+        gradient, _, _ = to_rows(self.prior.gradient_map()(u))
+        ones = tf.ones_like(radius)
+        of_prior = self.prior.sensitivities(u, radius, size)
+        return {
+            "measurement": Sensitivity(self.operator.operator_norm(data) * ones, 0.0 * ones),
+            "log_weight": Sensitivity(
+                weight * norm(gradient), weight * self.prior.gradient_lipschitz(size) * ones
+            ),
+            **{
+                name: Sensitivity(weight * known.norm, weight * known.lipschitz)
+                for name, known in of_prior.items()
+            },
+        }
+
+    def hessian_variation(self, p, y):
+        """Certified `L` with `||(Hess E(u) - Hess E(v)) p|| <= L ||u - v||`, `(batch,)`."""
+        size = self._size(split(y)[0])
+        return tf.exp(self.log_weight) * self.prior.hessian_variation(p, size)
 
     def compute_output_shape(self, z_shape, y_shape=None):
         return z_shape

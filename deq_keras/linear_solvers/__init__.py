@@ -1,15 +1,30 @@
 """Matrix-free linear solvers for the adjoint equation: per image, stopping on the true residual."""
 
 from deq_keras import registry as _registry
+from deq_keras.linear_solvers.anderson import AndersonLinear
 from deq_keras.linear_solvers.base import LinearSolver
+from deq_keras.linear_solvers.bicgstab import BiCGStab
 from deq_keras.linear_solvers.conjugate_gradient import ConjugateGradient
 from deq_keras.linear_solvers.gmres import GMRES
 from deq_keras.linear_solvers.minres import MINRES
 from deq_keras.linear_solvers.neumann import Neumann
+from deq_keras.linear_solvers.preconditioners import fourier_preconditioner
 
-__all__ = ["GMRES", "MINRES", "ConjugateGradient", "LinearSolver", "Neumann", "get"]
+__all__ = [
+    "GMRES",
+    "MINRES",
+    "AndersonLinear",
+    "BiCGStab",
+    "ConjugateGradient",
+    "LinearSolver",
+    "Neumann",
+    "fourier_preconditioner",
+    "get",
+]
 
 _BY_NAME = {
+    "anderson": AndersonLinear,
+    "bicgstab": BiCGStab,
     "conjugate_gradient": ConjugateGradient,
     "gmres": GMRES,
     "minres": MINRES,
@@ -18,6 +33,6 @@ _BY_NAME = {
 
 
 def get(identifier):
-    """A `LinearSolver` from a name (`"conjugate_gradient"`, `"gmres"`, `"minres"`, `"neumann"`),
-    a configuration or a solver."""
+    """A `LinearSolver` from a name (`"anderson"`, `"bicgstab"`, `"conjugate_gradient"`, `"gmres"`,
+    `"minres"`, `"neumann"`), a configuration or a solver."""
     return _registry.get(identifier, "linear solver", _BY_NAME, LinearSolver)

@@ -4,21 +4,27 @@ import numpy as np
 import tensorflow as tf
 
 from deq_keras.registry import Configurable, positive, positive_int
-from deq_keras.rows import norm, ranks_only, safe_divide, to_rows
+from deq_keras.rows import norm, ranks_only, safe_divide, to_rows, where
 from deq_keras.solution import Solution
 
 
 class LinearSolver(Configurable):
     """Base class: solves `A w = b` for each image of a batch, given `w -> A w` alone.
 
-    A subclass defines `correct(matvec, r, target, active, budget) -> (e, steps)`: an approximate
-    solution of `A e = r` for the images in `active`, with `||r - A e|| <= target` as far as its
-    recurrences can tell, and the number of products spent on each image.
+    A subclass defines `correct(matvec, r, target, active, budget, precondition) -> (e, steps)`: an
+    approximate solution of `A e = r` for the images in `active`, with `||r - A e|| <= target` as
+    far as its recurrences can tell, and the number of products spent on each image, at most
+    `budget`. `precondition` is a function of rows; without a preconditioner it returns its very
+    argument, and a subclass spends no work on it. The rows of `e` that are not active are zero.
 
     **Stopping.** Recurrences drift from the truth in finite precision. The base class therefore
     recomputes `b - A w` from scratch after each correction and asks for another one until the
     *true* residual satisfies `||b - A w|| <= tolerance ||b||` (or four units of rounding), at most
-    `refinements` times. The residual and the verdict in the returned `Solution` are the true ones.
+    `refinements` times, and as long as corrections help. The residual and the verdict in the
+    returned `Solution` are the true ones.
+
+    **Scale.** Cotangents may be tiny, and the squares of their norms vanish in float32. Each row is
+    divided by its largest entry first, so that steps do not depend on the scale of `b`.
 
     Args:
         tolerance: Relative residual at which an image stops. Defaults to 1e-5.
@@ -31,52 +37,70 @@ class LinearSolver(Configurable):
         self.tolerance = positive("tolerance", tolerance)
         self.max_steps = positive_int("max_steps", max_steps)
 
-    def correct(self, matvec, r, target, active, budget):
+    def correct(self, matvec, r, target, active, budget, precondition):
         """An approximate solution of `A e = r`, and the number of products for each image."""
         raise NotImplementedError
 
-    def solve(self, matvec, b):
-        """Solve `A w = b`, starting from zero.
+    def solve(self, matvec, b, preconditioner=None, guess=None):
+        """Solve `A w = b`.
 
         Args:
             matvec: Linear callable from a structure like `b` to one like `b`; row `i` of the result
                 depends on row `i` of the argument only.
             b: Tensor `(batch, ...)` or nested structure of them. A zero row has the solution zero.
+            preconditioner: Linear callable `M` like `matvec`, near the inverse of `A`; symmetric
+                and positive definite, since some solvers need that.
+            guess: Where to start, a structure like `b`, instead of zero. An image for which it is
+                worse than zero starts from zero.
 
         Returns:
             A `Solution`; `steps` counts the products with `A`, those for true residuals included.
         """
         flat, ravel, unravel = to_rows(b)
+        largest = tf.reduce_max(tf.abs(flat), axis=1)[:, None]
+        flat = safe_divide(flat, largest)
 
         def rows_matvec(rows):
             return ravel(matvec(unravel(rows)))
+
+        def precondition(rows):
+            return rows if preconditioner is None else ravel(preconditioner(unravel(rows)))
 
         eps = float(np.finfo(flat.dtype.as_numpy_dtype).eps)
         scale = norm(flat)
         target = max(self.tolerance, 4 * eps) * scale
 
-        def keep_going(round_, w, r, size, steps):
-            return (round_ < self.refinements) & tf.reduce_any(self._open(size, target, steps))
+        def keep_going(round_, w, r, size, steps, active):
+            return (round_ < self.refinements) & tf.reduce_any(active)
 
-        def body(round_, w, r, size, steps):
-            active = self._open(size, target, steps)
+        def body(round_, w, r, size, steps, active):
             budget = self.max_steps - 1 - steps
             # A little below the target, so that drift does not cost another round.
-            e, spent = self.correct(rows_matvec, r, 0.9 * target, active, budget)
+            e, spent = self.correct(rows_matvec, r, 0.9 * target, active, budget, precondition)
             trial = w + e
             trial_r = flat - rows_matvec(trial)
             trial_size = norm(trial_r)
             better = active & (trial_size < size)
-            w = tf.where(better[:, None], trial, w)
-            r = tf.where(better[:, None], trial_r, r)
+            # The next correction would start from the same residual and fail likewise.
+            helped = active & (trial_size < 0.99 * size)
+            w, r = where(better, trial, w), where(better, trial_r, r)
             size = tf.where(better, trial_size, size)
-            return round_ + 1, w, r, size, steps + tf.where(active, spent + 1, 0)
+            steps += tf.where(active, spent + 1, 0)
+            return round_ + 1, w, r, size, steps, helped & self._open(size, target, steps)
 
-        loop = (tf.constant(0), tf.zeros_like(flat), flat, scale, tf.zeros_like(scale, tf.int32))
-        _, w, _, size, steps = tf.while_loop(
+        w, r, size, steps = tf.zeros_like(flat), flat, scale, tf.zeros_like(scale, tf.int32)
+        if guess is not None:
+            start = safe_divide(ravel(guess), largest)
+            start_r = flat - rows_matvec(start)
+            better = norm(start_r) < scale
+            w, r = where(better, start, w), where(better, start_r, r)
+            size, steps = norm(r), steps + 1
+        loop = (tf.constant(0), w, r, size, steps, self._open(size, target, steps))
+        _, w, _, size, steps, _ = tf.while_loop(
             keep_going, body, loop, shape_invariants=ranks_only(loop)
         )
-        return Solution(unravel(w), safe_divide(size, scale), steps, size <= target)
+        value = unravel(tf.math.multiply_no_nan(largest, w))
+        return Solution(value, safe_divide(size, scale), steps, size <= target)
 
     def _open(self, size, target, steps):
         return (size > target) & (steps < self.max_steps - 1) & tf.math.is_finite(size)

@@ -4,15 +4,16 @@ import keras
 import tensorflow as tf
 
 from deq_keras.linear_solvers.base import LinearSolver
-from deq_keras.rows import dot, norm, ranks_only, safe_divide
+from deq_keras.rows import dot, ranks_only, safe_divide, scaled
 
 
 @keras.saving.register_keras_serializable(package="deq_keras")
 class ConjugateGradient(LinearSolver):
-    """Conjugate gradients, for symmetric positive definite `A`.
+    """Preconditioned conjugate gradients, for symmetric positive definite `A`.
 
     The choice for bilevel learning, where `A` is a Hessian. On a direction of nonpositive curvature
-    (`A` is then not positive definite) an image stops and reports what it has.
+    (`A` is then not positive definite) an image stops and reports what it has. The norm of the
+    residual decides when to stop, with a preconditioner too.
 
     Reference:
         Hestenes and Stiefel, Methods of conjugate gradients for solving linear systems, 1952.
@@ -23,26 +24,28 @@ class ConjugateGradient(LinearSolver):
     >>> deq_keras.linear_solvers.ConjugateGradient().solve(lambda w: 2.0 * w, b).value  # 0.5
     """
 
-    def correct(self, matvec, r, target, active, budget):
-        def keep_going(e, r, p, rr, steps, active):
+    def correct(self, matvec, r, target, active, budget, precondition):
+        def keep_going(e, r, p, rz, steps, active):
             return tf.reduce_any(active)
 
-        def body(e, r, p, rr, steps, active):
+        def body(e, r, p, rz, steps, active):
             ap = matvec(p)
+            steps += tf.cast(active, tf.int32)
             curvature = dot(p, ap)
             active &= curvature > 0
-            alpha = tf.where(active, safe_divide(rr, curvature), tf.zeros_like(rr))
-            e += alpha[:, None] * p
+            alpha = tf.where(active, safe_divide(rz, curvature), tf.zeros_like(rz))
+            e += scaled(p, alpha)
             r -= alpha[:, None] * ap
-            rr_next = dot(r, r)
-            p = r + safe_divide(rr_next, rr)[:, None] * p
-            steps += tf.cast(active, tf.int32)
-            active &= (tf.sqrt(rr_next) > target) & (steps < budget)
-            return e, r, p, rr_next, steps, active
+            z, rr = precondition(r), dot(r, r)
+            rz_next = rr if z is r else dot(r, z)
+            p = z + safe_divide(rz_next, rz)[:, None] * p
+            active &= (tf.sqrt(rr) > target) & (steps < budget) & (rz_next > 0)
+            return e, r, p, rz_next, steps, active
 
-        size = norm(r)
-        active &= (size > target) & (budget > 0)
-        loop = (tf.zeros_like(r), r, r, size**2, tf.zeros_like(budget), active)
+        z, rr = precondition(r), dot(r, r)
+        rz = rr if z is r else dot(r, z)
+        active &= (tf.sqrt(rr) > target) & (budget > 0) & (rz > 0)
+        loop = (tf.zeros_like(r), r, z, rz, tf.zeros_like(budget), active)
         e, _, _, _, steps, _ = tf.while_loop(
             keep_going, body, loop, shape_invariants=ranks_only(loop)
         )

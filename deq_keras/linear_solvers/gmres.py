@@ -6,7 +6,7 @@ import tensorflow as tf
 
 from deq_keras.linear_solvers.base import LinearSolver
 from deq_keras.registry import positive_int
-from deq_keras.rows import norm, ranks_only, safe_divide
+from deq_keras.rows import norm, ranks_only, safe_divide, where
 
 
 @keras.saving.register_keras_serializable(package="deq_keras")
@@ -16,7 +16,9 @@ class GMRES(LinearSolver):
     The choice for deep equilibrium models, whose Jacobian is not symmetric. The basis is made
     orthogonal by classical Gram-Schmidt done twice (two products of a small matrix with the basis
     and as stable as the modified one); Givens rotations update the residual at each step, so every
-    image stops by itself. Memory: `restart + 1` images.
+    image stops by itself. The basis grows with the steps: memory is `restart + 1` images if all are
+    needed. A preconditioner is applied from the right, and need not be symmetric: what is
+    minimised is the true residual.
 
     Args:
         restart: Dimension `m` of the Krylov space before a restart.
@@ -36,85 +38,82 @@ class GMRES(LinearSolver):
     def get_config(self):
         return {"restart": self.restart, **super().get_config()}
 
-    def correct(self, matvec, r, target, active, budget):
+    def correct(self, matvec, r, target, active, budget, precondition):
         m, dtype = self.restart, r.dtype
         eps = float(np.finfo(dtype.as_numpy_dtype).eps)
         count = tf.shape(r)[0]
         size = norm(r)
-        basis = safe_divide(r, size[:, None])[:, None, :]
-        basis = tf.concat([basis, tf.zeros_like(tf.repeat(basis, m, axis=1))], axis=1)
 
-        def keep_going(j, basis, upper, g, cosines, sines, steps, active):
+        def keep_going(j, newest, basis, upper, rotations, steps, active):
             return (j < m) & tf.reduce_any(active)
 
-        def body(j, basis, upper, g, cosines, sines, steps, active):
-            v = matvec(basis[:, j])
+        def body(j, newest, basis, upper, rotations, steps, active):
+            v = matvec(precondition(newest))
             before = norm(v)
-            # Rows of the basis beyond j are zero and take no part.
-            h = tf.linalg.matvec(basis, v)
-            v -= tf.linalg.matvec(basis, h, transpose_a=True)
-            again = tf.linalg.matvec(basis, v)
-            v -= tf.linalg.matvec(basis, again, transpose_a=True)
-            h, after = h + again, norm(v)
+            h = _project(basis, v)
+            v -= _combine(basis, h)
+            again = _project(basis, v)
+            v -= _combine(basis, again)
+            after = norm(v)
             # What is left of v may be rounding alone: the space is then invariant.
             after = tf.where(after > 10 * eps * before, after, tf.zeros_like(after))
-            v = safe_divide(v, after[:, None])
-            h += after[:, None] * tf.one_hot(j + 1, m + 1, dtype=dtype)
-            h = _rotate_all(h, cosines, sines, j, m + 1)
-            top, below = h[:, j], tf.gather(h, j + 1, axis=1)
+            newest = tf.math.reciprocal_no_nan(after)[:, None] * v
+            column = tf.concat([h + again, after[:, None]], axis=1)
+            column = tf.pad(column, [[0, 0], [0, m - 1 - j]])
+            # The rotations so far act on the new column; one more removes its last entry.
+            column = tf.linalg.matvec(rotations, column)
+            top, below = tf.gather(column, j, axis=1), tf.gather(column, j + 1, axis=1)
             radius = tf.sqrt(top**2 + below**2)
-            one = tf.ones_like(radius)
-            c = tf.where(radius > 0, safe_divide(top, radius), one)
+            c = tf.where(radius > 0, safe_divide(top, radius), tf.ones_like(radius))
             s = safe_divide(below, radius)
-            place, next_place = (
-                tf.one_hot(j, m + 1, dtype=dtype),
-                tf.one_hot(j + 1, m + 1, dtype=dtype),
-            )
-            h = h * (1 - place - next_place) + radius[:, None] * place
+            here, there = (tf.one_hot(i, m + 1, dtype=dtype)[None] for i in (j, j + 1))
+            column = where(active, column * (1 - here - there) + radius[:, None] * here, 0 * here)
+            upper += column[:, :m, None] * here[:, None, :m]
             # An image that is done takes no more columns: its triangle and right side stay.
-            keep = tf.cast(active, dtype)[:, None]
-            upper += keep[:, :, None] * h[:, :m, None] * tf.one_hot(j, m, dtype=dtype)[None, None]
-            g_next = g * (1 - place) + (c * g[:, j])[:, None] * place
-            g_next -= (s * g[:, j])[:, None] * next_place
-            g = tf.where(active[:, None], g_next, g)
-            cosines += c[:, None] * tf.one_hot(j, m, dtype=dtype)
-            sines += s[:, None] * tf.one_hot(j, m, dtype=dtype)
-            basis += v[:, None, :] * next_place[None, :, None]
+            turned = _rotate(rotations, c, s, j, here, there)
+            rotations = tf.where(active[:, None, None], turned, rotations)
             steps += tf.cast(active, tf.int32)
-            left = tf.abs(tf.gather(g, j + 1, axis=1))
-            active &= (left > target) & (steps < budget) & (after > 0) & tf.math.is_finite(left)
-            return j + 1, basis, upper, g, cosines, sines, steps, active
+            left = tf.abs(size * tf.gather(rotations[:, :, 0], j + 1, axis=1))
+            active &= (left > target) & (steps < budget) & (after > 0)
+            basis = tf.concat([basis, newest[:, None, :]], axis=1)
+            return j + 1, newest, basis, upper, rotations, steps, active
 
         active &= (size > target) & (budget > 0)
+        newest = safe_divide(r, size[:, None])
         loop = (
             tf.constant(0),
-            basis,
+            newest,
+            newest[:, None, :],
             tf.zeros((count, m, m), dtype),
-            size[:, None] * tf.one_hot(0, m + 1, dtype=dtype),
-            tf.zeros((count, m), dtype),
-            tf.zeros((count, m), dtype),
+            tf.eye(m + 1, batch_shape=[count], dtype=dtype),
             tf.zeros_like(budget),
             active,
         )
-        _, basis, upper, g, _, _, steps, _ = tf.while_loop(
+        j, _, basis, upper, rotations, steps, _ = tf.while_loop(
             keep_going, body, loop, shape_invariants=ranks_only(loop)
         )
-        coefficients = _back_substitute(upper, g[:, :m], steps, m)
-        return tf.linalg.matvec(basis[:, :m], coefficients, transpose_a=True), steps
+        right = size[:, None] * rotations[:, :m, 0]
+        coefficients = _back_substitute(upper, right, steps, m)[:, :j]
+        return precondition(_combine(basis[:, :j], coefficients)), steps
 
 
-def _rotate_all(h, cosines, sines, count, size):
-    """Apply the first `count` Givens rotations to the new column `(batch, m + 1)`."""
+# Row vectors times matrices: TensorFlow's products with column vectors take up to twice the time.
+def _project(basis, v):
+    """Inner products `(batch, j)` of `v` with the images of the basis `(batch, j, n)`."""
+    return tf.matmul(v[:, None, :], basis, transpose_b=True)[:, 0]
 
-    def body(i, h):
-        c, s = tf.gather(cosines, i, axis=1), tf.gather(sines, i, axis=1)
-        a, b = tf.gather(h, i, axis=1), tf.gather(h, i + 1, axis=1)
-        here, after = tf.one_hot(i, size, dtype=h.dtype), tf.one_hot(i + 1, size, dtype=h.dtype)
-        h = h * (1 - here - after)
-        return i + 1, h + (c * a + s * b)[:, None] * here + (c * b - s * a)[:, None] * after
 
-    loop = (tf.constant(0), h)
-    return tf.while_loop(lambda i, h: i < count, body, loop, shape_invariants=ranks_only(loop))[1]
+def _combine(basis, coefficients):
+    return tf.matmul(coefficients[:, None, :], basis)[:, 0]
+
+
+def _rotate(rotations, c, s, j, here, there):
+    """The product of one more Givens rotation, of the rows `j` and `j + 1`, with `rotations`."""
+    a, b = tf.gather(rotations, j, axis=1), tf.gather(rotations, j + 1, axis=1)
+    c, s = c[:, None], s[:, None]
+    others = rotations * (1 - here - there)[:, :, None]
+    others += here[:, :, None] * (c * a + s * b)[:, None, :]
+    return others + there[:, :, None] * (c * b - s * a)[:, None, :]
 
 
 def _back_substitute(upper, right, used, size):

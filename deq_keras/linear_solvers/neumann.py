@@ -4,7 +4,7 @@ import keras
 import tensorflow as tf
 
 from deq_keras.linear_solvers.base import LinearSolver
-from deq_keras.rows import norm, ranks_only
+from deq_keras.rows import norm, ranks_only, scaled
 
 
 @keras.saving.register_keras_serializable(package="deq_keras")
@@ -13,17 +13,19 @@ class Neumann(LinearSolver):
 
     With `A = I - J^T` this is the fixed-point iteration `w <- J^T w + b` of the paper's backward
     pass. It converges if and only if the spectral radius of `I - A` is below one, and is slow where
-    that is near one. An image whose residual overflows stops.
+    that is near one. With a preconditioner `w <- w + M (b - A w)`, and `I - A M` decides. An image
+    whose residual overflows stops.
     """
 
-    def correct(self, matvec, r, target, active, budget):
+    def correct(self, matvec, r, target, active, budget, precondition):
         def keep_going(e, current, steps, active):
             return tf.reduce_any(active)
 
         def body(e, current, steps, active):
-            keep = active[:, None]
-            e = tf.where(keep, e + current, e)
-            current = tf.where(keep, current - matvec(current), current)
+            # The step of an image that has stopped is zero: it stays as it is.
+            step = scaled(precondition(current), tf.cast(active, r.dtype))
+            e += step
+            current -= matvec(step)
             steps += tf.cast(active, tf.int32)
             size = norm(current)
             active &= (size > target) & (steps < budget) & tf.math.is_finite(size)

@@ -17,7 +17,9 @@ class LinearOperator(keras.layers.Layer):
     and, where more is known than the defaults here say,
 
     - `normal_map(like, data=None)`: the map `u -> K^T K u`, fast;
-    - `smallest_singular_value()`: a certified lower bound on the smallest singular value.
+    - `smallest_singular_value()`: a certified lower bound on the smallest singular value;
+    - `normal_spectrum(like, data=None)`: the Fourier spectrum of `K^T K`, and
+      `normal_diagonal(like, data=None)`, its diagonal: for preconditioners.
 
     `data` is what the operator needs to know of each image, such as a mask for each image. Its
     shape can be broadcast to that of the images. An operator without such data refuses it.
@@ -81,6 +83,30 @@ class LinearOperator(keras.layers.Layer):
     def smallest_singular_value(self):
         """A certified lower bound on the smallest singular value for any data, a scalar tensor."""
         return tf.zeros((), self.variable_dtype)
+
+    def normal_spectrum(self, like, data=None):
+        """The eigenvalues of `K^T K`, or of a circular convolution that is near it.
+
+        Preconditioners divide by it, so it need not be exact: differences near the boundary are
+        forgotten, and coefficients that vary from pixel to pixel are replaced by their means.
+
+        Args:
+            like: A tensor of the shape and dtype of the images.
+            data: As in a call.
+
+        Returns:
+            Real tensor `(batch or 1, height, width // 2 + 1)`, not negative, at the frequencies of
+            `tf.signal.rfft2d`, or `None` if there is none.
+        """
+        return None
+
+    def normal_diagonal(self, like, data=None):
+        """The diagonal of `K^T K`, or what is near it, for preconditioners; see `normal_spectrum`.
+
+        Returns:
+            A tensor of a shape that can be broadcast to that of the images, or `None`.
+        """
+        return None
 
     def compute_output_shape(self, u_shape, data_shape=None):
         self.check_shapes(u_shape, data_shape)

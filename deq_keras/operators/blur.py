@@ -6,7 +6,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from deq_keras import convolution
+from deq_keras import convolution, spectra
 from deq_keras.operators.base import LinearOperator
 
 METHODS = ("auto", "direct", "fft")
@@ -95,6 +95,15 @@ class Blur(LinearOperator):
         kernel = tf.convert_to_tensor(self.kernel)
         return convolution.norm_bound(_flip(kernel)[:, :, None, None], self.padding)
 
+    def normal_spectrum(self, like, data=None):
+        self._check(like, data)
+        kernel = tf.cast(tf.convert_to_tensor(self.kernel), spectra.real_dtype(like.dtype))
+        return spectra.power(kernel, *spectra.size_of(like))[None]
+
+    def normal_diagonal(self, like, data=None):
+        kernel = tf.cast(tf.convert_to_tensor(self.kernel), spectra.real_dtype(like.dtype))
+        return tf.reshape(tf.reduce_sum(kernel**2), (1, 1, 1, 1))
+
     def get_config(self):
         config = super().get_config()
         config.update(
@@ -124,10 +133,10 @@ class Blur(LinearOperator):
             # No channel is mixed with another. Dense filters are as fast as a depthwise
             # convolution for a few channels, and its gradients are slow.
             return filters * tf.eye(channels, dtype=like.dtype)
-        shape = [like.shape[axis] or tf.shape(like)[axis] for axis in (1, 2)]
+        shape = spectra.size_of(like)
         if self.padding != "circular":
             shape = [size + sum(pads) for size, pads in zip(shape, self._sizes, strict=True)]
-        return _transfer_function(tf.cast(kernel, _real_dtype(like.dtype)), *shape)
+        return spectra.transfer_function(tf.cast(kernel, spectra.real_dtype(like.dtype)), *shape)
 
     def _forward(self, u, prepared):
         if not self._uses_fft:
@@ -151,29 +160,6 @@ def _flip(kernel):
     return tf.reverse(kernel, [0, 1])
 
 
-def _real_dtype(dtype):
-    return dtype if dtype in (tf.float32, tf.float64) else tf.float32  # there is no half FFT
-
-
 def _filter(u, spectrum):
     x = tf.cast(u, spectrum.dtype.real_dtype)
     return tf.cast(convolution.filter_spectrum(x, spectrum), u.dtype)
-
-
-def _transfer_function(kernel, height, width):
-    """`H[k, l] = sum_{i, j} kernel[i, j] exp(-2 pi i (k (i - ci) / height + l (j - cj) / width))`.
-
-    For kernels this is less work than an FFT at the size of the image, and exact for images
-    smaller than the kernel, too.
-    """
-    complex_dtype = tf.complex128 if kernel.dtype == tf.float64 else tf.complex64
-
-    def waves(frequencies, size, length):
-        offsets = tf.range(size) - size // 2
-        turns = tf.range(frequencies)[:, None] * offsets % length
-        angle = -2 * np.pi * tf.cast(turns, tf.float64) / tf.cast(length, tf.float64)
-        return tf.cast(tf.complex(tf.cos(angle), tf.sin(angle)), complex_dtype)
-
-    rows = waves(height, kernel.shape[0], height)
-    columns = waves(width // 2 + 1, kernel.shape[1], width)
-    return rows @ tf.cast(kernel, complex_dtype) @ tf.transpose(columns)

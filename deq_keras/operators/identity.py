@@ -3,6 +3,7 @@
 import keras
 import tensorflow as tf
 
+from deq_keras import spectra
 from deq_keras.operators.base import LinearOperator
 
 
@@ -32,6 +33,14 @@ class Identity(LinearOperator):
     def normal_map(self, like, data=None):
         self._check(like, data)
         return lambda u: u
+
+    def normal_spectrum(self, like, data=None):
+        self._check(like, data)
+        height, width = spectra.size_of(like)
+        return tf.ones((1, height, width // 2 + 1), spectra.real_dtype(like.dtype))
+
+    def normal_diagonal(self, like, data=None):
+        return tf.ones((1, 1, 1, 1), spectra.real_dtype(like.dtype))
 
     def operator_norm(self, data=None):
         return tf.ones((), self.variable_dtype)

@@ -4,6 +4,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from deq_keras import spectra
 from deq_keras.operators.base import LinearOperator
 
 
@@ -60,6 +61,15 @@ class Mask(LinearOperator):
     def normal_map(self, like, data=None):
         square = self._mask(like, data) ** 2
         return lambda u: square * u
+
+    def normal_spectrum(self, like, data=None):
+        # Far from a convolution; the diagonal makes up for that.
+        mean = tf.reduce_mean(self.normal_diagonal(like, data), axis=(1, 2, 3))[:, None, None]
+        height, width = spectra.size_of(like)
+        return mean * tf.ones((1, height, width // 2 + 1), mean.dtype)
+
+    def normal_diagonal(self, like, data=None):
+        return tf.cast(self._mask(like, data) ** 2, spectra.real_dtype(like.dtype))
 
     def operator_norm(self, data=None):
         if self.mask is None and data is None:

@@ -12,12 +12,18 @@ class Prior(keras.layers.Layer):
     - `gradient_map() -> callable`: a function `u -> grad R(u)` (for a prior without an energy: the
       learned map that stands in its place). All that does not depend on `u`, such as normalised
       filters, is computed once, outside the function; a solver then calls it many times.
-    - `energy(u) -> (batch,)`, unless `has_energy` is `False`;
-    - `gradient_lipschitz()`: a certified upper bound on the Lipschitz constant of the map, from the
-      current weights, for images of any size;
+    - `energy(u) -> (batch,)`, unless `has_energy` is `False`, and if it has weights to prepare also
+      `energy_map()`, the same function with all that computed once;
+    - `gradient_lipschitz(size=None)`: a certified upper bound on the Lipschitz constant of the
+      map, from the current weights, for images of any size, or of at least this size;
     - `convexity()`: a certified modulus `m` with
       `<grad R(a) - grad R(b), a - b> >= m ||a - b||^2`: 0 or more for a convex prior, negative for
       a weakly convex one.
+
+    and, where more is known than the default here says,
+
+    - `hessian_spectrum_map()` and `hessian_diagonal_map()`: the Fourier spectrum of the Hessian
+      and its diagonal, for preconditioners.
 
     The class attributes `has_energy` and `is_convex` state what holds for all weights; solvers and
     adjoints are chosen by them.
@@ -41,9 +47,65 @@ class Prior(keras.layers.Layer):
         """Energy of each image of `u`, shape `(batch,)`."""
         raise NotImplementedError
 
-    def gradient_lipschitz(self):
-        """Certified upper bound on the Lipschitz constant of the gradient, a scalar tensor."""
+    def energy_map(self):
+        """The function `u -> R(u)`, `(batch,)`, for the current weights."""
+        return self.energy
+
+    def hessian_spectrum_map(self):
+        """The function `u -> spectrum` of the Hessian at `u` as if it were a circular convolution.
+
+        Preconditioners divide by it, so it need not be exact: coefficients that vary from pixel to
+        pixel are replaced by their means for each image, the boundary is forgotten, and channels
+        share their mean.
+
+        Returns:
+            A function of images that gives a real tensor `(batch, height, width // 2 + 1)`, not
+            negative, at the frequencies of `tf.signal.rfft2d`; or `None` if there is none.
+        """
+        return None
+
+    def hessian_diagonal_map(self):
+        """The function `u -> diagonal` of the Hessian, or what is near it; not negative.
+
+        Returns:
+            A function of images that gives a tensor of their shape, or `None` if there is none.
+        """
+        return None
+
+    def gradient_lipschitz(self, size=None):
+        """Certified upper bound on the Lipschitz constant of the gradient, a scalar tensor.
+
+        Args:
+            size: `(height, width)` of the smallest image it must hold for, integers or a tensor;
+                `None`: every image.
+        """
         raise NotImplementedError
+
+    def hessian_variation(self, p, size=None):
+        """Certified `L`, `(batch,)`, with `||(Hess R(u) - Hess R(v)) p|| <= L ||u - v||`.
+
+        Args:
+            p: Images.
+            size: As for `gradient_lipschitz`.
+
+        Returns:
+            Infinite numbers if nothing is known.
+        """
+        return tf.fill(tf.shape(p)[:1], tf.constant(float("inf"), p.dtype))
+
+    def sensitivities(self, u, radius, size=None):
+        """What is certified of the derivative of `grad R(u)` by each weight.
+
+        Args:
+            u: Images.
+            radius: `(batch,)`, how far from `u` the Lipschitz constants have to hold.
+            size: As for `gradient_lipschitz`.
+
+        Returns:
+            Dictionary from the attribute of a weight to a
+            `deq_keras.priors.sensitivity.Sensitivity`, empty if nothing is known.
+        """
+        return {}
 
     def convexity(self):
         """Certified modulus of convexity, a scalar tensor; negative if weakly convex."""

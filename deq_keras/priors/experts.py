@@ -7,9 +7,10 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from deq_keras.priors import potentials
+from deq_keras.priors import potentials, sensitivity
 from deq_keras.priors.base import Prior
 from deq_keras.registry import positive
+from deq_keras.rows import norm
 
 
 class Coefficients(NamedTuple):
@@ -127,9 +128,18 @@ class Experts(Prior):
         if not self.tied:
             raise self._no_energy()
         self.ensure_built(u)
+        return self.energy_map()(u)
+
+    def energy_map(self):
+        if not self.tied:
+            raise self._no_energy()
         c = self.coefficients()
-        energies = self._respond(u, c, self.potential.value) / c.sharpness
-        return tf.reduce_sum(energies, axis=tf.range(1, tf.rank(energies)))
+
+        def energy(u):
+            energies = self._respond(u, c, self.potential.value) / c.sharpness
+            return tf.reduce_sum(energies, axis=tf.range(1, tf.rank(energies)))
+
+        return energy
 
     def _respond(self, u, c, function):
         response = self._analyse(u, c.analysis)
@@ -137,8 +147,39 @@ class Experts(Prior):
             response += c.bias
         return function(c.sharpness * response)
 
-    def gradient_lipschitz(self):
+    def gradient_lipschitz(self, size=None):
         return tf.reduce_max(tf.exp(self.log_sharpness))
+
+    def hessian_variation(self, p, size=None):
+        if not self.tied:
+            return super().hessian_variation(p, size)
+        self.ensure_built(p)
+        return sensitivity.hessian_variation(self, p, size)
+
+    def sensitivities(self, u, radius, size=None):
+        if not self.tied:
+            return {}
+        self.ensure_built(u)
+        return sensitivity.of_experts(self, u, radius, size)
+
+    def parameter_norms(self, u, response):
+        """The norms of `dA -> dA u` and of `dA -> dA^T response`, `(batch,)` each.
+
+        For a matrix in the Frobenius norm they are `||u||` and `||response||`.
+        """
+        return tuple(norm(tf.reshape(x, (tf.shape(x)[0], -1))) for x in (u, response))
+
+    def parameter_constant(self):
+        """`C` such that both are at most `C ||u||` and `C ||response||`."""
+        return 1.0
+
+    def boundary_factor(self):
+        """A bound on `||patch|| / ||u||` over the patches of an image that an expert sees."""
+        return 1.0
+
+    def centre(self, u):
+        """`u` without the part that every change of the experts that may occur annihilates."""
+        return u
 
     def convexity(self):
         if self.tied:

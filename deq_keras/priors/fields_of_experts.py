@@ -1,11 +1,12 @@
 """Fields of experts: convolutional priors."""
 
+import math
 import numbers
 
 import keras
 import tensorflow as tf
 
-from deq_keras import convolution
+from deq_keras import convolution, spectra
 from deq_keras.priors import initializers
 from deq_keras.priors.base import channels_of
 from deq_keras.priors.experts import Experts
@@ -21,8 +22,8 @@ class FieldsOfExperts(Experts):
 
     The filters are divided by a certified bound on the norm of the whole convolution `A` (for every
     image size, see `deq_keras.convolution.norm_bound`), so `grad R` has Lipschitz constant at most
-    `max_i chi_i`. With `activation="tanh"` and two filters started as differences it is the paper's
-    model of photographs.
+    `max_i chi_i`, and less for images that are known not to be tiny. With `activation="tanh"`
+    and two filters started as differences it is the paper's model of photographs.
 
     Args:
         filters: Number of experts.
@@ -114,6 +115,37 @@ class FieldsOfExperts(Experts):
     def _synthesise(self, v, weights, like):
         return tf.ensure_shape(convolution.correlate_adjoint(v, weights, self.padding), like.shape)
 
+    def hessian_spectrum_map(self):
+        """`sum_i d_i |a_i^|^2`, with `d_i` the mean of `chi_i sigma'(chi_i (a_i * u + b_i))`.
+
+        That is the Hessian `A^T diag(chi sigma'(chi A u)) A` with its coefficients replaced by
+        their means. `None` if the prior is not tied: its Jacobian is no Hessian.
+        """
+        if not self.tied:
+            return None
+        c = self.coefficients()
+
+        def spectrum(u):
+            filters = tf.transpose(c.analysis, [2, 3, 0, 1])
+            powers = tf.reduce_mean(spectra.power(filters, *spectra.size_of(u)), axis=0)
+            weights = tf.reduce_mean(self._curvatures(u, c), axis=(1, 2))
+            return tf.tensordot(weights, powers, 1)
+
+        return spectrum
+
+    def hessian_diagonal_map(self):
+        """`sum_i a_i^2 * d_i`, with `d_i = chi_i sigma'(chi_i (a_i * u + b_i))` at each pixel.
+
+        Exact where filters do not meet a mirrored boundary. `None` if the prior is not tied.
+        """
+        if not self.tied:
+            return None
+        c = self.coefficients()
+        return lambda u: self._synthesise(self._curvatures(u, c), c.analysis**2, u)
+
+    def _curvatures(self, u, c):
+        return c.sharpness * self._respond(u, c, self.potential.curvature)
+
     def _project(self, weights):
         if not self.zero_mean:
             return weights
@@ -121,6 +153,46 @@ class FieldsOfExperts(Experts):
 
     def _norm(self, weights):
         return convolution.norm_bound(weights, self.padding)
+
+    def gradient_lipschitz(self, size=None):
+        """`max_i chi_i`, and less where the images are known not to be tiny.
+
+        The filters are normalised by a bound for every image; one for images of `size` may be much
+        smaller, and the map's constant with it.
+        """
+        constant = super().gradient_lipschitz()
+        if self.padding != "reflect" or size is None:
+            return constant
+        ratio = self._norm_ratio(self.analysis, size)
+        return constant * ratio * (ratio if self.tied else self._norm_ratio(self.synthesis, size))
+
+    def _norm_ratio(self, weights, size):
+        """The norm for images of a size over that for every image."""
+        weights = self._project(tf.convert_to_tensor(weights))
+        every = self._norm(weights)
+        known = convolution.norm_bound(weights, self.padding, size)
+        return known / tf.where(every > 0, every, tf.ones_like(every))
+
+    def parameter_norms(self, u, response):
+        kh, kw = self.kernel_size
+        sizes = convolution.same_sizes(self.analysis)
+        seen = convolution.pad(u, sizes, self.padding)  # as it is for "valid"
+        # All the places where a filter can meet a response; then, the boundary's share.
+        spread = tf.pad(response, [[0, 0], [kh - 1, kh - 1], [kw - 1, kw - 1], [0, 0]])
+        return _patch_norm(seen, kh, kw), self.boundary_factor() * _patch_norm(spread, kh, kw)
+
+    def parameter_constant(self):
+        # ||k * v|| <= ||k||_1 ||v|| for each channel, and ||k||_1 <= sqrt(pixels) ||k||_2.
+        return self.boundary_factor() * math.sqrt(math.prod(self.kernel_size))
+
+    def boundary_factor(self):
+        # A mirrored pixel occurs at most twice in each dimension.
+        return 2.0 if self.padding == "reflect" else 1.0
+
+    def centre(self, u):
+        if not self.zero_mean or self.padding == "zero":
+            return u
+        return u - tf.reduce_mean(u, axis=(1, 2), keepdims=True)
 
     def get_config(self):
         config = super().get_config()
@@ -136,6 +208,14 @@ class FieldsOfExperts(Experts):
             filters_initializer=keras.initializers.serialize(self.filters_initializer),
         )
         return config
+
+
+def _patch_norm(images, kh, kw):
+    """The spectral norm of the matrix of all patches of each image, `(batch,)`."""
+    patches = tf.image.extract_patches(images, [1, kh, kw, 1], [1] * 4, [1] * 4, "VALID")
+    rows = tf.reshape(patches, (tf.shape(images)[0], -1, kh * kw * images.shape[-1]))
+    largest = tf.linalg.eigvalsh(tf.linalg.matmul(rows, rows, transpose_a=True))[:, -1]
+    return tf.sqrt(tf.maximum(largest, 0.0))
 
 
 @keras.saving.register_keras_serializable(package="deq_keras")

@@ -4,6 +4,7 @@ Every one is convex, has `phi(0) = 0` for odd activations, and an activation wit
 one, so a prior built on it is convex and its constants come from its filters alone.
 """
 
+import math
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -20,10 +21,16 @@ class Potential(NamedTuple):
     Attributes:
         value: `phi`.
         activation: `sigma = phi'`, nondecreasing with Lipschitz constant at most one.
+        curvature: `sigma' = phi''`, in [0, 1]; at a corner of `sigma` its value on one side.
+        curvature_lipschitz: `sup |sigma''|`; infinite if `sigma` has a corner.
+        elasticity_lipschitz: `sup |(t sigma'(t))'|`.
     """
 
     value: Callable
     activation: Callable
+    curvature: Callable
+    curvature_lipschitz: float = float("inf")
+    elasticity_lipschitz: float = float("inf")
 
 
 def _log_cosh(t):
@@ -41,12 +48,26 @@ def _shrink(t):
     return tf.sign(t) * tf.nn.relu(tf.abs(t) - SHRINKAGE)
 
 
+def _step(t):
+    return tf.cast(t > 0, t.dtype)
+
+
 _POTENTIALS = {
-    "tanh": Potential(_log_cosh, tf.tanh),
-    "relu": Potential(lambda t: 0.5 * tf.nn.relu(t) ** 2, tf.nn.relu),
-    "soft_shrinkage": Potential(lambda t: 0.5 * _shrink(t) ** 2, _shrink),
-    "identity": Potential(lambda t: 0.5 * t * t, tf.identity),
-    "smoothed_l1": Potential(_smoothed_l1, lambda t: t * tf.math.rsqrt(1.0 + t * t)),
+    "tanh": Potential(
+        _log_cosh, tf.tanh, lambda t: 1.0 - tf.tanh(t) ** 2, 4.0 / (3.0 * math.sqrt(3.0)), 1.0
+    ),
+    "relu": Potential(lambda t: 0.5 * tf.nn.relu(t) ** 2, tf.nn.relu, _step),
+    "soft_shrinkage": Potential(
+        lambda t: 0.5 * _shrink(t) ** 2, _shrink, lambda t: _step(tf.abs(t) - SHRINKAGE)
+    ),
+    "identity": Potential(lambda t: 0.5 * t * t, tf.identity, tf.ones_like, 0.0, 1.0),
+    "smoothed_l1": Potential(
+        _smoothed_l1,
+        lambda t: t * tf.math.rsqrt(1.0 + t * t),
+        lambda t: tf.math.rsqrt(1.0 + t * t) ** 3,
+        1.5 * 1.25**-2.5,
+        1.0,
+    ),
 }
 
 

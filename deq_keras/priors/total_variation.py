@@ -3,6 +3,7 @@
 import keras
 import tensorflow as tf
 
+from deq_keras import spectra
 from deq_keras.priors.base import Prior, channels_of
 from deq_keras.registry import positive
 
@@ -65,7 +66,42 @@ class TotalVariation(Prior):
 
         return gradient
 
-    def gradient_lipschitz(self):
+    def hessian_spectrum_map(self):
+        """`sum_i d_i |D_i^|^2`, with `d_i` the mean of the second derivative along axis `i`."""
+
+        def spectrum(u):
+            height, width = spectra.size_of(u)
+            total = 0.0
+            for shape, curvature in zip(((2, 1), (1, 2)), self._curvatures(u), strict=True):
+                weights = tf.reduce_mean(curvature, axis=(1, 2, 3))[:, None, None]
+                kernel = tf.constant([-1.0, 1.0], u.dtype, shape)
+                total += weights * spectra.power(kernel, height, width)
+            return total
+
+        return spectrum
+
+    def hessian_diagonal_map(self):
+        """What the two axes contribute to the diagonal, without the product of the two."""
+
+        def diagonal(u):
+            down, right = self._curvatures(u)
+            down, right = down[:, :-1], right[:, :, :-1]
+            return (
+                tf.pad(down, [[0, 0], [0, 1], [0, 0], [0, 0]])
+                + tf.pad(down, [[0, 0], [1, 0], [0, 0], [0, 0]])
+                + tf.pad(right, [[0, 0], [0, 0], [0, 1], [0, 0]])
+                + tf.pad(right, [[0, 0], [0, 0], [1, 0], [0, 0]])
+            )
+
+        return diagonal
+
+    def _curvatures(self, u):
+        """The second derivatives of the magnitude in each of the two differences."""
+        differences = self._differences(u)
+        magnitude = self._magnitude(*differences)
+        return [(1.0 - (d / magnitude) ** 2) / magnitude for d in differences]
+
+    def gradient_lipschitz(self, size=None):
         return tf.constant(8.0 / self.smoothing, self.variable_dtype)
 
     def get_config(self):

@@ -4,14 +4,41 @@ from deq_keras import registry as _registry
 from deq_keras.solution import Solution
 from deq_keras.solvers.anderson import Anderson
 from deq_keras.solvers.base import Solver
+from deq_keras.solvers.broyden import Broyden
+from deq_keras.solvers.lbfgs import LBFGS
 from deq_keras.solvers.nesterov import Nesterov
+from deq_keras.solvers.nonmonotone_apg import NonmonotoneAPG
 from deq_keras.solvers.picard import Picard
+from deq_keras.solvers.problem import Objective, Problem
 
-__all__ = ["Anderson", "Nesterov", "Picard", "Solution", "Solver", "get"]
+__all__ = [
+    "LBFGS",
+    "Anderson",
+    "Broyden",
+    "Nesterov",
+    "NonmonotoneAPG",
+    "Objective",
+    "Picard",
+    "Problem",
+    "Solution",
+    "Solver",
+    "get",
+]
 
-_BY_NAME = {"anderson": Anderson, "nesterov": Nesterov, "picard": Picard}
+_BY_NAME = {
+    "anderson": Anderson,
+    "broyden": Broyden,
+    "lbfgs": LBFGS,
+    "nesterov": Nesterov,
+    "nonmonotone_apg": NonmonotoneAPG,
+    "picard": Picard,
+}
 
 
 def get(identifier):
-    """A `Solver` from a name (`"anderson"`, `"nesterov"`, `"picard"`), configuration or solver."""
+    """A `Solver` from a name, a configuration or a solver.
+
+    The names: `"anderson"`, `"broyden"` and `"picard"` for any map; `"nesterov"` for gradient steps
+    on convex energies; `"lbfgs"` and `"nonmonotone_apg"` for steps on energies.
+    """
     return _registry.get(identifier, "solver", _BY_NAME, Solver)

@@ -3,12 +3,13 @@
 from typing import NamedTuple
 
 import keras
-import numpy as np
 import tensorflow as tf
 
 from deq_keras.registry import positive, positive_int
-from deq_keras.rows import dot, norm, safe_divide
+from deq_keras.rows import dot, norm, safe_divide, where
+from deq_keras.small_systems import solve_positive_definite
 from deq_keras.solvers.base import Solver
+from deq_keras.solvers.problem import evaluate_residual
 
 
 class AndersonState(NamedTuple):
@@ -16,10 +17,12 @@ class AndersonState(NamedTuple):
 
     z: tf.Tensor
     fz: tf.Tensor
+    residual: tf.Tensor  # f(z) - z, with all its digits where the gradient of an energy is known
     dz: tuple  # differences of iterates, newest first
     dr: tuple  # differences of residuals, newest first
     gram: tf.Tensor  # (batch, memory, memory), inner products of the dr
     age: tf.Tensor  # (batch,), how many differences are valid
+    phase: tf.Tensor  # (batch,), steps since the history was dropped
 
 
 @keras.saving.register_keras_serializable(package="deq_keras")
@@ -32,9 +35,15 @@ class Anderson(Solver):
         gamma = argmin ||r_k - dR gamma||
         z_{k+1} = z_k + damping r_k - (dZ + damping dR) gamma
 
+    in every `period`-th step, and `z_{k+1} = z_k + damping r_k` in the others. The plain steps in
+    between make the differences more independent, which more than pays for them on ill-conditioned
+    problems (there, extrapolating in each step may stall) and costs nothing on others.
+
     The small system is solved through its Gram matrix, scaled to unit diagonal, with a ridge that
     is relative to it: an absolute one dominates near convergence and turns the acceleration off.
-    When the residual of an image grows by more than `growth`, its history is dropped.
+    When the residual of an image grows by more than `growth`, its history is dropped. If the
+    objective of a problem has a gradient, residuals are made of that: in single precision
+    `f(z) - z` has lost its digits when it nears the rounding of `z`.
 
     The history is a tuple of tensors that are passed on, not an array that is written to, so a step
     costs `memory` inner products and `2 memory` additions of images and no copy.
@@ -44,49 +53,77 @@ class Anderson(Solver):
         damping: Number in (0, 1].
         ridge: Added to the unit diagonal of the scaled Gram matrix.
         growth: Factor by which the residual may grow from one step to the next.
+        period: Extrapolate in every `period`-th step; 1 is the classical method.
         tolerance: Relative residual at which an image stops.
         max_steps: Largest number of evaluations of the map.
+        compact: Let images that have stopped leave the batch; see `Solver`.
 
     Reference:
-        Walker and Ni, Anderson acceleration for fixed-point iterations, SIAM J. Numer. Anal. 2011.
+        Walker and Ni, Anderson acceleration for fixed-point iterations, SIAM J. Numer. Anal. 2011;
+        Banerjee, Suryanarayana and Pask, Periodic Pulay method for robust and efficient convergence
+        acceleration of self-consistent field iterations, Chem. Phys. Lett. 2016 (`period`).
     """
 
     def __init__(
-        self, memory=5, damping=1.0, ridge=1e-6, growth=2.0, tolerance=1e-5, max_steps=1000
+        self,
+        memory=5,
+        damping=1.0,
+        ridge=1e-6,
+        growth=2.0,
+        period=2,
+        tolerance=1e-5,
+        max_steps=1000,
+        compact=False,
     ):
-        super().__init__(tolerance, max_steps)
+        super().__init__(tolerance, max_steps, compact)
         self.memory = positive_int("memory", memory)
         if self.memory > 20:
             raise ValueError(f"Expected 1 <= `memory` <= 20. Received memory={memory!r}.")
         self.damping = positive("damping", damping, upper=1.0)
         self.ridge = positive("ridge", ridge, zero=True)
         self.growth = positive("growth", growth)
+        self.period = positive_int("period", period)
 
-    def init(self, f, z, modulus):
+    def init(self, problem, z):
         nothing = tuple(tf.zeros_like(z) for _ in range(self.memory))
         count = tf.shape(z)[0]
         gram = tf.zeros((count, self.memory, self.memory), z.dtype)
-        return AndersonState(z, f(z), nothing, nothing, gram, tf.zeros((count,), tf.int32))
+        none = tf.zeros((count,), tf.int32)
+        fz, residual, _ = evaluate_residual(problem, z)
+        return AndersonState(z, fz, residual, nothing, nothing, gram, none, none)
 
-    def step(self, f, state, modulus):
-        residual = state.fz - state.z
-        projections = tf.stack([dot(column, residual) for column in state.dr], axis=-1)
-        gamma = self._coefficients(state, projections)
-        z = state.z + self.damping * residual
-        for j in range(self.memory):
-            z -= gamma[:, j, None] * (state.dz[j] + self.damping * state.dr[j])
-        fz = f(z)
-        new_residual = fz - z
+    def step(self, problem, state):
+        residual = state.residual
+        plain = state.z + self.damping * residual
+        due = (state.age > 0) & ((state.phase + 1) % self.period == 0)
+        z = tf.cond(
+            tf.reduce_any(due),
+            lambda: where(due, self._extrapolate(state, plain), plain),
+            lambda: plain,
+        )
+        fz, new_residual, noise = evaluate_residual(problem, z)
         grew = norm(new_residual) > self.growth * norm(residual)
         age = tf.where(grew, 0, tf.minimum(state.age + 1, self.memory))
+        phase = tf.where(grew, 0, state.phase + 1)
+        difference = new_residual - residual
+        # One that is all rounding would be extrapolated along without limit; zeros are left out.
+        difference = where(norm(difference) > noise, difference, tf.zeros_like(difference))
         dz = (z - state.z, *state.dz[:-1])
-        dr = (new_residual - residual, *state.dr[:-1])
+        dr = (difference, *state.dr[:-1])
         row = tf.stack([dot(column, dr[0]) for column in dr], axis=-1)
         kept = state.gram[:, :-1, :-1]
         gram = tf.concat(
             [row[:, None, :], tf.concat([tf.expand_dims(row[:, 1:], 2), kept], axis=2)], axis=1
         )
-        return AndersonState(z, fz, dz, dr, gram, age)
+        return AndersonState(z, fz, new_residual, dz, dr, gram, age, phase)
+
+    def _extrapolate(self, state, z):
+        """The plain step `z`, less what the differences explain of it."""
+        projections = tf.stack([dot(column, state.residual) for column in state.dr], axis=-1)
+        gamma = self._coefficients(state, projections)
+        for j in range(self.memory):
+            z -= gamma[:, j, None] * (state.dz[j] + self.damping * state.dr[j])
+        return z
 
     def _coefficients(self, state, projections):
         """Weights `(batch, memory)` of the differences, zero for those that are not valid."""
@@ -105,25 +142,6 @@ class Anderson(Solver):
             "damping": self.damping,
             "ridge": self.ridge,
             "growth": self.growth,
+            "period": self.period,
             **super().get_config(),
         }
-
-
-def solve_positive_definite(matrix, right, size):
-    """Solve small systems `(batch, size, size) x = (batch, size)` by Gauss-Jordan elimination.
-
-    In elementary operations, which LiteRT and ONNX have; `tf.linalg.solve` they have not.
-    A pivot that rounding made nonpositive takes its unknown out of the system.
-    """
-    augmented = tf.concat([matrix, right[..., None]], axis=-1)
-    eps = np.finfo(matrix.dtype.as_numpy_dtype).eps
-    for i in range(size):
-        pivot = augmented[:, i, i]
-        usable = pivot > eps
-        row = tf.where(usable[:, None], augmented[:, i, :], tf.zeros_like(augmented[:, i, :]))
-        row /= tf.where(usable, pivot, tf.ones_like(pivot))[:, None]
-        column = augmented[:, :, i] * (1.0 - tf.one_hot(i, size, dtype=matrix.dtype))
-        augmented -= column[:, :, None] * row[:, None, :]
-        here = tf.one_hot(i, size, dtype=matrix.dtype)[None, :, None]
-        augmented = augmented * (1.0 - here) + here * row[:, None, :]
-    return augmented[:, :, -1]

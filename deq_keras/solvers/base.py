@@ -6,21 +6,40 @@ verdict. The loop, the stopping rule and the choice of the best iterate are here
 says how one iterate leads to the next.
 """
 
+from typing import NamedTuple
+
 import numpy as np
 import tensorflow as tf
 
 from deq_keras.registry import Configurable, positive, positive_int
 from deq_keras.rows import norm, ranks_only, to_rows, where
 from deq_keras.solution import Solution
+from deq_keras.solvers.problem import as_problem
+
+
+class Progress(NamedTuple):
+    """What the loop knows of each image; all of it has a row per image."""
+
+    best: tf.Tensor
+    residual: tf.Tensor  # of `best`
+    steps: tf.Tensor
+    converged: tf.Tensor
+    active: tf.Tensor  # neither converged nor given up
+    least: tf.Tensor  # smallest ||f(z) - z||, to see divergence by: the reference may grow as well
 
 
 class Solver(Configurable):
     """Base class of fixed-point solvers.
 
-    A subclass defines a `NamedTuple` state with at least the fields `z` and `fz = f(z)`, and
+    A subclass defines a `NamedTuple` state with at least the fields `z` and `fz = f(z)`, every
+    tensor of which has a row per image, and
 
-    - `init(f, z, modulus) -> state`, which evaluates `f` once;
-    - `step(f, state, modulus) -> state`, which evaluates `f` once, at the new `z`.
+    - `init(problem, z) -> state`, which evaluates `problem.f` once;
+    - `step(problem, state) -> state`, which evaluates it once, at the new `z`;
+    - `needs_objective = True` if it uses `problem.objective`.
+
+    A line search fits in as well: a step is then one trial, and each image accepts or rejects its
+    own, so that no image waits for the search of another one.
 
     **Stopping.** Image `i` stops when `||f(z) - z|| <= tolerance * reference[i]`. The default
     reference is `||f(z)||`; a caller who knows the scale of the problem passes a better one (the
@@ -28,116 +47,202 @@ class Solver(Configurable):
     criterion is `||grad E(u)|| <= tolerance ||K^T y||`, whatever the step size). The tolerance
     is never taken below four units of rounding, nor the residual below half a unit of `||f(z)||`.
 
+    **Compaction.** Without it an image that has stopped is still computed with, until the last one
+    stops. With it, the rest moves to a smaller batch whenever half of the images have stopped:
+    the answers are the same, up to rounding, and the time goes to those that need it. It pays
+    where steps differ much between images, and its shapes are dynamic.
+
     Args:
         tolerance: Relative residual at which an image stops. Defaults to 1e-5.
         max_steps: Largest number of evaluations of the map.
+        compact: Let images that have stopped leave the batch.
     """
 
-    def __init__(self, tolerance=1e-5, max_steps=1000):
+    needs_objective = False
+    # An image whose residual exceeds its best one by this factor is given up.
+    divergence = float("inf")
+
+    def __init__(self, tolerance=1e-5, max_steps=1000, compact=False):
         self.tolerance = positive("tolerance", tolerance)
         self.max_steps = positive_int("max_steps", max_steps)
+        self.compact = bool(compact)
 
-    def init(self, f, z, modulus):
-        """The first state, at the rows `z`; evaluates `f` once."""
+    def init(self, problem, z):
+        """The first state, at the rows `z`; evaluates `problem.f` once."""
         raise NotImplementedError
 
-    def step(self, f, state, modulus):
-        """The next state; evaluates `f` once."""
+    def step(self, problem, state):
+        """The next state; evaluates `problem.f` once."""
         raise NotImplementedError
 
-    def solve(self, f, z0, reference=None, modulus=None, max_steps=None, return_history=False):
+    def solve(self, problem, z0, max_steps=None, return_history=False, return_state=False):
         """Find `z = f(z)` for every image of a batch.
 
         Args:
-            f: Callable from a structure like `z0` to one of the same shape and dtype. Row `i` of
-                the result must depend on row `i` of the argument only.
+            problem: The map `f`, or a `deq_keras.solvers.Problem` with what is known about it.
             z0: Tensor `(batch, ...)` or nested structure of them: where to start.
-            reference: Tensor `(batch,)`, what the residual is relative to; see the class.
-            modulus: Scalar or tensor `(batch,)`, a certified `m >= 0` with
-                `<(a - f(a)) - (b - f(b)), a - b> >= m ||a - b||^2`, if known.
             max_steps: Integer or integer tensor in place of `self.max_steps`.
             return_history: Return `(solution, residuals)`, the second a `(steps, batch)` tensor
                 with the relative residual at each evaluation; after an image has stopped its row
                 repeats its best value.
+            return_state: Return `(solution, state)`, the second this solver's state of each image
+                when it stopped.
 
         Returns:
             A `Solution`. Nothing in it is differentiated here: see `deq_keras.adjoints`.
+
+        Raises:
+            ValueError: If the solver needs an objective, or compaction needs `take`, and the
+                problem has none.
         """
+        problem = self._check(problem)
         limit = self.max_steps if max_steps is None else max_steps
         flat, ravel, unravel = to_rows(z0)
-
-        def rows_f(rows):
-            return ravel(f(unravel(rows)))
-
-        state = self.init(rows_f, flat, modulus)
-        residual, done = self._assess(state, reference)
-        active = ~done & tf.math.is_finite(residual)
+        rows = problem.in_rows(ravel, unravel)
+        state = self.init(rows, flat)
+        residual, done, absolute = self._assess(rows, state)
         history = None
         if return_history:
             history = tf.TensorArray(flat.dtype, size=1, dynamic_size=True, clear_after_read=False)
             history = history.write(0, residual)
-        # A diverged start leaves z0 itself as the best there is.
-        loop = (
-            tf.constant(1),
-            state,
-            where(tf.math.is_finite(residual), state.z, flat),
-            residual,
-            tf.ones_like(residual, tf.int32),
-            done,
-            active,
-            history if return_history else (),
+        progress = Progress(
+            # A diverged start leaves z0 itself as the best there is.
+            best=where(tf.math.is_finite(residual), state.z, flat),
+            residual=residual,
+            steps=tf.ones_like(residual, tf.int32),
+            converged=done,
+            active=~done & tf.math.is_finite(residual),
+            least=absolute,
         )
+        run = self._run_compact if self.compact else self._run
+        state, progress, history = run(rows, state, progress, limit, history, return_state)
+        solution = Solution(unravel(progress.best), *progress[1:4])
+        if return_history:
+            return solution, history.stack()
+        return (solution, state) if return_state else solution
 
-        def keep_going(k, state, best, residual, steps, converged, active, history):
-            return (k < limit) & tf.reduce_any(active)
+    def _run(self, rows, state, progress, limit, history, freeze):
+        """All images until the last one stops."""
+        loop = (tf.constant(1), state, progress, () if history is None else history)
 
-        def body(k, state, best, residual, steps, converged, active, history):
-            state = self.step(rows_f, state, modulus)
-            new_residual, done = self._assess(state, reference)
-            better = active & ((new_residual < residual) | done)
-            best = where(better, state.z, best)
-            residual = tf.where(better, new_residual, residual)
-            steps += tf.cast(active, tf.int32)
-            converged |= active & done
-            active &= ~done & tf.math.is_finite(new_residual)
-            if return_history:
-                history = history.write(k, tf.where(active, new_residual, residual))
-            return k + 1, state, best, residual, steps, converged, active, history
+        def keep_going(k, state, progress, history):
+            return (k < limit) & tf.reduce_any(progress.active)
 
-        _, _, best, residual, steps, converged, _, history = tf.while_loop(
-            keep_going, body, loop, shape_invariants=ranks_only(loop)
+        def body(k, state, progress, history):
+            state, progress, now = self._advance(rows, state, progress, freeze)
+            history = history.write(k, now) if history else history
+            return k + 1, state, progress, history
+
+        _, *result = tf.while_loop(keep_going, body, loop, shape_invariants=ranks_only(loop))
+        return result
+
+    def _run_compact(self, rows, state, progress, limit, history, freeze):
+        """Rounds of the loop, each for the images that the one before has left."""
+        index = tf.range(tf.shape(progress.residual)[0])
+        # What is returned, for all images: gathered after each round, and history in each step.
+        everything = (state, progress) if freeze else ((), progress)
+        outer = (tf.constant(1), index, state, progress, everything, history or ())
+
+        def more(k, index, state, progress, everything, history):
+            return (k < limit) & tf.reduce_any(progress.active)
+
+        def round_(k, index, state, progress, everything, history):
+            part = rows.take(index)
+            enough = tf.size(index) // 2
+
+            def keep_going(k, state, progress, history):
+                count = tf.reduce_sum(tf.cast(progress.active, tf.int32))
+                return (k < limit) & (count > enough)
+
+            def body(k, state, progress, history):
+                state, progress, now = self._advance(part, state, progress, freeze)
+                if history:
+                    history = history.write(k, _scatter(everything[1].residual, index, now))
+                return k + 1, state, progress, history
+
+            loop = (k, state, progress, history)
+            k, state, progress, history = tf.while_loop(
+                keep_going, body, loop, shape_invariants=ranks_only(loop)
+            )
+            new = (state, progress) if freeze else ((), progress)
+            everything = tf.nest.map_structure(
+                lambda whole, rows: _scatter(whole, index, rows), everything, new
+            )
+            left = tf.where(progress.active)[:, 0]
+            index, state, progress = tf.nest.map_structure(
+                lambda rows: tf.gather(rows, left), (index, state, progress)
+            )
+            return k, index, state, progress, everything, history
+
+        _, _, _, _, (state, progress), history = tf.while_loop(
+            more, round_, outer, shape_invariants=ranks_only(outer)
         )
-        solution = Solution(unravel(best), residual, steps, converged)
-        return (solution, history.stack()) if return_history else solution
+        return state, progress, history
 
-    def unroll(self, f, z0, steps, reference=None, modulus=None):
+    def _advance(self, rows, state, progress, freeze):
+        """One step, and what it means for each image."""
+        best, residual, steps, converged, active, least = progress
+        new = self.step(rows, state)
+        if freeze:
+            new = tf.nest.map_structure(
+                lambda a, b: tf.where(tf.reshape(active, [-1] + [1] * (a.shape.rank - 1)), a, b),
+                new,
+                state,
+            )
+        now, done, absolute = self._assess(rows, new)
+        better = active & ((now < residual) | done)
+        best = where(better, new.z, best)
+        residual = tf.where(better, now, residual)
+        steps += tf.cast(active, tf.int32)
+        converged |= active & done
+        active &= ~done & tf.math.is_finite(now) & (absolute <= self.divergence * least)
+        least = tf.minimum(least, absolute)
+        shown = tf.where(active, now, residual)
+        return new, Progress(best, residual, steps, converged, active, least), shown
+
+    def unroll(self, problem, z0, steps):
         """Take exactly `steps` steps with no stopping, so that a tape can go through them.
 
         Args and the returned `Solution` are those of `solve`; `value` is the last iterate.
         """
+        problem = self._check(problem, compact=False)
         flat, ravel, unravel = to_rows(z0)
-
-        def rows_f(rows):
-            return ravel(f(unravel(rows)))
-
-        state = self.init(rows_f, flat, modulus)
-        loop = (tf.constant(1), state)
+        rows = problem.in_rows(ravel, unravel)
+        loop = (tf.constant(1), self.init(rows, flat))
         _, state = tf.while_loop(
             lambda k, state: k < steps,
-            lambda k, state: (k + 1, self.step(rows_f, state, modulus)),
+            lambda k, state: (k + 1, self.step(rows, state)),
             loop,
             maximum_iterations=steps - 1,
             shape_invariants=ranks_only(loop),
         )
-        residual, done = self._assess(tf.nest.map_structure(tf.stop_gradient, state), reference)
+        residual, done, _ = self._assess(rows, tf.nest.map_structure(tf.stop_gradient, state))
         count = tf.fill(tf.shape(residual), steps)
         return Solution(unravel(state.z), residual, count, done)
 
-    def _assess(self, state, reference):
-        """Relative residual `(batch,)` of the state, and which images may stop."""
+    def _check(self, problem, compact=None):
+        problem = as_problem(problem)
+        name = type(self).__name__
+        if self.needs_objective and problem.objective is None:
+            raise ValueError(
+                f"{name} searches along an energy and expected a problem with an `objective`. "
+                "Received a map alone. Use it in `deq_keras.layers.Variational`, or take "
+                "`solver='anderson'`, which needs nothing but the map."
+            )
+        if (self.compact if compact is None else compact) and problem.take is None:
+            raise ValueError(
+                f"{name}(compact=True) expected a problem that can `take` rows of the batch. "
+                "Received one that cannot. Pass `deq_keras.solvers.Problem(f, take=...)`, or leave "
+                "`compact=False`."
+            )
+        return problem
+
+    def _assess(self, problem, state):
+        """Relative residual `(batch,)` of the state, which images may stop, and `||f(z) - z||`."""
         limits = np.finfo(state.z.dtype.as_numpy_dtype)
         eps = float(limits.eps)
         absolute, scale = norm(state.fz - state.z), norm(state.fz)
+        reference = problem.reference
         relative_to = scale if reference is None else tf.cast(reference, scale.dtype)
         # A zero reference (y = 0, say) must not make an exact solution look bad.
         floor = tf.maximum(0.5 * eps * scale, float(limits.tiny))
@@ -145,7 +250,15 @@ class Solver(Configurable):
         finite = tf.math.is_finite(absolute) & tf.math.is_finite(scale)
         residual = tf.where(finite, absolute / tf.maximum(relative_to, floor), float("inf"))
         done = (residual <= max(self.tolerance, 4 * eps)) | (finite & (absolute <= floor))
-        return residual, done
+        return residual, done, absolute
 
     def get_config(self):
-        return {"tolerance": self.tolerance, "max_steps": self.max_steps}
+        return {
+            "tolerance": self.tolerance,
+            "max_steps": self.max_steps,
+            "compact": self.compact,
+        }
+
+
+def _scatter(whole, index, rows):
+    return tf.tensor_scatter_nd_update(whole, index[:, None], rows)

@@ -35,6 +35,7 @@ class Nesterov(Solver):
         restart: Drop the momentum of an image when `<z_k - x_k, x_k - x_{k-1}> > 0`.
         tolerance: Relative residual at which an image stops.
         max_steps: Largest number of evaluations of the map.
+        compact: Let images that have stopped leave the batch; see `Solver`.
 
     Reference:
         Chambolle and Pock, An introduction to continuous optimization for imaging, Acta Numerica
@@ -42,17 +43,17 @@ class Nesterov(Solver):
         schemes, 2015, equation (13).
     """
 
-    def __init__(self, restart=True, tolerance=1e-5, max_steps=1000):
-        super().__init__(tolerance, max_steps)
+    def __init__(self, restart=True, tolerance=1e-5, max_steps=1000, compact=False):
+        super().__init__(tolerance, max_steps, compact)
         self.restart = bool(restart)
 
-    def init(self, f, z, modulus):
-        fz = f(z)
+    def init(self, problem, z):
+        fz = problem.f(z)
         # `previous = fz` makes the first extrapolation zero.
         return NesterovState(z, fz, fz, tf.ones_like(z[:, 0]))
 
-    def step(self, f, state, modulus):
-        q = tf.cast(0.0 if modulus is None else modulus, state.z.dtype)
+    def step(self, problem, state):
+        q = tf.cast(0.0 if problem.modulus is None else problem.modulus, state.z.dtype)
         q = tf.clip_by_value(q, 0.0, 0.999)
         x, t = state.fz, state.t
         difference = x - state.previous
@@ -64,7 +65,7 @@ class Nesterov(Solver):
         t_next = 0.5 * (a + tf.sqrt(a**2 + 4.0 * t**2))
         momentum = tf.maximum((t - 1.0) / t_next * (1.0 - t_next * q) / (1.0 - q), 0.0)
         z = x + momentum[:, None] * difference
-        return NesterovState(z, f(z), x, t_next)
+        return NesterovState(z, problem.f(z), x, t_next)
 
     def get_config(self):
         return {"restart": self.restart, **super().get_config()}

@@ -22,12 +22,15 @@ class Picard(Solver):
 
     Converges linearly if `f` is a contraction, and with `damping < 1` if `f` is nonexpansive
     (Krasnoselskii and Mann). For a gradient step it is gradient descent: the paper's method, and
-    the slowest one here.
+    the slowest one here. It may also diverge: an image whose residual has grown to `divergence`
+    times its smallest one is given up, long before its iterates overflow.
 
     Args:
         damping: Number in (0, 1]; 1 is the plain iteration.
+        divergence: Growth of the residual at which an image is given up, > 1.
         tolerance: Relative residual at which an image stops.
         max_steps: Largest number of evaluations of the map.
+        compact: Let images that have stopped leave the batch; see `Solver`.
 
     Example:
 
@@ -35,19 +38,22 @@ class Picard(Solver):
     >>> deq_keras.solvers.Picard().solve(half, tf.zeros((3, 4))).value  # 2 everywhere
     """
 
-    def __init__(self, damping=1.0, tolerance=1e-5, max_steps=1000):
-        super().__init__(tolerance, max_steps)
+    def __init__(self, damping=1.0, divergence=1e4, tolerance=1e-5, max_steps=1000, compact=False):
+        super().__init__(tolerance, max_steps, compact)
         self.damping = positive("damping", damping, upper=1.0)
+        self.divergence = positive("divergence", divergence)
+        if self.divergence <= 1:
+            raise ValueError(f"Expected `divergence` > 1. Received divergence={divergence!r}.")
 
-    def init(self, f, z, modulus):
-        return PicardState(z, f(z))
+    def init(self, problem, z):
+        return PicardState(z, problem.f(z))
 
-    def step(self, f, state, modulus):
+    def step(self, problem, state):
         if self.damping == 1.0:
             z = state.fz
         else:
             z = state.z + self.damping * (state.fz - state.z)
-        return PicardState(z, f(z))
+        return PicardState(z, problem.f(z))
 
     def get_config(self):
-        return {"damping": self.damping, **super().get_config()}
+        return {"damping": self.damping, "divergence": self.divergence, **super().get_config()}

@@ -38,7 +38,7 @@ def _norm(images):
 def test_a_step_is_its_formula(operator):
     cell, u, y = _cell(operator), _images(3), _images(4)
     gradient = cell.operator.adjoint(cell.operator(u) - y) + 0.3 * cell.prior.gradient(u)
-    step = u - cell.current_step_size() * gradient
+    step = u - cell.current_step_size(size=u.shape[1:3]) * gradient
     np.testing.assert_allclose(cell(u, y), step, atol=1e-13)
     np.testing.assert_allclose(cell.bind(y)(u), step, atol=1e-13)
     np.testing.assert_allclose(cell.gradient_map(y)(u), gradient, atol=1e-13)

@@ -1,167 +1,210 @@
-"""Every linear solver on the systems it is for, checked against a dense solve."""
+"""Every linear solver on every kind of system that it is for, checked against dense solves."""
+
+import functools
 
 import numpy as np
 import pytest
 import tensorflow as tf
 
-from deq_keras import linear_solvers
+from deq_keras import linear_solvers as ls
+from tests.linear_solvers.systems import BATCH, KINDS, SIZE
 
-
-def _spectrum(low, high, size=20, batch=3, seed=0):
-    rng = np.random.default_rng(seed)
-    matrices = []
-    for _ in range(batch):
-        q, _ = np.linalg.qr(rng.normal(size=(size, size)))
-        matrices.append(q @ np.diag(np.linspace(low, high, size)) @ q.T)
-    return np.stack(matrices), rng.normal(size=(batch, size))
-
-
-def _contraction(size=20, batch=3, seed=1, factor=0.8):
-    rng = np.random.default_rng(seed)
-    j = rng.normal(size=(batch, size, size))
-    j *= factor / np.linalg.norm(j, 2, axis=(1, 2))[:, None, None]
-    return np.eye(size) - j, rng.normal(size=(batch, size))
-
-
-def _general(size=20, batch=3, seed=2):
-    """Nonsymmetric, not a contraction, eigenvalues on both sides of zero."""
-    rng = np.random.default_rng(seed)
-    return rng.normal(size=(batch, size, size)), rng.normal(size=(batch, size))
-
-
-CG, GMRES, NEUMANN = (
-    linear_solvers.ConjugateGradient(tolerance=1e-10),
-    linear_solvers.GMRES(tolerance=1e-10),
-    linear_solvers.Neumann(tolerance=1e-10),
-)
-MINRES = linear_solvers.MINRES(tolerance=1e-10)
-CASES = {
-    "cg_definite": (CG, _spectrum(0.01, 1.0)),
-    "gmres_definite": (GMRES, _spectrum(0.01, 1.0)),
-    "gmres_indefinite": (GMRES, _spectrum(-1.0, 0.95)),
-    "gmres_contraction": (GMRES, _contraction()),
-    "gmres_general": (GMRES, _general()),
-    "gmres_restarted": (
-        linear_solvers.GMRES(restart=5, tolerance=1e-10),
-        _contraction(factor=0.9),
-    ),
-    "minres_definite": (MINRES, _spectrum(0.01, 1.0)),
-    "minres_indefinite": (MINRES, _spectrum(-1.0, 0.95)),
-    "neumann_contraction": (NEUMANN, _contraction()),
+DEFINITE = ("definite", "badly_scaled", "zero_right", "singular")
+INDEFINITE = ("indefinite", "singular_indefinite")
+SOLVERS = {
+    "conjugate_gradient": (ls.ConjugateGradient, {}, DEFINITE),
+    "minres": (ls.MINRES, {}, DEFINITE + INDEFINITE),
+    "gmres": (ls.GMRES, {}, tuple(KINDS)),
+    "gmres_restarted": (ls.GMRES, {"restart": 6}, (*DEFINITE, "contraction")),
+    "bicgstab": (ls.BiCGStab, {}, (*DEFINITE, "contraction")),
+    "neumann": (ls.Neumann, {}, ("definite", "zero_right", "singular", "contraction")),
+    "anderson": (ls.AndersonLinear, {"memory": 8}, (*DEFINITE, "contraction")),
 }
+TOLERANCES = {"float64": 1e-10, "float32": 1e-4}
+CASES = [(name, kind) for name, (_, _, kinds) in SOLVERS.items() for kind in kinds]
 
 
-def _matvec(matrices):
-    constant = tf.constant(matrices)
-    return lambda w: tf.linalg.matvec(constant, w)
+def _solver(name, tolerance=1e-10, max_steps=1000):
+    cls, options, _ = SOLVERS[name]
+    return cls(**options, tolerance=tolerance, max_steps=max_steps)
 
 
-@pytest.mark.parametrize("name", CASES)
-@pytest.mark.parametrize("graph", [False, True])
-def test_solves_to_the_true_residual(name, graph):
-    solver, (matrices, b) = CASES[name]
-    solve = lambda b: solver.solve(_matvec(matrices), b)  # noqa: E731
-    solution = (tf.function(solve, autograph=False) if graph else solve)(tf.constant(b))
-    assert solution.converged.numpy().all()
-    w = solution.value.numpy()
-    true = np.linalg.norm(b - np.einsum("bij,bj->bi", matrices, w), axis=1)
-    relative = true / np.linalg.norm(b, axis=1)
-    assert (relative <= 1e-10).all()
-    np.testing.assert_allclose(solution.residual, relative, atol=1e-14)
+def _product(matrices):
+    return lambda w: tf.linalg.matvec(matrices, w)
+
+
+@functools.cache
+def _solve(name, dtype, preconditioned=False, guessed=False):
+    """A compiled solve, shared by all systems: tracing is what takes the time."""
+    solver = _solver(name, TOLERANCES[dtype])
+
+    def solve(matrices, b, rough, guess):
+        preconditioner = _product(rough) if preconditioned else None
+        return solver.solve(_product(matrices), b, preconditioner, guess if guessed else None)
+
+    specs = [tf.TensorSpec((BATCH, SIZE, SIZE), dtype), tf.TensorSpec((BATCH, SIZE), dtype)]
+    compiled = tf.function(solve, autograph=False, input_signature=2 * specs)
+
+    def call(matrices, b, rough=None, guess=None):
+        rough = np.zeros_like(matrices) if rough is None else rough
+        guess = np.zeros_like(b) if guess is None else guess
+        solution = compiled(*(tf.constant(a, dtype) for a in (matrices, b, rough, guess)))
+        return type(solution)(*(part.numpy() for part in solution))
+
+    return call
+
+
+def _true_residual(matrices, b, w):
+    size = np.linalg.norm(b, axis=1)
+    residual = np.linalg.norm(b - np.einsum("bij,bj->bi", matrices, w), axis=1)
+    return residual / np.where(size > 0, size, 1.0)
+
+
+@pytest.mark.parametrize("preconditioned", [False, True])
+@pytest.mark.parametrize("dtype", TOLERANCES)
+@pytest.mark.parametrize(("name", "kind"), CASES)
+def test_solves(name, kind, dtype, preconditioned):
+    # What is solved is the system in this precision; the checks are in float64.
+    given = [a.astype(dtype) for a in KINDS[kind]]
+    matrices, b, rough = (a.astype("float64") for a in given)
+    solution = _solve(name, dtype, preconditioned)(*given)
+    w = solution.value.astype("float64")
+    assert solution.converged.all()
+    assert solution.value.dtype == dtype
+
+    true = _true_residual(matrices, b, w)
+    norms = np.linalg.norm(matrices, 2, axis=(1, 2))
+    size = np.where(b.any(axis=1), np.linalg.norm(b, axis=1), 1.0)
+    rounding = SIZE * np.finfo(dtype).eps * (1 + norms * np.linalg.norm(w, axis=1) / size)
+    assert (solution.residual <= TOLERANCES[dtype]).all()
+    assert (np.abs(true - solution.residual) <= rounding).all()
+
+    if "singular" in kind:
+        if not preconditioned and name in ("conjugate_gradient", "minres"):
+            shortest = np.einsum("bij,bj->bi", np.linalg.pinv(matrices, rcond=1e-6), b)
+            error = np.linalg.norm(w - shortest, axis=1) / np.linalg.norm(shortest, axis=1)
+            assert (error <= 100 * TOLERANCES[dtype]).all()
+    else:
+        exact = np.linalg.solve(matrices, b[..., None])[..., 0]
+        allowed = np.linalg.norm(np.linalg.inv(matrices), 2, axis=(1, 2)) * size
+        allowed *= TOLERANCES[dtype] + rounding
+        assert (np.linalg.norm(w - exact, axis=1) <= allowed).all()
+    if kind == "zero_right":
+        np.testing.assert_array_equal(w[1], 0.0)
+        assert solution.steps[1] == 0
+
+
+@pytest.mark.parametrize("name", SOLVERS)
+def test_a_guess(name):
+    matrices, b, _ = KINDS[SOLVERS[name][2][0]]
+    solve, zero = _solve(name, "float64", guessed=True), _solve(name, "float64")(matrices, b)
     exact = np.linalg.solve(matrices, b[..., None])[..., 0]
-    np.testing.assert_allclose(w, exact, rtol=1e-6, atol=1e-7)
+
+    done = solve(matrices, b, guess=exact)
+    np.testing.assert_array_equal(done.steps, 1)
+    np.testing.assert_allclose(done.value, exact, rtol=1e-13)
+    assert done.converged.all()
+
+    near = solve(matrices, b, guess=exact * (1 + 1e-7))
+    assert near.converged.all()
+    assert (near.steps < zero.steps).all()
+
+    far = np.array([[1e3], [1e30], [np.nan], [np.inf]]) * np.ones_like(b)
+    worse = solve(matrices, b, guess=far)
+    np.testing.assert_array_equal(worse.steps, zero.steps + 1)
+    np.testing.assert_allclose(worse.value, zero.value, rtol=1e-12, atol=1e-14)
 
 
-@pytest.mark.parametrize("name", CASES)
-@pytest.mark.parametrize("scale", [1e-12, 1e12])
-def test_scale_and_companions_do_not_matter(name, scale):
-    solver, (matrices, b) = CASES[name]
-    reference = solver.solve(_matvec(matrices), tf.constant(b))
-    b = b.copy()
-    b[0] = 0.0
-    b[1] *= scale
-    solution = solver.solve(_matvec(matrices), tf.constant(b))
-    assert solution.converged.numpy().all()
-    np.testing.assert_array_equal(solution.value[0], 0.0)
-    assert solution.steps[0] == 0
-    np.testing.assert_allclose(solution.value[1] / scale, reference.value[1], rtol=1e-7, atol=1e-9)
-    np.testing.assert_allclose(solution.value[2], reference.value[2], rtol=1e-12, atol=1e-12)
-    assert solution.steps[2] == reference.steps[2]
+@pytest.mark.parametrize("name", SOLVERS)
+@pytest.mark.parametrize("preconditioned", [False, True])
+def test_companions_do_not_matter(name, preconditioned):
+    solve = _solve(name, "float64", preconditioned)
+    matrices, b, rough = (a.copy() for a in KINDS[SOLVERS[name][2][0]])
+    reference = solve(matrices, b, rough)
+    b[0] *= 1e20
+    b[1] = np.nan
+    matrices[2] = np.nan
+    solution = solve(matrices, b, rough)
+    assert solution.steps[3] == reference.steps[3]
+    np.testing.assert_allclose(solution.value[3], reference.value[3], rtol=1e-12, atol=1e-14)
+    np.testing.assert_array_equal(solution.converged, [True, False, False, True])
+    # Failure is a value, and not NaN in the answer.
+    np.testing.assert_array_equal(solution.value[1:3], 0.0)
 
 
-def test_cg_needs_no_more_steps_than_distinct_eigenvalues():
-    matrices, b = _spectrum(1.0, 1.0, size=30)
-    matrices += np.eye(30) * 0.0
-    solution = CG.solve(_matvec(matrices), tf.constant(b))
-    assert solution.steps.numpy().max() <= 2 + 1
+@pytest.mark.parametrize("name", SOLVERS)
+@pytest.mark.parametrize("preconditioned", [False, True])
+@pytest.mark.parametrize("power", [-100, 60])
+def test_scale_does_not_matter(name, preconditioned, power):
+    # Squares of such numbers are zero or infinite in float32.
+    solve = _solve(name, "float32", preconditioned)
+    matrices, b, rough = (a.astype("float32") for a in KINDS[SOLVERS[name][2][0]])
+    reference, scale = solve(matrices, b, rough), np.float32(2.0**power)
+    solution = solve(matrices, scale * b, rough)
+    assert solution.converged.all()
+    np.testing.assert_array_equal(solution.steps, reference.steps)
+    np.testing.assert_array_equal(solution.value / scale, reference.value)
 
 
-def test_gmres_stops_at_an_invariant_space():
-    # A rotation by 90 degrees: the residual does not fall in the first step, then is zero.
-    matrix = np.array([[[0.0, 1.0], [-1.0, 0.0]]])
-    solution = GMRES.solve(_matvec(matrix), tf.constant([[1.0, 0.0]], tf.float64))
-    assert solution.converged.numpy().all()
-    np.testing.assert_allclose(solution.value, [[0.0, 1.0]], atol=1e-12)
+@pytest.mark.parametrize("name", SOLVERS)
+@pytest.mark.parametrize("preconditioned", [False, True])
+def test_graph_equals_eager(name, preconditioned):
+    system = KINDS[SOLVERS[name][2][0]]
+    graph = _solve(name, "float32", preconditioned)(*system)
+    matrices, b, rough = (tf.constant(a, tf.float32) for a in system)
+    preconditioner = _product(rough) if preconditioned else None
+    eager = _solver(name, TOLERANCES["float32"]).solve(_product(matrices), b, preconditioner)
+    np.testing.assert_allclose(eager.value, graph.value, rtol=1e-3, atol=1e-3)
+    np.testing.assert_array_equal(eager.converged, graph.converged)
+    assert np.abs(eager.steps.numpy() - graph.steps).max() <= 1
 
 
-def test_failure_is_reported():
-    indefinite, b = _spectrum(-1.0, 0.95)
-    assert not CG.solve(_matvec(indefinite), tf.constant(b)).converged.numpy().any()
-    growing, b = _contraction(factor=1.0)
-    growing = np.eye(20) - 40 * (np.eye(20) - growing)
-    solution = NEUMANN.solve(_matvec(growing), tf.constant(b))
-    assert not solution.converged.numpy().any()
-    assert np.isfinite(solution.value.numpy()).all()
-    singular = np.zeros((3, 20, 20))
-    for solver in (CG, GMRES, MINRES):
-        solution = solver.solve(_matvec(singular), tf.constant(b))
-        assert not solution.converged.numpy().any()
-        assert np.isfinite(solution.value.numpy()).all()
-
-
-def test_float32_reports_the_true_residual():
-    # Condition number 1e5: recurrences in float32 claim more than is true.
-    matrices, b = _spectrum(1e-5, 1.0)
-    solution = linear_solvers.ConjugateGradient(tolerance=1e-6, max_steps=300).solve(
-        _matvec(matrices.astype("float32")), tf.constant(b, tf.float32)
-    )
-    w = solution.value.numpy().astype("float64")
-    true = np.linalg.norm(b - np.einsum("bij,bj->bi", matrices, w), axis=1)
-    np.testing.assert_allclose(
-        solution.residual, true / np.linalg.norm(b, axis=1), rtol=0.5, atol=2e-6
-    )
-
-
-def test_nested_right_hand_sides():
+@pytest.mark.parametrize("name", SOLVERS)
+def test_nested_structures(name):
+    scale = {"x": tf.constant([0.8, 1.2, 0.7], tf.float64), "y": tf.constant(0.9, tf.float64)}
     b = {"x": tf.ones((2, 3), tf.float64), "y": tf.ones((2, 2, 2), tf.float64)}
-    for solver in (CG, GMRES, MINRES, NEUMANN):
-        solution = solver.solve(lambda w: tf.nest.map_structure(lambda t: 0.8 * t, w), b)
-        np.testing.assert_allclose(solution.value["y"], 1.25, rtol=1e-8)
-        assert solution.value["x"].shape == (2, 3)
+
+    def times(w):
+        return tf.nest.map_structure(tf.multiply, w, scale)
+
+    def halved(w):
+        return tf.nest.map_structure(lambda t: 0.5 * t, w)
+
+    solution = _solver(name).solve(times, b, halved, b)
+    np.testing.assert_allclose(
+        solution.value["x"], np.tile(1 / scale["x"].numpy(), (2, 1)), rtol=1e-8
+    )
+    np.testing.assert_allclose(solution.value["y"], 1 / 0.9, rtol=1e-8)
+    assert solution.value["y"].shape == (2, 2, 2)
 
 
-def test_max_steps_is_a_limit():
-    matrices, b = _spectrum(1e-4, 1.0, size=60)
-    for solver in (
-        linear_solvers.ConjugateGradient(max_steps=9),
-        linear_solvers.GMRES(max_steps=9, restart=4),
-        linear_solvers.MINRES(max_steps=9),
-        linear_solvers.Neumann(max_steps=9),
-    ):
-        solution = solver.solve(_matvec(matrices), tf.constant(b))
-        assert solution.steps.numpy().max() <= 9
+@pytest.mark.parametrize("name", SOLVERS)
+def test_max_steps_is_a_limit(name):
+    matrices, b, rough = map(tf.constant, KINDS[SOLVERS[name][2][0]])
+    for preconditioner in (None, _product(rough)):
+        solver = _solver(name, 1e-14, max_steps=5)
+        solution = solver.solve(_product(matrices), b, preconditioner)
+        assert solution.steps.numpy().max() <= 5
         assert not solution.converged.numpy().any()
+        assert (solution.residual.numpy() <= 1).all()
 
 
-@pytest.mark.parametrize("solver", [CG, linear_solvers.GMRES(restart=7), MINRES, NEUMANN])
-def test_config_round_trip(solver):
+@pytest.mark.parametrize("name", SOLVERS)
+def test_config_round_trip(name):
+    solver = _solver(name, 1e-3, 77)
     again = type(solver).from_config(solver.get_config())
     assert again.get_config() == solver.get_config()
-    assert getattr(again, "restart", None) == getattr(solver, "restart", None)
     assert repr(again) == repr(solver)
+    assert (again.tolerance, again.max_steps) == (1e-3, 77)
+    for option in SOLVERS[name][1]:
+        assert getattr(again, option) == SOLVERS[name][1][option]
 
 
-def test_get():
-    assert isinstance(linear_solvers.get("gmres"), linear_solvers.GMRES)
+@pytest.mark.parametrize("name", [n for n in SOLVERS if n != "gmres_restarted"])
+def test_get(name):
+    assert type(ls.get(name)) is SOLVERS[name][0]
+
+
+def test_get_an_unknown_name():
     with pytest.raises(ValueError, match="Did you mean 'conjugate_gradient'"):
-        linear_solvers.get("conjugate_gradients")
+        ls.get("conjugate_gradients")

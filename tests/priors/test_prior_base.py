@@ -24,7 +24,7 @@ class Tikhonov(priors.Prior):
         self.ensure_built(u)
         return 0.5 * tf.exp(self.scale) * tf.reduce_sum(u * u, axis=(1, 2, 3))
 
-    def gradient_lipschitz(self):
+    def gradient_lipschitz(self, size=None):
         return tf.exp(self.scale)
 
     def convexity(self):

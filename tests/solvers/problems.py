@@ -1,88 +1,263 @@
-"""Fixed-point problems with known solutions, shared by the tests of all solvers."""
+"""Fixed-point problems with known solutions, shared by the tests of all solvers.
 
-from typing import NamedTuple
+A problem is a function of its data, tensors with a row per image, so that one graph serves all the
+problems of a kind and rows can be taken, permuted and repeated.
+"""
+
+import functools
+import itertools
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import numpy as np
 import tensorflow as tf
 
+from deq_keras import solvers
+from deq_keras.solvers import Objective
+
 
 class Problem(NamedTuple):
-    """`f`, a start, the solution (or None where there is none to be found) and the modulus."""
+    """A map of known solution, as `build(*data)`."""
 
-    f: object
-    z0: object
-    solution: object
-    modulus: object = None
-    reference: object = None
-    gradient: bool = False  # a gradient step with step 1 / L on a convex energy
+    build: Callable  # from the data to a `deq_keras.solvers.Problem`
+    data: tuple  # tensors with a row per image
+    z0: Any
+    solution: Any  # array, or None where there are several or none
+    convex: bool = False  # a step of length <= 1 / L on a smooth convex energy
+
+    def known(self):
+        """What a solver is told of it."""
+        return _with_take(self.build, self.data)
+
+    @property
+    def f(self):
+        """The map alone."""
+        return self.known().f
+
+    def cast(self, dtype):
+        """The same problem in another precision."""
+        return self._replace(
+            data=tuple(tf.cast(part, dtype) for part in self.data), z0=tf.cast(self.z0, dtype)
+        )
+
+    def scaled(self, scale):
+        """The same quadratic problem in other units, `(batch, 1)` or a number."""
+        matrix, b, modulus, reference = self.data
+        scale = np.broadcast_to(scale, (b.shape[0], 1))
+        data = (matrix, b * scale, modulus, reference * scale[:, 0])
+        return self._replace(data=data, solution=self.solution * scale)
+
+    def take(self, index):
+        """The problem of these rows."""
+        rows = [tf.gather(part, index) for part in (*self.data, self.z0)]
+        solution = None if self.solution is None else self.solution[np.asarray(index)]
+        return self._replace(data=tuple(rows[:-1]), z0=rows[-1], solution=solution)
 
 
-def _linear(matrix, b):
-    matrix, b = tf.constant(matrix), tf.constant(b)
-    solution = np.linalg.solve(np.eye(b.shape[1]) - matrix.numpy(), b.numpy().T).T
-    return lambda z: tf.linalg.matvec(matrix, z) + b, solution
+def _with_take(build, data):
+    def take(index):
+        return _with_take(build, [tf.gather(part, index) for part in data])
+
+    return build(*data)._replace(take=take)
+
+
+@functools.cache
+def _graph(solver, build, history):
+    @tf.function(autograph=False)
+    def run(z0, data, max_steps):
+        problem = _with_take(build, data)
+        return solver.solve(problem, z0, max_steps=max_steps, return_history=history)
+
+    return run
+
+
+def solve(solver, problem, history=False, max_steps=None):
+    """`solver.solve` in a graph, traced once for each kind of problem and precision."""
+
+    def spec(part):
+        return tf.TensorSpec([None, *part.shape[1:]], part.dtype)
+
+    concrete = _graph(solver, problem.build, history).get_concrete_function(
+        spec(problem.z0),
+        tuple(spec(part) for part in problem.data),
+        tf.TensorSpec([], tf.int32),
+    )
+    limit = solver.max_steps if max_steps is None else max_steps
+    return concrete(problem.z0, *problem.data, tf.constant(limit))
+
+
+# Kinds of problems: functions of data.
+
+
+def linear(matrix, b):
+    """`f(z) = M z + b`, of which nothing is known."""
+    return solvers.Problem(lambda z: tf.linalg.matvec(matrix, z) + b)
+
+
+def quadratic(matrix, b, modulus, reference):
+    """The same for a symmetric `M`: a step of length 1 on `z^T (I - M) z / 2 - b^T z`."""
+
+    def energy(z):
+        return tf.reduce_sum(0.5 * z * (z - tf.linalg.matvec(matrix, z)) - b * z, axis=-1)
+
+    return linear(matrix, b)._replace(
+        reference=reference, modulus=modulus, objective=Objective(energy, 1.0)
+    )
+
+
+def diagonal(factors, target):
+    """`quadratic` for a diagonal `M`: rows are computed alike, to the last bit, in any batch."""
+
+    def energy(z):
+        return 0.5 * tf.reduce_sum((1.0 - factors) * (z - target) ** 2, axis=-1)
+
+    modulus = 1.0 - tf.reduce_max(factors, axis=-1)
+    f = lambda z: target + factors * (z - target)  # noqa: E731
+    return solvers.Problem(f, None, modulus, Objective(energy, tf.ones_like(modulus)))
+
+
+_A = np.random.default_rng(2).normal(size=(8, 10))
+_LIPSCHITZ = 1 + np.linalg.norm(_A, 2) ** 2
+
+
+def log_cosh(y):
+    """A step on `||u - y||^2 / 2 + sum_j log cosh (A u)_j`, with its exact gradient."""
+    a = tf.constant(_A, y.dtype)
+
+    def gradient(u):
+        return u - y + tf.linalg.matmul(tf.tanh(tf.linalg.matmul(u, a, transpose_b=True)), a)
+
+    def energy(u):
+        size = tf.abs(tf.linalg.matmul(u, a, transpose_b=True))
+        log_cosh = size + tf.math.log1p(tf.exp(-2.0 * size)) - np.log(2.0)
+        return 0.5 * tf.reduce_sum((u - y) ** 2, axis=-1) + tf.reduce_sum(log_cosh, axis=-1)
+
+    return solvers.Problem(
+        lambda u: u - gradient(u) / _LIPSCHITZ,
+        tf.norm(y, axis=1) / _LIPSCHITZ,
+        1 / _LIPSCHITZ,
+        Objective(energy, 1 / _LIPSCHITZ, gradient),
+    )
+
+
+_Q = np.linalg.qr(np.random.default_rng(4).normal(size=(6, 6)))[0]
+
+
+def wells(reference):
+    """`sum_i ((Q u)_i^2 - 1)^2 / 4` for an orthogonal `Q`: critical where `(Q u)_i` is -1, 0 or 1.
+
+    Its curvature `3 (Q u)_i^2 - 1` is negative around the local maxima.
+    """
+    q = tf.constant(_Q, reference.dtype)
+
+    def gradient(u):
+        v = tf.linalg.matmul(u, q, transpose_b=True)
+        return tf.linalg.matmul(v * (v**2 - 1.0), q)
+
+    def energy(u):
+        v = tf.linalg.matmul(u, q, transpose_b=True)
+        return 0.25 * tf.reduce_sum((v**2 - 1.0) ** 2, axis=-1)
+
+    return solvers.Problem(
+        lambda u: u - 0.25 * gradient(u), reference, None, Objective(energy, 0.25)
+    )
+
+
+def _composite(hessian, b, value, proximal):
+    def gradient(u):
+        return tf.linalg.matvec(hessian, u) - b
+
+    def energy(u):
+        smooth = tf.reduce_sum(u * (0.5 * tf.linalg.matvec(hessian, u) - b), axis=-1)
+        return smooth + value(u)
+
+    objective = Objective(energy, 1.0, gradient, proximal)
+    step = tf.ones_like(b[:, 0])
+    return solvers.Problem(lambda u: proximal(u - gradient(u), step), None, None, objective)
+
+
+def lasso(hessian, b):
+    """A proximal step on `u^T H u / 2 - b^T u + ||u||_1`."""
+    return _composite(
+        hessian,
+        b,
+        lambda u: tf.reduce_sum(tf.abs(u), axis=-1),
+        lambda u, step: tf.sign(u) * tf.maximum(tf.abs(u) - step[:, None], 0.0),
+    )
+
+
+def box(hessian, b):
+    """A projected step on `u^T H u / 2 - b^T u` with `0 <= u <= 1`."""
+    return _composite(
+        hessian, b, lambda u: tf.zeros_like(u[:, 0]), lambda u, step: tf.clip_by_value(u, 0.0, 1.0)
+    )
+
+
+# Problems.
+
+
+def _repeat(matrix, count=3):
+    return tf.constant(np.repeat(matrix[None], count, axis=0))
 
 
 def symmetric_linear(low=0.0, high=0.95, size=12):
     rng = np.random.default_rng(0)
     q, _ = np.linalg.qr(rng.normal(size=(size, size)))
     matrix = q @ np.diag(np.linspace(low, high, size)) @ q.T
-    f, solution = _linear(matrix, rng.normal(size=(3, size)))
-    return Problem(f, tf.zeros((3, size), tf.float64), solution, 1 - high, gradient=True)
+    b = rng.normal(size=(3, size))
+    solution = np.linalg.solve(np.eye(size) - matrix, b.T).T
+    modulus = tf.fill((3,), tf.constant(1 - high, tf.float64))
+    data = (_repeat(matrix), tf.constant(b), modulus, tf.constant(np.linalg.norm(b, axis=1)))
+    return Problem(quadratic, data, tf.zeros((3, size), tf.float64), solution, convex=True)
 
 
 def nonsymmetric_linear(size=12):
     rng = np.random.default_rng(1)
     matrix = rng.normal(size=(size, size))
     matrix *= 0.9 / np.linalg.norm(matrix, 2)
-    f, solution = _linear(matrix, rng.normal(size=(3, size)))
-    return Problem(f, tf.zeros((3, size), tf.float64), solution)
+    b = rng.normal(size=(3, size))
+    solution = np.linalg.solve(np.eye(size) - matrix, b.T).T
+    data = (_repeat(matrix), tf.constant(b))
+    return Problem(linear, data, tf.zeros((3, size), tf.float64), solution)
 
 
 def badly_scaled():
     """Rows of norm 1e-6, 1 and 1e6: a residual must be relative, and so must a ridge."""
     problem = symmetric_linear()
     scale = np.array([1e-6, 1.0, 1e6])[:, None]
-    matrix_part = lambda z: problem.f(z / scale) * scale  # noqa: E731
-    return problem._replace(f=matrix_part, solution=problem.solution * scale)
+    return problem.scaled(scale)
 
 
 def nonlinear():
-    """u + A^T tanh(A u) = y, the gradient of a strongly convex energy; solved by Newton."""
-    rng = np.random.default_rng(2)
-    a, y = rng.normal(size=(8, 10)), rng.normal(size=(3, 10))
-    lipschitz = 1 + np.linalg.norm(a, 2) ** 2
-
-    def gradient(u):
-        return u - y + np.tanh(u @ a.T) @ a
-
-    u = y.copy()
+    """A strongly convex energy, solved by Newton's method."""
+    y = np.random.default_rng(6).normal(size=(3, 10))
+    u = np.zeros_like(y)
     for _ in range(100):
-        slope = 1 - np.tanh(u @ a.T) ** 2
-        hessian = np.eye(10) + np.einsum("ki,bk,kj->bij", a, slope, a)
-        newton = np.linalg.solve(hessian, gradient(u)[..., None])[..., 0]
-        size = 1.0
-        while (
-            np.linalg.norm(gradient(u - size * newton)) > np.linalg.norm(gradient(u))
-            and size > 1e-9
-        ):
-            size /= 2
-        u = u - size * newton
-    a_t, y_t = tf.constant(a), tf.constant(y)
+        slope = np.tanh(u @ _A.T)
+        gradient = u - y + slope @ _A
+        hessian = np.eye(10) + np.einsum("ki,bk,kj->bij", _A, 1 - slope**2, _A)
+        newton = np.linalg.solve(hessian, gradient[..., None])[..., 0]
+        u = u - newton / (1 + np.linalg.norm(newton))  # damped: log cosh is nearly flat far away
+    newton_decrement = np.linalg.norm(u - y + np.tanh(u @ _A.T) @ _A)
+    assert newton_decrement < 1e-12, newton_decrement
+    return Problem(log_cosh, (tf.constant(y),), tf.constant(y), u, convex=True)
 
-    def f(u):
-        g = u - y_t + tf.linalg.matmul(tf.tanh(tf.linalg.matmul(u, a_t, transpose_b=True)), a_t)
-        return u - g / lipschitz
 
-    reference = tf.norm(y_t, axis=1) / lipschitz
-    return Problem(f, y_t, u, 1 / lipschitz, reference, gradient=True)
+def double_wells():
+    """Starts where the energy is not convex in some direction, and near no critical point."""
+    v = np.random.default_rng(7).uniform(0.2, 0.5, size=(3, 6))
+    v[:, ::2] *= -2.2
+    reference = tf.ones((3,), tf.float64)
+    return Problem(wells, (reference,), tf.constant(v @ _Q), None)
 
 
 def zero_right_side():
     problem = symmetric_linear()
-    zero = tf.zeros_like(problem.z0)
-    f0 = problem.f(zero)
-    return problem._replace(f=lambda z: problem.f(z) - f0, z0=zero + 1.0, solution=zero.numpy())
+    matrix, b, modulus, reference = problem.data
+    # What the residual is relative to must come from elsewhere: 1.
+    return problem._replace(
+        data=(matrix, 0 * b, modulus, reference**0), z0=problem.z0 + 1.0, solution=np.zeros(b.shape)
+    )
 
 
 def already_solved():
@@ -98,12 +273,75 @@ def some_solved():
     return problem._replace(z0=tf.constant(start))
 
 
-CONTRACTIONS = {
+def _hessian(size):
+    rng = np.random.default_rng(8)
+    q, _ = np.linalg.qr(rng.normal(size=(size, size)))
+    return q @ np.diag(np.linspace(0.1, 1.0, size)) @ q.T, rng.normal(size=(3, size))
+
+
+def _composite_problem(build, b_scale, candidates, subgradient):
+    """All ways in which coordinates may be free or held are tried, for the one that is optimal.
+
+    `candidates` are the pairs of a value at which a coordinate is held, or None, and the term that
+    is then added to the gradient; `subgradient(u, gradient)` says whether the result is optimal.
+    """
+    size = 5
+    hessian, b = _hessian(size)
+    b = b * b_scale
+    solution = np.full(b.shape, np.nan)
+    for row, held in itertools.product(range(3), itertools.product(candidates, repeat=size)):
+        free = np.array([value is None for value, _ in held])
+        u = np.array([0.0 if value is None else value for value, _ in held])
+        shift = np.array([shift for _, shift in held])
+        if free.any():
+            right = (b[row] - shift - hessian @ u)[free]
+            u[free] = np.linalg.solve(hessian[np.ix_(free, free)], right)
+        if subgradient(u, hessian @ u - b[row]):
+            solution[row] = u
+    assert np.isfinite(solution).all()
+    return Problem(
+        build, (_repeat(hessian), tf.constant(b)), tf.zeros((3, size), tf.float64), solution
+    )
+
+
+def sparse():
+    def optimal(u, g):
+        return np.where(u == 0, np.abs(g) <= 1, np.abs(g + np.sign(u)) < 1e-9).all()
+
+    return _composite_problem(lasso, 2.0, [(0.0, 0.0), (None, 1.0), (None, -1.0)], optimal)
+
+
+def constrained():
+    def optimal(u, g):
+        inside = ((u >= 0) & (u <= 1)).all()
+        held = np.where(u == 0, g >= 0, np.where(u == 1, g <= 0, np.abs(g) < 1e-9))
+        return inside and held.all()
+
+    return _composite_problem(box, 1.0, [(0.0, 0.0), (1.0, 0.0), (None, 0.0)], optimal)
+
+
+def rows_of_different_difficulty():
+    """Contraction factors from 0.1 to 0.99; the second row starts at its solution."""
+    factors = np.array([0.9, 0.5, 0.1, 0.99, 0.6, 0.3])[:, None] * np.linspace(0.2, 1.0, 7)
+    target = np.random.default_rng(3).normal(size=(6, 7))
+    start = np.zeros_like(target)
+    start[1] = target[1]
+    return Problem(
+        diagonal,
+        (tf.constant(factors), tf.constant(target)),
+        tf.constant(start),
+        target,
+        convex=True,
+    )
+
+
+SMOOTH = {
     "symmetric": symmetric_linear,
-    "nonsymmetric": nonsymmetric_linear,
     "badly_scaled": badly_scaled,
-    "nonlinear": nonlinear,
+    "strongly_convex": nonlinear,
     "zero_right_side": zero_right_side,
     "already_solved": already_solved,
     "some_solved": some_solved,
 }
+COMPOSITE = {"lasso": sparse, "box": constrained}
+OTHER = {"nonsymmetric": nonsymmetric_linear}

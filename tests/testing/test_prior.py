@@ -28,7 +28,7 @@ class Quadratic(keras.layers.Layer):
         slope = tf.tanh(self._differences(u))
         return self.factor * (tf.roll(slope, 1, 1) - slope) - self.concave * u
 
-    def gradient_lipschitz(self):
+    def gradient_lipschitz(self, size=None):
         return self.lipschitz
 
     def convexity(self):
@@ -56,7 +56,7 @@ def test_prior_test_passes_a_prior_and_finds_its_constants(dtype):
         ({"_differences": lambda self, u: u - tf.roll(u, -1, 2)}, "adjoint of the filters"),
         ({"lipschitz": 3.5}, r"gradient_lipschitz\(\) is 3.5"),
         ({"lipschitz": float("nan")}, r"gradient_lipschitz\(\) is nan"),
-        ({"gradient_lipschitz": lambda self: 1.0}, r"gradient_lipschitz\(\) is 1"),
+        ({"gradient_lipschitz": lambda self, size=None: 1.0}, r"gradient_lipschitz\(\) is 1"),
         ({"modulus": 0.1}, r"convexity\(\) is 0.1"),
         ({"concave": 0.7, "modulus": -0.5}, r"convexity\(\) is -0.5"),
         ({"energy": lambda self, u: tf.reduce_sum(Quadratic.energy(self, u))}, "energy has shape"),

@@ -6,6 +6,7 @@ import pytest
 import tensorflow as tf
 
 from deq_keras import adjoints, layers, linear_solvers, operators, priors, solvers, testing
+from deq_keras.layers.problems import fixed_point_problem
 
 DTYPE = "float64"
 BATCH, HEIGHT, WIDTH = 2, 6, 5
@@ -299,7 +300,7 @@ def test_second_derivatives_are_refused_where_they_would_be_wrong(adjoint, graph
             value = penalty(IMAGES)
         return tape.gradient(value, IMAGES)
 
-    with pytest.raises(LookupError, match="adjoint='unrolled'"):
+    with pytest.raises(LookupError, match="higher_order=True"):
         second()
 
 
@@ -329,7 +330,7 @@ def test_unrolled_takes_its_steps_and_reports_them():
     for _ in range(4):  # the fifth evaluation is for the residual that is reported
         z = cell(z, IMAGES)
     np.testing.assert_allclose(output, z, atol=1e-14)
-    problem = layer._problem(IMAGES, None)
+    problem = fixed_point_problem(layer.cell, IMAGES, None)
     _, solution = layer.adjoint.solve(problem, tf.zeros_like(IMAGES), layer.solver)
     assert not solution.converged.numpy().any()
     assert (solution.residual.numpy() > 1e-5).all()
@@ -338,7 +339,7 @@ def test_unrolled_takes_its_steps_and_reports_them():
 # The pieces.
 
 
-def test_attach_solves_the_adjoint_equation():
+def test_a_cotangent_solves_the_adjoint_equation():
     rng = np.random.default_rng(8)
     matrix = rng.normal(size=(4, 4)) / 5
     b, d = tf.constant(rng.normal(size=(2, 4))), rng.normal(size=(2, 4))
@@ -348,9 +349,10 @@ def test_attach_solves_the_adjoint_equation():
         tape.watch(b)
         call = lambda z: tf.linalg.matvec(tf.constant(matrix), z) + b  # noqa: E731
         frozen = lambda z: tf.linalg.matvec(tf.constant(matrix), z) + tf.stop_gradient(b)  # noqa: E731
-        output = adjoints.attach(
-            call(tf.constant(fixed_point)), frozen, linear_solvers.GMRES(), reports.append
-        )
+        problem = adjoints.FixedPointProblem(call, lambda: solvers.Problem(call), frozen)
+        adjoint = adjoints.Implicit(linear_solvers.GMRES())
+        z0 = tf.constant(fixed_point)
+        output, _ = adjoint.solve(problem, z0, solvers.Picard(), reports.append)
         loss = tf.reduce_sum(d * output)
     expected = np.linalg.solve((np.eye(4) - matrix).T, d.T).T
     np.testing.assert_allclose(output, fixed_point, atol=1e-12)
@@ -366,7 +368,7 @@ def test_a_loss_that_ignores_an_image_costs_it_no_steps():
     with tf.GradientTape() as tape:
         tape.watch(IMAGES)
         output, _ = layer.adjoint.solve(
-            layer._problem(IMAGES, None), IMAGES, layer._solver(), reports.append
+            fixed_point_problem(layer.cell, IMAGES, None), IMAGES, layer._solver(), reports.append
         )
         loss = tf.reduce_sum(output[1] ** 2)
     gradient = tape.gradient(loss, IMAGES)
@@ -381,7 +383,7 @@ def test_an_adjoint_equation_that_fails_says_so():
     """No gradient of a NaN, and no silence: a map with an eigenvalue of its Jacobian near one."""
     reports = []
     f = lambda z: 0.999999 * z + 1e-6 * IMAGES  # noqa: E731
-    problem = adjoints.FixedPointProblem(f, f, f)
+    problem = adjoints.FixedPointProblem(f, lambda: solvers.Problem(f), f)
     adjoint = adjoints.Implicit(linear_solvers.Neumann(max_steps=20))
     with tf.GradientTape() as tape:
         tape.watch(IMAGES)

@@ -1,0 +1,41 @@
+"""How a derivative passes through the solution of `z = f(z)`, with one custom gradient."""
+
+from deq_keras import registry as _registry
+from deq_keras.adjoints.base import Adjoint
+from deq_keras.adjoints.implicit import Implicit
+from deq_keras.adjoints.jacobian_free import JacobianFree, TruncatedNeumann
+from deq_keras.adjoints.joined import drop, front, joined
+from deq_keras.adjoints.phantom import Phantom
+from deq_keras.adjoints.problem import FixedPointProblem
+from deq_keras.adjoints.shine import SHINE
+from deq_keras.adjoints.unrolled import Unrolled
+
+__all__ = [
+    "SHINE",
+    "Adjoint",
+    "FixedPointProblem",
+    "Implicit",
+    "JacobianFree",
+    "Phantom",
+    "TruncatedNeumann",
+    "Unrolled",
+    "drop",
+    "front",
+    "get",
+    "joined",
+]
+
+_BY_NAME = {
+    "implicit": Implicit,
+    "jacobian_free": JacobianFree,
+    "phantom": Phantom,
+    "shine": SHINE,
+    "truncated_neumann": TruncatedNeumann,
+    "unrolled": Unrolled,
+}
+
+
+def get(identifier):
+    """An `Adjoint` from a name (`"implicit"`, `"jacobian_free"`, `"phantom"`, `"shine"`,
+    `"truncated_neumann"`, `"unrolled"`), a configuration or an adjoint."""
+    return _registry.get(identifier, "adjoint", _BY_NAME, Adjoint)

@@ -1,0 +1,95 @@
+"""The implicit function theorem."""
+
+import keras
+
+from deq_keras import linear_solvers
+from deq_keras.adjoints import higher_order as recursion
+from deq_keras.adjoints.base import (
+    Adjoint,
+    adjoint_operator,
+    attach,
+    solve_off_tape,
+    stopped,
+)
+from deq_keras.solvers.problem import as_problem
+
+
+@keras.saving.register_keras_serializable(package="deq_keras")
+class Implicit(Adjoint):
+    """The implicit function theorem: exact at a converged solution.
+
+    The fixed point is found without a tape. Then `f` is called once, normally, at the solution, so
+    the tape sees `out = f(z*)` with every variable, input and closed-over tensor that `f` depends
+    on. `out` goes through an identity whose gradient replaces an incoming cotangent `d` by the
+    solution `w` of the adjoint equation
+
+        (I - J^T) w = d,    J = df/dz at the fixed point,
+
+    and the single recorded call carries `w` on to all of them. No list of variables is needed,
+    state is updated once, and memory does not grow with the number of steps.
+
+    Args:
+        linear_solver: For the adjoint equation: a name, a `deq_keras.linear_solvers.LinearSolver`,
+            or `"auto"`: conjugate gradients if `f` is a gradient step on a convex energy, MINRES on
+            any other energy or where the Jacobian is symmetric, GMRES otherwise.
+        precondition: Use the preconditioner of the map, if it has one.
+        higher_order: Make derivatives differentiable, to any order, by the measurement and the
+            weights of the cell: the adjoint equation is then itself differentiated by the implicit
+            function theorem. A few more evaluations of the map for each derivative. Tensors that
+            the cell closes over get their first derivatives, and an error for the second.
+
+    Reference:
+        Bai, Kolter and Koltun, Deep equilibrium models, NeurIPS 2019.
+    """
+
+    def __init__(self, linear_solver="auto", precondition=False, higher_order=False):
+        if linear_solver != "auto":
+            linear_solver = linear_solvers.get(linear_solver)
+        self.linear_solver = linear_solver
+        self.precondition = bool(precondition)
+        self.higher_order = bool(higher_order)
+
+    def choose(self, problem):
+        """The linear solver for a problem."""
+        return choose(self.linear_solver, problem)
+
+    def solve(self, problem, z0, solver, report=None):
+        solution = solve_off_tape(problem, z0, solver)
+        linear_solver = self.choose(problem)
+        if self.higher_order:
+            return recursion.output(problem, solution.value, linear_solver, report), solution
+        f = as_problem(problem.frozen).f
+
+        def correct(z, d):
+            preconditioner = None
+            if self.precondition and problem.preconditioner is not None:
+                preconditioner = problem.preconditioner(z)
+            found = linear_solver.solve(adjoint_operator(f, z), d, preconditioner)
+            if report is not None:
+                report(stopped(found))
+            return found.value
+
+        return attach(problem.call(solution.value), correct), solution
+
+    def get_config(self):
+        return {
+            "linear_solver": serialise(self.linear_solver),
+            "precondition": self.precondition,
+            "higher_order": self.higher_order,
+        }
+
+
+def choose(linear_solver, problem):
+    """The linear solver itself, or the best one for a problem if it is `"auto"`."""
+    if linear_solver != "auto":
+        return linear_solver
+    if problem.convex:
+        return linear_solvers.get("conjugate_gradient")
+    return linear_solvers.get("minres" if problem.symmetric else "gmres")
+
+
+def serialise(solver):
+    """A solver's configuration, and a name or `None` as it is."""
+    if solver is None or isinstance(solver, str):
+        return solver
+    return keras.saving.serialize_keras_object(solver)

@@ -1,0 +1,57 @@
+"""Jacobian-free back-propagation, and the first terms of Neumann's series."""
+
+import keras
+import tensorflow as tf
+
+from deq_keras.adjoints.base import Adjoint, attach, solve_off_tape, transposed_product
+from deq_keras.registry import positive_int
+from deq_keras.solvers.problem import as_problem
+
+
+@keras.saving.register_keras_serializable(package="deq_keras")
+class JacobianFree(Adjoint):
+    """Takes `(I - J^T)^{-1}` for the identity: no adjoint equation, and not the exact gradient.
+
+    A descent direction if `f` is contractive enough and well conditioned.
+
+    Reference:
+        Fung et al., JFB: Jacobian-free backpropagation for implicit networks, AAAI 2022.
+    """
+
+    def solve(self, problem, z0, solver, report=None):
+        solution = solve_off_tape(problem, z0, solver)
+        return attach(problem.call(solution.value), lambda z, d: d), solution
+
+
+@keras.saving.register_keras_serializable(package="deq_keras")
+class TruncatedNeumann(Adjoint):
+    """Takes `(I - J^T)^{-1}` for `I + J^T + ... + (J^T)^steps`: so many products, whatever comes.
+
+    Between `JacobianFree` (no step) and `Implicit("neumann")` (as many as it takes), with an error
+    of `q^(steps + 1)` relative to the exact one for a map with contraction factor `q`.
+
+    Args:
+        steps: Number of products with `J^T`, and of terms beyond the first.
+
+    Reference:
+        Lorraine, Vicol and Duvenaud, Optimizing millions of hyperparameters by implicit
+        differentiation, AISTATS 2020.
+    """
+
+    def __init__(self, steps=5):
+        self.steps = positive_int("steps", steps)
+
+    def solve(self, problem, z0, solver, report=None):
+        solution = solve_off_tape(problem, z0, solver)
+        f = as_problem(problem.frozen).f
+
+        def correct(z, d):
+            product, w = transposed_product(f, z), d
+            for _ in range(self.steps):
+                w = tf.nest.map_structure(tf.add, d, product(w))
+            return w
+
+        return attach(problem.call(solution.value), correct), solution
+
+    def get_config(self):
+        return {"steps": self.steps}

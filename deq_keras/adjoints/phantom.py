@@ -1,0 +1,39 @@
+"""Phantom gradients."""
+
+import keras
+import tensorflow as tf
+
+from deq_keras.adjoints.base import Adjoint, solve_off_tape
+from deq_keras.registry import positive, positive_int
+
+
+@keras.saving.register_keras_serializable(package="deq_keras")
+class Phantom(Adjoint):
+    """Back-propagates through `steps` damped steps `z <- z + damping (f(z) - z)` from the solution.
+
+    An approximate gradient: `damping` times the first `steps` terms of Neumann's series of the
+    damped map, at the solution. `steps=1, damping=1` is `JacobianFree`. Memory grows with `steps`.
+    Derivatives of the result are those of these steps, of every order.
+
+    Args:
+        steps: Number of recorded evaluations of the map.
+        damping: Number in (0, 1].
+
+    Reference:
+        Geng, Zhang, Bai, Wang and Lin, On training implicit models, NeurIPS 2021 (unrolled form).
+    """
+
+    def __init__(self, steps=5, damping=0.5):
+        self.steps = positive_int("steps", steps)
+        self.damping = positive("damping", damping, upper=1.0)
+
+    def solve(self, problem, z0, solver, report=None):
+        solution = solve_off_tape(problem, z0, solver)
+        z, pure = solution.value, problem.pure().f
+        for i in range(self.steps):
+            f = pure if i < self.steps - 1 else problem.call  # state changes once
+            z = tf.nest.map_structure(lambda old, new: old + self.damping * (new - old), z, f(z))
+        return z, solution
+
+    def get_config(self):
+        return {"steps": self.steps, "damping": self.damping}

@@ -1,0 +1,89 @@
+"""SHINE: the adjoint equation from what the forward solve has learned of the Jacobian."""
+
+import keras
+import tensorflow as tf
+
+from deq_keras import linear_solvers
+from deq_keras.adjoints.base import (
+    Adjoint,
+    adjoint_operator,
+    attach,
+    solve_off_tape,
+    stopped,
+)
+from deq_keras.registry import positive
+from deq_keras.rows import norm, safe_divide, to_rows, where
+from deq_keras.solution import Solution
+from deq_keras.solvers.problem import as_problem
+
+
+@keras.saving.register_keras_serializable(package="deq_keras")
+class SHINE(Adjoint):
+    """Takes `(I - J^T)^{-1}` from Broyden's estimate, at no cost, and checks it.
+
+    Broyden's method ends with an estimate `H` of `(I - J)^{-1}`, good in the directions that the
+    solve went through. `w = H^T d` is put into the adjoint equation, which costs one product with
+    `J^T`; an image for which the relative residual is larger than `tolerance` falls back:
+
+    - to a linear solver, which goes on from the better one of `w` and zero to `tolerance`;
+    - with `fallback="jacobian_free"` to the better one of `w` and `d`, as in the paper.
+
+    Needs `solver="broyden"`.
+
+    Args:
+        tolerance: Relative residual `||(I - J^T) w - d|| / ||d||` that is good enough.
+        fallback: Name of a linear solver or `"jacobian_free"`. A linear solver of your own keeps
+            its own tolerance.
+
+    Reference:
+        Ramzi, Mannel, Bai, Starck, Ciuciu and Moreau, SHINE: sharing the inverse estimate from the
+        forward pass for bi-level optimization and implicit models, ICLR 2022.
+    """
+
+    def __init__(self, tolerance=0.1, fallback="gmres"):
+        self.tolerance = positive("tolerance", tolerance)
+        self.fallback = fallback
+        if fallback != "jacobian_free":
+            self.fallback = linear_solvers.get(fallback)
+            if isinstance(fallback, str):
+                config = {**self.fallback.get_config(), "tolerance": self.tolerance}
+                self.fallback = type(self.fallback).from_config(config)
+
+    def solve(self, problem, z0, solver, report=None):
+        if not hasattr(solver, "apply_inverse"):
+            raise ValueError(
+                "SHINE takes the derivative from the solver's estimate of the inverse Jacobian and "
+                f"expected solver='broyden'. Received {solver!r}."
+            )
+        solution, state = solve_off_tape(problem, z0, solver, return_state=True)
+        f = as_problem(problem.frozen).f
+
+        def correct(z, d):
+            operator = adjoint_operator(f, z)
+            rows, ravel, unravel = to_rows(d)
+            estimate = solver.apply_inverse(state, rows, transpose=True)
+            estimate = where(tf.math.is_finite(norm(estimate)), estimate, rows)
+            if self.fallback != "jacobian_free":
+                found = self.fallback.solve(operator, d, guess=unravel(estimate))
+            else:
+                found = self._best(lambda w: ravel(operator(unravel(w))), rows, estimate)
+                found = found._replace(value=unravel(found.value))
+            if report is not None:
+                report(stopped(found))
+            return found.value
+
+        return attach(problem.call(solution.value), correct), solution
+
+    def _best(self, operator, d, estimate):
+        """The better one of the estimate and `d` itself."""
+        first, second = (norm(d - operator(w)) for w in (estimate, d))
+        residual = safe_divide(tf.minimum(first, second), norm(d))
+        value = where(first <= second, estimate, d)
+        steps = tf.fill(tf.shape(residual), 2)
+        return Solution(value, residual, steps, residual <= self.tolerance)
+
+    def get_config(self):
+        fallback = self.fallback
+        if fallback != "jacobian_free":
+            fallback = keras.saving.serialize_keras_object(fallback)
+        return {"tolerance": self.tolerance, "fallback": fallback}

@@ -1,0 +1,82 @@
+"""What a layer reports of its solves, and what happens when one fails."""
+
+import sys
+
+import keras
+import tensorflow as tf
+
+from deq_keras.registry import unknown_name_error
+
+NAMES = (
+    "forward_steps",
+    "forward_residual",
+    "converged",
+    "error_bound",
+    "backward_steps",
+    "backward_residual",
+    "backward_converged",
+)
+POLICIES = ("silent", "warn", "error")
+
+
+class Diagnostic(keras.metrics.Mean):
+    """A mean that is NaN, not zero, where nothing was measured: in validation, say."""
+
+    def result(self):
+        return tf.where(self.count > 0, super().result(), float("nan"))
+
+
+def check_policy(policy):
+    """The policy, or a `ValueError` with the nearest one."""
+    if policy not in POLICIES:
+        raise unknown_name_error("on_failure", policy, POLICIES)
+    return policy
+
+
+def make(prefix):
+    """The metrics of a layer, by name."""
+    return {name: Diagnostic(name=f"{prefix}_{name}") for name in NAMES}
+
+
+def record(metrics, direction, solution, error_bound=None):
+    """Put a `Solution` into the metrics of a direction, `"forward"` or `"backward"`."""
+    converged = "converged" if direction == "forward" else "backward_converged"
+    metrics[f"{direction}_steps"].update_state(solution.steps)
+    metrics[f"{direction}_residual"].update_state(solution.residual)
+    metrics[converged].update_state(tf.cast(solution.converged, tf.float32))
+    if error_bound is not None:
+        # There is none for an image without a certified modulus: it takes no part in the mean.
+        known = tf.math.is_finite(error_bound)
+        metrics["error_bound"].update_state(
+            tf.where(known, error_bound, tf.zeros_like(error_bound)), tf.cast(known, tf.float32)
+        )
+
+
+def enforce(policy, name, direction, solution):
+    """Do what `policy` says if an image did not converge, in graphs as well.
+
+    Raises:
+        tf.errors.InvalidArgumentError: With `policy="error"`.
+    """
+    if policy == "silent":
+        return
+    failed = tf.logical_not(solution.converged)
+    what = {"forward": "the fixed point", "backward": "the adjoint equation"}[direction]
+    message = [
+        f"{name}: {what} was not found to the tolerance. Images:",
+        tf.where(failed)[:, 0],
+        "steps:",
+        tf.boolean_mask(solution.steps, failed),
+        "relative residuals:",
+        tf.boolean_mask(solution.residual, failed),
+        "Allow more steps or a larger tolerance, or take another solver.",
+    ]
+    if policy == "error":
+        tf.debugging.Assert(tf.reduce_all(solution.converged), message, summarize=8)
+        return
+
+    def warn():
+        tf.print("Warning:", *message, output_stream=sys.stderr, summarize=8)
+        return tf.constant(0)
+
+    tf.cond(tf.reduce_any(failed), warn, lambda: tf.constant(0))

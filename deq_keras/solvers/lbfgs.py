@@ -1,0 +1,203 @@
+"""Limited-memory BFGS for smooth energies, with a line search for each image."""
+
+from typing import NamedTuple
+
+import keras
+import tensorflow as tf
+
+from deq_keras.registry import positive, positive_int
+from deq_keras.rows import dot, safe_divide, where
+from deq_keras.solvers.base import Solver
+from deq_keras.solvers.problem import Rounding, evaluate, step_length
+
+_SUFFICIENT = 1e-4  # Armijo's constant
+_TRIALS = 6  # after so many rejected trials a search starts again along the gradient
+_RESTARTS = 3  # so often; after that the length shrinks until a trial is accepted
+
+
+class LBFGSState(NamedTuple):
+    """State of `LBFGS`."""
+
+    z: tf.Tensor  # the last accepted point
+    fz: tf.Tensor
+    gradient: tf.Tensor
+    energy: tf.Tensor  # (batch,)
+    direction: tf.Tensor
+    slope: tf.Tensor  # (batch,), <gradient, direction> < 0
+    length: tf.Tensor  # (batch,), of the next trial along `direction`
+    trials: tf.Tensor  # (batch,), rejected since a point was accepted
+    rounding: Rounding
+    s: tuple  # differences of points, newest first
+    y: tuple  # differences of gradients, newest first
+    rho: tf.Tensor  # (batch, memory), 1 / <s, y>, and zero where a pair is not used
+    scale: tf.Tensor  # (batch,), the initial inverse Hessian is a multiple of the identity
+
+
+@keras.saving.register_keras_serializable(package="deq_keras")
+class LBFGS(Solver):
+    """Limited-memory BFGS for `f(u) = u - tau grad E(u)` with a smooth energy `E`.
+
+    A step is one trial: `E` and its gradient, `(u - f(u)) / tau` unless the objective has it, are
+    evaluated once at `z + length * direction`. Each image then accepts its point and computes a new
+    direction by the two-loop recursion, or shrinks its own length by safeguarded quadratic
+    interpolation. No image waits for the line search of another one, and `Solution.steps` counts
+    evaluations, not iterations.
+
+    A trial is accepted if it satisfies Armijo's condition or, where the energies differ by no more
+    than their rounding, the approximate Wolfe condition, which looks at slopes: near a minimiser
+    the energies have lost all their digits long before the gradients have. Pairs whose curvature
+    is not safely positive are left out, so the energy need not be convex; a pair that is left
+    out, and a trial that is rejected, takes a place in the memory. The first trial is the map's own
+    step.
+
+    Args:
+        memory: Number of pairs kept, 1 to 20.
+        caution: A pair is used if `<s, y> >= caution ||s||^2 / tau`.
+        noise: First estimate of the rounding of an energy, in units of the largest `|E|` seen times
+            the machine epsilon. It is raised when a search fails.
+        tolerance: Relative residual at which an image stops.
+        max_steps: Largest number of evaluations of the map.
+        compact: Let images that have stopped leave the batch; see `Solver`.
+
+    Raises:
+        ValueError: In `solve`, if the objective has a proximal term: it is not smooth.
+
+    Reference:
+        Nocedal and Wright, Numerical Optimization, 2006, algorithm 7.4; Hager and Zhang, A new
+        conjugate gradient method with guaranteed descent, SIAM J. Optim. 2005, (approximate Wolfe
+        condition); Li and Fukushima, On the global convergence of the BFGS method for nonconvex
+        unconstrained optimization problems, SIAM J. Optim. 2001 (cautious updates).
+    """
+
+    needs_objective = True
+
+    def __init__(
+        self,
+        memory=10,
+        caution=1e-6,
+        noise=16.0,
+        tolerance=1e-5,
+        max_steps=1000,
+        compact=False,
+    ):
+        super().__init__(tolerance, max_steps, compact)
+        self.memory = positive_int("memory", memory)
+        if self.memory > 20:
+            raise ValueError(f"Expected 1 <= `memory` <= 20. Received memory={memory!r}.")
+        self.caution = positive("caution", caution, zero=True)
+        self.noise = positive("noise", noise)
+
+    def init(self, problem, z):
+        fz, gradient = evaluate(problem, z)
+        energy, step = problem.objective.value(z), step_length(problem, z)
+        direction = -step[:, None] * gradient
+        nothing = tuple(tf.zeros_like(z) for _ in range(self.memory))
+        return LBFGSState(
+            z,
+            fz,
+            gradient,
+            energy,
+            direction,
+            dot(gradient, direction),
+            tf.ones_like(step),
+            tf.zeros_like(step, tf.int32),
+            Rounding.start(energy, self.noise),
+            nothing,
+            nothing,
+            tf.zeros((tf.shape(z)[0], self.memory), z.dtype),
+            step,
+        )
+
+    def step(self, problem, state):
+        trial = state.z + state.length[:, None] * state.direction
+        fz, gradient = evaluate(problem, trial)
+        energy = problem.objective.value(trial)
+        slope = dot(gradient, state.direction)
+        accepted = self._accepts(state, energy, slope)
+
+        s, y, rho, scale = self._remember(
+            problem, state, accepted, trial - state.z, gradient - state.gradient
+        )
+        z = where(accepted, trial, state.z)
+        fz = where(accepted, fz, state.fz)
+        gradient = where(accepted, gradient, state.gradient)
+        direction = where(accepted, _two_loops(gradient, s, y, rho, scale), state.direction)
+        length = tf.where(accepted, tf.ones_like(scale), _shorter(state, energy, slope))
+        trials = tf.where(accepted, 0, state.trials + 1)
+
+        # Rounding may spoil a direction or the energies: start again, along the gradient.
+        failed = ~accepted & (trials % _TRIALS == 0) & (trials <= _RESTARTS * _TRIALS)
+        step = step_length(problem, z)
+        steepest = -step[:, None] * gradient
+        slope = dot(gradient, direction)
+        restart = failed | ~(slope < 0)
+        direction = where(restart, steepest, direction)
+        slope = tf.where(restart, dot(gradient, steepest), slope)
+        length = tf.where(restart, tf.ones_like(length), length)
+        rho = where(restart, tf.zeros_like(rho), rho)
+        scale = tf.where(restart, step, scale)
+        energy = tf.where(accepted, energy, state.energy)
+        rounding = state.rounding.update(energy, failed)
+        return LBFGSState(
+            z, fz, gradient, energy, direction, slope, length, trials, rounding, s, y, rho, scale
+        )
+
+    def _accepts(self, state, energy, slope):
+        """Which images accept their trials: Armijo's or the approximate Wolfe condition."""
+        change = energy - state.energy
+        armijo = change <= _SUFFICIENT * state.length * state.slope
+        flat = change <= state.rounding.level()
+        wolfe = slope <= (2.0 * _SUFFICIENT - 1.0) * state.slope
+        return tf.math.is_finite(energy) & tf.math.is_finite(slope) & (armijo | (flat & wolfe))
+
+    def _remember(self, problem, state, accepted, s, y):
+        """The memory with a new pair. A pair that is not used must not hold NaNs."""
+        curvature, size = dot(s, y), dot(s, s)
+        used = accepted & (curvature > self.caution * size / step_length(problem, s))
+        s, y = where(used, s, tf.zeros_like(s)), where(used, y, tf.zeros_like(y))
+        curvature = tf.where(used, curvature, tf.zeros_like(curvature))
+        rho = safe_divide(tf.ones_like(curvature), curvature)
+        scale = tf.where(used, safe_divide(curvature, dot(y, y)), state.scale)
+        rho = tf.concat([rho[:, None], state.rho[:, :-1]], axis=1)
+        return (s, *state.s[:-1]), (y, *state.y[:-1]), rho, scale
+
+    def _check(self, problem, compact=None):
+        problem = super()._check(problem, compact)
+        if problem.objective.proximal is not None:
+            raise ValueError(
+                "LBFGS expected a smooth energy. Received an objective with a proximal map. Use "
+                "deq_keras.solvers.NonmonotoneAPG."
+            )
+        return problem
+
+    def get_config(self):
+        return {
+            "memory": self.memory,
+            "caution": self.caution,
+            "noise": self.noise,
+            **super().get_config(),
+        }
+
+
+def _two_loops(gradient, s, y, rho, scale):
+    """Minus the inverse Hessian's estimate times the gradient."""
+    q, weights = -gradient, []
+    for i in range(len(s)):
+        weights.append(rho[:, i] * dot(s[i], q))
+        q -= weights[i][:, None] * y[i]
+    q *= scale[:, None]
+    for i in reversed(range(len(s))):
+        q += (weights[i] - rho[:, i] * dot(y[i], q))[:, None] * s[i]
+    return q
+
+
+def _shorter(state, energy, slope):
+    """The length of the next trial after a rejected one, by a quadratic through what is known."""
+    t = state.length
+    # By slopes if the trial went too far, else by energies: the former are the more exact.
+    by_slopes = safe_divide(t * state.slope, state.slope - slope)
+    rise = energy - state.energy - t * state.slope
+    by_energies = safe_divide(-0.5 * t**2 * state.slope, rise)
+    guess = tf.where(slope > 0, by_slopes, by_energies)
+    guess = tf.where(tf.math.is_finite(guess), guess, tf.zeros_like(guess))
+    return tf.clip_by_value(guess, 0.1 * t, 0.5 * t)

@@ -1,0 +1,185 @@
+"""Nonmonotone accelerated proximal gradient method for energies that need not be convex."""
+
+from typing import NamedTuple
+
+import keras
+import tensorflow as tf
+
+from deq_keras.registry import positive
+from deq_keras.rows import dot, safe_divide, where
+from deq_keras.solvers.base import Solver
+from deq_keras.solvers.problem import Rounding, evaluate, step_length
+
+_SUFFICIENT = 1e-4
+_SHRINK = 0.5
+_BLUR = 256.0  # an energy above the average by less, in estimates of its rounding, may be just that
+
+
+class NonmonotoneAPGState(NamedTuple):
+    """State of `NonmonotoneAPG`. Scalars of an image have shape `(batch,)`."""
+
+    z: tf.Tensor  # where the gradient was evaluated: an extrapolated point, or x
+    fz: tf.Tensor
+    gradient: tf.Tensor  # of the smooth part F
+    length: tf.Tensor  # of the next proximal step, from z
+    shortest: tf.Tensor  # lower bound of initial lengths
+    monitor: tf.Tensor  # bool: z is x, after the step from the extrapolated point failed
+    x: tf.Tensor  # the last accepted point
+    accelerated: tf.Tensor  # the last step from an extrapolated point
+    accelerated_energy: tf.Tensor
+    t: tf.Tensor  # Nesterov's sequence
+    average: tf.Tensor  # of past energies: what a new one is compared with
+    weight: tf.Tensor  # of `average`
+    rounding: Rounding
+
+
+@keras.saving.register_keras_serializable(package="deq_keras")
+class NonmonotoneAPG(Solver):
+    """Li and Lin's nonmonotone accelerated proximal gradient method, for `E = F + G`.
+
+    `F` is smooth and `G` has a proximal map; neither need be convex. From an extrapolated point `y`
+    the step `a = prox_{length G}(y - length grad F(y))` is accepted if it lies sufficiently below a
+    weighted average of past energies (with `averaging = 0`: below the last one). Otherwise the
+    plain step from `x` is tried as well, with a line search, and the better one of both is taken.
+    Lengths start from those of Barzilai and Borwein. (The paper also searches along the step from
+    `y` before it turns to `x`; that search would be given up by most images.)
+
+    A step evaluates `grad F` once, at `z` of the state, and `E` once; each image accepts, turns to
+    the plain step or shrinks its length on its own. Residuals are those of the map at `z`, whose
+    step is fixed, computed from the same gradient. Without `G` the proximal map is the identity.
+
+    Args:
+        averaging: Number in [0, 1): weight of the past in the average of energies.
+        max_length: Upper bound of the initial length, in units of the map's own step, >= 1; this
+            step is the lower bound.
+        restart: Drop the momentum of an image when it points uphill, as `Nesterov` does.
+        noise: First estimate of the rounding of an energy, in units of the largest `|E|` seen times
+            the machine epsilon. It is raised when a search fails.
+        tolerance: Relative residual at which an image stops.
+        max_steps: Largest number of evaluations of the map.
+        compact: Let images that have stopped leave the batch; see `Solver`.
+
+    Raises:
+        ValueError: In `solve`, if the objective has a proximal map but no gradient.
+
+    Reference:
+        Li and Lin, Accelerated proximal gradient methods for nonconvex programming, NeurIPS 2015,
+        algorithm 2 and its form with line search in the supplement; O'Donoghue and Candes, Adaptive
+        restart for accelerated gradient schemes, 2015.
+    """
+
+    needs_objective = True
+
+    def __init__(
+        self,
+        averaging=0.8,
+        max_length=1e4,
+        restart=True,
+        noise=16.0,
+        tolerance=1e-5,
+        max_steps=1000,
+        compact=False,
+    ):
+        super().__init__(tolerance, max_steps, compact)
+        self.averaging = positive("averaging", averaging, zero=True)
+        if self.averaging >= 1:
+            raise ValueError(f"Expected 0 <= `averaging` < 1. Received averaging={averaging!r}.")
+        self.max_length = positive("max_length", max_length)
+        if self.max_length < 1:
+            raise ValueError(f"Expected `max_length` >= 1. Received max_length={max_length!r}.")
+        self.restart = bool(restart)
+        self.noise = positive("noise", noise)
+
+    def init(self, problem, z):
+        fz, gradient = evaluate(problem, z)
+        energy, step = problem.objective.value(z), step_length(problem, z)
+        no, one = tf.zeros_like(step, tf.bool), tf.ones_like(step)
+        rounding = Rounding.start(energy, self.noise)
+        return NonmonotoneAPGState(
+            z, fz, gradient, step, step, no, z, z, energy, one, energy, one, rounding
+        )
+
+    def step(self, problem, state):
+        proximal, step = problem.objective.proximal, step_length(problem, state.z)
+        candidate = state.z - state.length[:, None] * state.gradient
+        if proximal is not None:
+            candidate = proximal(candidate, state.length)
+        energy = problem.objective.value(candidate)
+        moved = candidate - state.z
+        decrease, noise = dot(moved, moved) / state.length, state.rounding.level()
+        limit = state.average + noise - 0.5 * _SUFFICIENT * decrease
+        accepted = tf.math.is_finite(energy) & (energy <= limit)
+        # The map's own step fails if it is too long, or, by little, for rounding.
+        failed = ~accepted & (state.length <= state.shortest)
+        shortest = tf.where(failed, _SHRINK * state.length, state.shortest)
+        blurred = failed & (energy - state.average <= _BLUR * noise)
+
+        # Of an accelerated and a plain step the better one is taken.
+        plain = state.monitor
+        prefer = plain & (state.accelerated_energy < energy)
+        accelerated = where(plain, state.accelerated, candidate)
+        accelerated_energy = tf.where(plain, state.accelerated_energy, energy)
+        x = where(prefer, state.accelerated, candidate)
+        energy = tf.where(prefer, state.accelerated_energy, energy)
+
+        t = 0.5 * (1.0 + tf.sqrt(1.0 + 4.0 * state.t**2))
+        extrapolated = (
+            x
+            + (state.t / t)[:, None] * (accelerated - x)
+            + ((state.t - 1.0) / t)[:, None] * (x - state.x)
+        )
+        # Momentum that points uphill is dropped.
+        uphill = self.restart & (dot(state.z - x, x - state.x) > 0)
+        t = tf.where(uphill, tf.ones_like(t), t)
+        z = where(accepted, where(uphill, x, extrapolated), state.x)
+        weight = self.averaging * state.weight + 1.0
+        average = (self.averaging * state.weight * state.average + energy) / weight
+        fz, gradient = evaluate(problem, z)
+        length = self._length(
+            state, shortest, self.max_length * step, z - state.z, gradient - state.gradient
+        )
+        # Where energies say nothing, only the map's own step is safe.
+        length = tf.where(decrease > noise, length, shortest)
+        length = tf.where(accepted, length, tf.minimum(length, _SHRINK * state.length))
+        return NonmonotoneAPGState(
+            z,
+            fz,
+            gradient,
+            length,
+            shortest,
+            ~accepted,
+            where(accepted, x, state.x),
+            accelerated,
+            accelerated_energy,
+            tf.where(accepted, t, state.t),
+            tf.where(accepted, average, state.average),
+            tf.where(accepted, weight, state.weight),
+            state.rounding.update(tf.where(accepted, energy, state.average), blurred),
+        )
+
+    def _length(self, state, shortest, longest, s, y):
+        """Barzilai and Borwein's, safeguarded."""
+        curvature = dot(s, y)
+        length = safe_divide(curvature, dot(y, y))
+        usable = (curvature > 0) & tf.math.is_finite(length)
+        length = tf.where(usable, length, state.length)
+        return tf.clip_by_value(length, shortest, longest)
+
+    def _check(self, problem, compact=None):
+        problem = super()._check(problem, compact)
+        objective = problem.objective
+        if objective.proximal is not None and objective.gradient is None:
+            raise ValueError(
+                "NonmonotoneAPG expected the `gradient` of the smooth part of an objective with a "
+                "proximal map. Received None. Pass Objective(value, step, gradient, proximal)."
+            )
+        return problem
+
+    def get_config(self):
+        return {
+            "averaging": self.averaging,
+            "max_length": self.max_length,
+            "restart": self.restart,
+            "noise": self.noise,
+            **super().get_config(),
+        }
