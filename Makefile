@@ -4,6 +4,8 @@
 PYTHON = python3
 VENV = .venv
 DEMO = runs/demo
+BENCHMARK = runs/benchmark
+BENCHMARK_VENV = .venv-benchmark
 RUN = $(VENV)/bin/python
 ADDONS_PYTHON = python3.11
 ADDONS_VENV = .venv-addons
@@ -19,10 +21,13 @@ help:
 	@echo 'make lint       style only (ruff check, ruff format --check)'
 	@echo 'make wheel      build the wheel of the library into dist/'
 	@echo 'make addons-reference  what tensorflow-addons computes, for the tests (in $(ADDONS_VENV))'
+	@echo 'make benchmark  measure it against other libraries, a quarter of an hour; writes $(BENCHMARK)'
 	@echo 'make clean      remove what was built and cached ($(VENV) and runs/ stay)'
 	@echo
 	@echo 'The first of them makes $(VENV) and installs into it; a TensorFlow found there is kept.'
+	@echo 'The benchmark has $(BENCHMARK_VENV), for PyTorch, JAX and the rest take some gigabytes.'
 	@echo 'Variables: PYTHON=$(PYTHON) VENV=$(VENV) DEMO=$(DEMO)'
+	@echo '           BENCHMARK=$(BENCHMARK) BENCHMARK_VENV=$(BENCHMARK_VENV)'
 
 demo: $(STAMP)
 	$(RUN) -m experiments.compare --config=experiments/configs/demo.py --workdir=$(DEMO)
@@ -55,6 +60,21 @@ $(ADDONS_VENV)/.installed: $(ADDONS)/requirements.txt
 	$(ADDONS_PYTHON) -m venv --clear $(ADDONS_VENV)
 	$(ADDONS_VENV)/bin/python -m pip install --quiet --disable-pip-version-check \
 	  -r $(ADDONS)/requirements.txt
+	@touch $@
+
+# The peers are installed on top of what the other programs need. A PyTorch that is in
+# $(BENCHMARK_VENV) already, such as a smaller build for the CPU, is kept.
+benchmark: $(BENCHMARK_VENV)/.deq_keras-peers-installed
+	for suite in peers paper scaling; do \
+	  $(BENCHMARK_VENV)/bin/python -m experiments.benchmark --suite=$$suite \
+	    --output=$(BENCHMARK)/$$suite.json || exit 1; \
+	done
+
+$(BENCHMARK_VENV)/.deq_keras-peers-installed: setup.py
+	@$(MAKE) VENV=$(BENCHMARK_VENV) $(BENCHMARK_VENV)/.deq_keras-installed
+	@echo "Installing deq_keras[benchmark] into $(BENCHMARK_VENV)"
+	@PYTHONWARNINGS='ignore:Editable installation' $(BENCHMARK_VENV)/bin/python -m pip install \
+	  --quiet --disable-pip-version-check -e ".[benchmark]"
 	@touch $@
 
 clean:

@@ -65,6 +65,17 @@ setup(
             "tensorflow-datasets>=4.9.10",  # the data sets, prepared once and read as tf.data
             "tqdm",  # the progress bar of training
         ],
+        # What experiments/benchmark measures deq_keras against, beside `train`. Each is imported in
+        # a process of its own, so that neither their threads nor their memory get mixed.
+        "benchmark": [
+            "deepinv>=0.4",  # inverse problems in PyTorch: gradient descent as an equilibrium
+            "jax",  # jaxopt and optimistix run on it
+            "jaxopt",  # fixed points and minimisers with implicit derivatives, in JAX
+            "lineax",  # the linear solvers of optimistix
+            "optimistix",  # roots, fixed points and minimisers in JAX
+            "torch",  # torchdeq and deepinv run on it, and so does the paper's procedure
+            "torchdeq",  # equilibrium models in PyTorch
+        ],
         "test": [
             "dill",  # imported by the test case that tensorflow-datasets has for builders
             "packaging",  # reads the environment markers of this file

@@ -15,7 +15,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 NUMBERS = re.compile(r">=(\d+)\.(\d+)")
-LOOK_UPS = (".find_spec", ".import_module", ".importorskip")
+LOOK_UPS = (".find_spec", ".import_module", ".importorskip", "need")
 # The distribution that an imported module belongs to, where the name differs.
 DISTRIBUTIONS = {"absl": "absl-py", "PIL": "pillow", "skimage": "scikit-image"}
 DISTRIBUTIONS["tensorflow_datasets"] = "tensorflow-datasets"
@@ -70,14 +70,14 @@ def test_the_wheel_holds_the_library_alone(wheel):
 
 def test_it_asks_for_keras_and_numpy_only(message):
     assert set(_requirements(message)) == {"keras", "numpy"}
-    assert set(message.get_all("Provides-Extra")) == {"cpu", "gpu", "train", "test"}
+    assert set(message.get_all("Provides-Extra")) == {"cpu", "gpu", "train", "benchmark", "test"}
     assert message["Requires-Python"] == ">=3.10"
 
 
 def test_only_the_extras_cpu_and_gpu_install_tensorflow(message):
     assert set(_requirements(message, "cpu")) == {"tensorflow", "tensorflow-cpu"}
     assert set(_requirements(message, "gpu")) == {"tensorflow"}
-    for extra in ("train", "test"):
+    for extra in ("train", "benchmark", "test"):
         assert not {"tensorflow", "tensorflow-cpu"} & set(_requirements(message, extra))
 
 
@@ -148,8 +148,10 @@ def _nodes(path):
 
 
 def test_what_the_programs_import_is_declared(message):
-    """The third-party modules of `trainers` and `experiments` are the extra `train`, no more."""
-    used, declared = _third_party("trainers", "experiments"), set(_requirements(message, "train"))
+    """The third-party modules of `trainers` and `experiments` are the extras `train` and
+    `benchmark`, no more."""
+    used = _third_party("trainers", "experiments")
+    declared = {name for extra in ("train", "benchmark") for name in _requirements(message, extra)}
     missing = used - declared - set(_requirements(message))
     assert not missing, f"Imported and not declared in setup.py: {missing}"
     unused = declared - used - {"importlib-resources"}  # imported by tensorflow-datasets
