@@ -10,6 +10,7 @@ run the same solvers and differentiate the solution with the same implicit deriv
 - `solvers` and `linear_solvers`: fixed points, and the linear systems of their derivatives.
 - `adjoints`: how a derivative passes through a solution.
 - `certificates`: how far a solution is from the exact one.
+- `convolution` and `jacobian`: what cells of one's own are made of, and kept stable by.
 - `layers`: cells, and the two layers that solve for an image.
 - `metrics` and `testing`: quality measures, and checks for operators and cells of your own.
 
@@ -22,6 +23,8 @@ from deq_keras import _backend  # noqa: F401, I001
 from deq_keras import (
     adjoints,
     certificates,
+    convolution,
+    jacobian,
     layers,
     linear_solvers,
     metrics,
@@ -36,6 +39,8 @@ __all__ = [
     "__version__",
     "adjoints",
     "certificates",
+    "convolution",
+    "jacobian",
     "layers",
     "linear_solvers",
     "metrics",

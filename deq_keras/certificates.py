@@ -8,7 +8,7 @@ import tensorflow as tf
 from deq_keras import linear_solvers
 from deq_keras.adjoints.base import transposed_product
 from deq_keras.rows import norm, to_rows
-from deq_keras.solvers.problem import as_problem
+from deq_keras.solvers.problem import as_problem, evaluate_residual
 
 
 class ErrorBound(NamedTuple):
@@ -44,8 +44,7 @@ def solution_error(problem, z):
     """
     problem = as_problem(problem)
     rows, ravel, unravel = to_rows(z)
-    fz = ravel(problem.f(unravel(rows)))
-    residual = fz - rows
+    fz, residual, _ = evaluate_residual(problem.in_rows(ravel, unravel), rows)
     bound = _over_modulus(problem, norm(residual), norm(rows) + norm(fz))
     certified = tf.math.is_finite(bound)
     if tf.get_static_value(tf.reduce_all(certified)):

@@ -89,10 +89,26 @@ def transposed_product(f, z):
     return product
 
 
-def adjoint_operator(f, z):
-    """The map `w -> (I - J^T) w`."""
-    product = transposed_product(f, z)
-    return lambda w: tf.nest.map_structure(tf.subtract, w, product(w))
+def adjoint_operator(problem, z):
+    """The map `w -> (I - J^T) w` of a `deq_keras.solvers.Problem` or a map at `z`.
+
+    For a gradient step it is the product with the Hessian times the step, computed as such:
+    `w - J^T w` has lost the digits of short steps.
+    """
+    problem = as_problem(problem)
+    objective = problem.objective
+    if objective is None or objective.gradient is None or objective.proximal is not None:
+        product = transposed_product(problem.f, z)
+        return lambda w: tf.nest.map_structure(tf.subtract, w, product(w))
+    hessian = transposed_product(objective.gradient, z)
+
+    def scaled(leaf):
+        step = tf.cast(objective.step, leaf.dtype)
+        if step.shape.rank:
+            step = tf.reshape(step, [-1] + [1] * (leaf.shape.rank - 1))
+        return step * leaf
+
+    return lambda w: tf.nest.map_structure(scaled, hessian(w))
 
 
 def solve_off_tape(problem, z0, solver, return_state=False):

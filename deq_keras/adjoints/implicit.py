@@ -11,7 +11,6 @@ from deq_keras.adjoints.base import (
     solve_off_tape,
     stopped,
 )
-from deq_keras.solvers.problem import as_problem
 
 
 @keras.saving.register_keras_serializable(package="deq_keras")
@@ -32,7 +31,8 @@ class Implicit(Adjoint):
         linear_solver: For the adjoint equation: a name, a `deq_keras.linear_solvers.LinearSolver`,
             or `"auto"`: conjugate gradients if `f` is a gradient step on a convex energy, MINRES on
             any other energy or where the Jacobian is symmetric, GMRES otherwise.
-        precondition: Use the preconditioner of the map, if it has one.
+        precondition: Use the preconditioner of the map, if it has one: that of a `GradientStep` on
+            an energy (`deq_keras.linear_solvers.fourier_preconditioner`) halves the steps.
         higher_order: Make derivatives differentiable, to any order, by the measurement and the
             weights of the cell: the adjoint equation is then itself differentiated by the implicit
             function theorem. A few more evaluations of the map for each derivative. Tensors that
@@ -42,7 +42,7 @@ class Implicit(Adjoint):
         Bai, Kolter and Koltun, Deep equilibrium models, NeurIPS 2019.
     """
 
-    def __init__(self, linear_solver="auto", precondition=False, higher_order=False):
+    def __init__(self, linear_solver="auto", precondition=True, higher_order=False):
         if linear_solver != "auto":
             linear_solver = linear_solvers.get(linear_solver)
         self.linear_solver = linear_solver
@@ -58,13 +58,13 @@ class Implicit(Adjoint):
         linear_solver = self.choose(problem)
         if self.higher_order:
             return recursion.output(problem, solution.value, linear_solver, report), solution
-        f = as_problem(problem.frozen).f
+        frozen = problem.frozen
 
         def correct(z, d):
             preconditioner = None
             if self.precondition and problem.preconditioner is not None:
                 preconditioner = problem.preconditioner(z)
-            found = linear_solver.solve(adjoint_operator(f, z), d, preconditioner)
+            found = linear_solver.solve(adjoint_operator(frozen, z), d, preconditioner)
             if report is not None:
                 report(stopped(found))
             return found.value

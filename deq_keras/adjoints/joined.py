@@ -40,8 +40,10 @@ def drop(structure):
 
 def _join(known):
     reference, modulus = known.reference, known.modulus
-    return Problem(
+    problem = Problem(
         f=lambda z: front(known.f(drop(z))),
         reference=None if reference is None else norm(reference[None]),
         modulus=None if modulus is None else tf.reduce_min(modulus),
     )
+    # There is one row, which stays until it has converged.
+    return problem._replace(take=lambda index: problem)

@@ -14,7 +14,6 @@ from deq_keras.adjoints.base import (
 from deq_keras.registry import positive
 from deq_keras.rows import norm, safe_divide, to_rows, where
 from deq_keras.solution import Solution
-from deq_keras.solvers.problem import as_problem
 
 
 @keras.saving.register_keras_serializable(package="deq_keras")
@@ -56,10 +55,9 @@ class SHINE(Adjoint):
                 f"expected solver='broyden'. Received {solver!r}."
             )
         solution, state = solve_off_tape(problem, z0, solver, return_state=True)
-        f = as_problem(problem.frozen).f
 
         def correct(z, d):
-            operator = adjoint_operator(f, z)
+            operator = adjoint_operator(problem.frozen, z)
             rows, ravel, unravel = to_rows(d)
             estimate = solver.apply_inverse(state, rows, transpose=True)
             estimate = where(tf.math.is_finite(norm(estimate)), estimate, rows)

@@ -132,7 +132,9 @@ class GradientStep(keras.layers.Layer):
         """The energy as a `deq_keras.solvers.Objective`, or `None` if there is none."""
         if not self.has_energy:
             return None
-        return Objective(self.energy_map(y), self._step(y))
+        return Objective(
+            self.energy_map(y), self._step(y), self.gradient_map(y), convex=self.is_convex
+        )
 
     def initial_state(self, y):
         """Where to start: `K^T y`."""

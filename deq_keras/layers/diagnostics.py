@@ -62,21 +62,23 @@ def enforce(policy, name, direction, solution):
         return
     failed = tf.logical_not(solution.converged)
     what = {"forward": "the fixed point", "backward": "the adjoint equation"}[direction]
-    message = [
-        f"{name}: {what} was not found to the tolerance. Images:",
-        tf.where(failed)[:, 0],
-        "steps:",
-        tf.boolean_mask(solution.steps, failed),
-        "relative residuals:",
-        tf.boolean_mask(solution.residual, failed),
-        "Allow more steps or a larger tolerance, or take another solver.",
-    ]
-    if policy == "error":
-        tf.debugging.Assert(tf.reduce_all(solution.converged), message, summarize=8)
-        return
 
-    def warn():
-        tf.print("Warning:", *message, output_stream=sys.stderr, summarize=8)
+    def act():
+        # Formatted here, so that the text is the same in graphs and out of them.
+        message = tf.strings.format(
+            f"{name}: {what} was not found to the tolerance. Images: {{}}, steps: {{}}, relative "
+            "residuals: {}. Allow more steps or a larger tolerance, or take another solver.",
+            [
+                tf.where(failed)[:, 0],
+                tf.boolean_mask(solution.steps, failed),
+                tf.boolean_mask(solution.residual, failed),
+            ],
+            summarize=8,
+        )
+        if policy == "error":
+            tf.debugging.Assert(False, [message])
+        else:
+            tf.print("Warning:", message, output_stream=sys.stderr)
         return tf.constant(0)
 
-    tf.cond(tf.reduce_any(failed), warn, lambda: tf.constant(0))
+    tf.cond(tf.reduce_any(failed), act, lambda: tf.constant(0))

@@ -43,8 +43,8 @@ class Equilibrium(keras.layers.Layer):
             `y`), and `reference(y)`, `modulus(y)`, `objective(y)` (see
             `deq_keras.solvers.Problem`). Optional attributes: `has_energy`, `is_convex`; if a cell
             does not say whether it has an energy, the symmetry of its Jacobian is tried once.
-        solver: A name such as `"anderson"`, a `deq_keras.solvers.Solver`, or `"auto"`: Nesterov
-            for a gradient step on a convex energy, Anderson otherwise.
+        solver: A name such as `"anderson"`, a `deq_keras.solvers.Solver`, or `"auto"`: L-BFGS for a
+            gradient step on a convex energy, Anderson otherwise.
         adjoint: A name such as `"implicit"` or a `deq_keras.adjoints.Adjoint`.
         jacobian_regularizer: A penalty on the Jacobian at the solution that is added to the loss in
             training: `"jacobian_frobenius"`, `"jacobian_spectral"` or a
@@ -163,7 +163,9 @@ class Equilibrium(keras.layers.Layer):
         if self.jacobian_regularizer is not None:
             z = tf.nest.map_structure(tf.stop_gradient, solution.value)
             seed = tf.cast(self._seeds.next(), tf.int32)
-            self.add_loss(self.jacobian_regularizer(problem.pure().f, z, seed))
+            penalty = self.jacobian_regularizer(problem.pure().f, z, seed)
+            # Keras adds it to a loss of this dtype, whatever the dtype of the layer.
+            self.add_loss(tf.cast(penalty, keras.config.floatx()))
 
     def _corrected(self, problem, z0, solver):
         """One recorded step of the cell from the iterates after `corrections` steps."""
@@ -236,7 +238,7 @@ class Equilibrium(keras.layers.Layer):
     def _solver(self):
         if self.solver != "auto":
             return self.solver
-        return solvers.get("nesterov" if getattr(self.cell, "is_convex", False) else "anderson")
+        return solvers.get("lbfgs" if getattr(self.cell, "is_convex", False) else "anderson")
 
     def _cast(self, inputs):
         return tf.nest.map_structure(

@@ -1,5 +1,7 @@
 """What a cell does not say of itself, found out by trying it, once, when a layer is built."""
 
+from concurrent.futures import ThreadPoolExecutor
+
 import keras
 import tensorflow as tf
 
@@ -54,11 +56,18 @@ def couples_images(cell, z_shape, y_shape, dtype):
 
 
 def _tried(probe):
-    try:
-        with tf.init_scope():
+    def run():
+        try:
             return probe()
-    except (tf.errors.OpError, ValueError, TypeError):
-        return False
+        except (tf.errors.OpError, ValueError, TypeError):
+            return False
+
+    if tf.executing_eagerly():
+        return run()
+    # Out of a graph that is being traced. `tf.init_scope` leads there too, but tapes record nothing
+    # in it, and every Jacobian would be zero. Another thread begins with neither graph nor tape.
+    with ThreadPoolExecutor(1) as thread:
+        return thread.submit(run).result()
 
 
 def _agrees(cell, z_shape, y_shape, dtype, seed):

@@ -19,8 +19,8 @@ class Variational(Equilibrium):
     Fitting a model with this layer is bilevel learning: the upper level is the loss, the lower
     level is this problem. It is the equilibrium of gradient steps on `E`, and the code says so:
     this is an `Equilibrium` of a `GradientStep`. What the energy adds is structure. The Jacobian is
-    symmetric; for a convex energy the defaults are Nesterov's method with the certified step size,
-    and conjugate gradients for the adjoint equation.
+    symmetric; for a convex energy the defaults are L-BFGS, with the certified step size as a start,
+    and preconditioned conjugate gradients for the adjoint equation.
 
     Args:
         operator: `K`, a `deq_keras.operators.LinearOperator`.
@@ -122,7 +122,7 @@ class Variational(Equilibrium):
         fu = problem.frozen.f(u)
         error = certificates.solution_error(problem.frozen, u).value
         d = fu - self._cast(targets)
-        found = self.adjoint.choose(problem).solve(adjoint_operator(problem.frozen.f, fu), d)
+        found = self.adjoint.choose(problem).solve(adjoint_operator(problem.frozen, fu), d)
         tau = self.cell.current_step_size(split(y)[1], self.cell._size(split(y)[0]))
         # I - J = tau Hess E, so the adjoint state of the energy is tau times that of the map.
         state, right_side, gradient = (norm(to_rows(x)[0]) for x in (found.value, d, fu - u))

@@ -127,13 +127,14 @@ class Anderson(Solver):
 
     def _coefficients(self, state, projections):
         """Weights `(batch, memory)` of the differences, zero for those that are not valid."""
-        scale = tf.sqrt(tf.linalg.diag_part(state.gram))
+        # Not `tf.linalg.diag`, which LiteRT has not.
+        identity = tf.eye(self.memory, dtype=state.gram.dtype)
+        scale = tf.sqrt(tf.reduce_sum(state.gram * identity, axis=-1))
         valid = (tf.range(self.memory)[None] < state.age[:, None]) & (scale > 0)
         inverse = tf.where(valid, safe_divide(tf.ones_like(scale), scale), tf.zeros_like(scale))
         gram = state.gram * inverse[:, :, None] * inverse[:, None, :]
-        gram += tf.linalg.diag(
-            tf.where(valid, self.ridge * tf.ones_like(scale), tf.ones_like(scale))
-        )
+        added = tf.where(valid, self.ridge * tf.ones_like(scale), tf.ones_like(scale))
+        gram += added[:, :, None] * identity
         return inverse * solve_positive_definite(gram, inverse * projections, self.memory)
 
     def get_config(self):

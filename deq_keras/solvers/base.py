@@ -45,7 +45,8 @@ class Solver(Configurable):
     reference is `||f(z)||`; a caller who knows the scale of the problem passes a better one (the
     layers do: for a gradient step of length `tau` the reference is `tau ||K^T y||`, so the
     criterion is `||grad E(u)|| <= tolerance ||K^T y||`, whatever the step size). The tolerance
-    is never taken below four units of rounding, nor the residual below half a unit of `||f(z)||`.
+    is never taken below a unit of rounding, nor the residual below half a unit of `||f(z)||`; where
+    the state has a field `residual` that is no difference of near numbers, below half of that.
 
     **Compaction.** Without it an image that has stopped is still computed with, until the last one
     stops. With it, the rest moves to a smaller batch whenever half of the images have stopped:
@@ -238,18 +239,21 @@ class Solver(Configurable):
         return problem
 
     def _assess(self, problem, state):
-        """Relative residual `(batch,)` of the state, which images may stop, and `||f(z) - z||`."""
+        """Relative residual `(batch,)` of the state, which images may stop, and its size."""
         limits = np.finfo(state.z.dtype.as_numpy_dtype)
-        eps = float(limits.eps)
-        absolute, scale = norm(state.fz - state.z), norm(state.fz)
+        exact = hasattr(state, "residual")  # f(z) - z with more digits than its difference has
+        difference = state.residual if exact else state.fz - state.z
+        absolute, scale = norm(difference), norm(state.fz)
         reference = problem.reference
         relative_to = scale if reference is None else tf.cast(reference, scale.dtype)
+        # The rounding of z itself; the difference of z and f(z) has more.
+        noise = float(limits.eps) * (0.25 if exact else 0.5)
         # A zero reference (y = 0, say) must not make an exact solution look bad.
-        floor = tf.maximum(0.5 * eps * scale, float(limits.tiny))
+        floor = tf.maximum(noise * scale, float(limits.tiny))
         # Norms that overflow belong to an image that diverges.
         finite = tf.math.is_finite(absolute) & tf.math.is_finite(scale)
         residual = tf.where(finite, absolute / tf.maximum(relative_to, floor), float("inf"))
-        done = (residual <= max(self.tolerance, 4 * eps)) | (finite & (absolute <= floor))
+        done = (residual <= max(self.tolerance, 2 * noise)) | (finite & (absolute <= floor))
         return residual, done, absolute
 
     def get_config(self):

@@ -11,6 +11,7 @@ from deq_keras.solvers.base import Solver
 from deq_keras.solvers.problem import Rounding, evaluate, step_length
 
 _SUFFICIENT = 1e-4  # Armijo's constant
+_OVERSHOOT = 0.5  # slope behind a minimum of a convex energy, relative to that before it
 _TRIALS = 6  # after so many rejected trials a search starts again along the gradient
 _RESTARTS = 3  # so often; after that the length shrinks until a trial is accepted
 
@@ -20,6 +21,7 @@ class LBFGSState(NamedTuple):
 
     z: tf.Tensor  # the last accepted point
     fz: tf.Tensor
+    residual: tf.Tensor  # f(z) - z, from the gradient
     gradient: tf.Tensor
     energy: tf.Tensor  # (batch,)
     direction: tf.Tensor
@@ -45,7 +47,9 @@ class LBFGS(Solver):
 
     A trial is accepted if it satisfies Armijo's condition or, where the energies differ by no more
     than their rounding, the approximate Wolfe condition, which looks at slopes: near a minimiser
-    the energies have lost all their digits long before the gradients have. Pairs whose curvature
+    the energies have lost all their digits long before the gradients have. If the energy is
+    certified to be convex, it is not evaluated at all: a trial whose slope is not far on the rise
+    is accepted, as `E(z + t d) - E(z) <= t <grad E(z + t d), d>`. Pairs whose curvature
     is not safely positive are left out, so the energy need not be convex; a pair that is left
     out, and a trial that is rejected, takes a place in the memory. The first trial is the map's own
     step.
@@ -73,7 +77,7 @@ class LBFGS(Solver):
 
     def __init__(
         self,
-        memory=10,
+        memory=5,
         caution=1e-6,
         noise=16.0,
         tolerance=1e-5,
@@ -89,12 +93,13 @@ class LBFGS(Solver):
 
     def init(self, problem, z):
         fz, gradient = evaluate(problem, z)
-        energy, step = problem.objective.value(z), step_length(problem, z)
+        energy, step = self._energy(problem, z), step_length(problem, z)
         direction = -step[:, None] * gradient
         nothing = tuple(tf.zeros_like(z) for _ in range(self.memory))
         return LBFGSState(
             z,
             fz,
+            -step[:, None] * gradient,
             gradient,
             energy,
             direction,
@@ -111,9 +116,11 @@ class LBFGS(Solver):
     def step(self, problem, state):
         trial = state.z + state.length[:, None] * state.direction
         fz, gradient = evaluate(problem, trial)
-        energy = problem.objective.value(trial)
-        slope = dot(gradient, state.direction)
-        accepted = self._accepts(state, energy, slope)
+        energy, slope = self._energy(problem, trial), dot(gradient, state.direction)
+        if problem.objective.convex:
+            accepted = slope <= -_OVERSHOOT * state.slope  # not if it is NaN
+        else:
+            accepted = self._accepts(state, energy, slope)
 
         s, y, rho, scale = self._remember(
             problem, state, accepted, trial - state.z, gradient - state.gradient
@@ -139,8 +146,24 @@ class LBFGS(Solver):
         energy = tf.where(accepted, energy, state.energy)
         rounding = state.rounding.update(energy, failed)
         return LBFGSState(
-            z, fz, gradient, energy, direction, slope, length, trials, rounding, s, y, rho, scale
+            z,
+            fz,
+            -step[:, None] * gradient,
+            gradient,
+            energy,
+            direction,
+            slope,
+            length,
+            trials,
+            rounding,
+            s,
+            y,
+            rho,
+            scale,
         )
+
+    def _energy(self, problem, z):
+        return tf.zeros_like(z[:, 0]) if problem.objective.convex else problem.objective.value(z)
 
     def _accepts(self, state, energy, slope):
         """Which images accept their trials: Armijo's or the approximate Wolfe condition."""

@@ -7,6 +7,7 @@ import tensorflow as tf
 
 from deq_keras.rows import dot, where
 from deq_keras.solvers.base import Solver
+from deq_keras.solvers.problem import evaluate_residual
 
 
 class NesterovState(NamedTuple):
@@ -14,6 +15,7 @@ class NesterovState(NamedTuple):
 
     z: tf.Tensor  # the extrapolated point
     fz: tf.Tensor  # the step taken from it
+    residual: tf.Tensor  # their difference, with all its digits where a gradient is known
     previous: tf.Tensor  # the step before
     t: tf.Tensor  # (batch,), Nesterov's sequence
 
@@ -48,9 +50,9 @@ class Nesterov(Solver):
         self.restart = bool(restart)
 
     def init(self, problem, z):
-        fz = problem.f(z)
+        fz, residual, _ = evaluate_residual(problem, z)
         # `previous = fz` makes the first extrapolation zero.
-        return NesterovState(z, fz, fz, tf.ones_like(z[:, 0]))
+        return NesterovState(z, fz, residual, fz, tf.ones_like(z[:, 0]))
 
     def step(self, problem, state):
         q = tf.cast(0.0 if problem.modulus is None else problem.modulus, state.z.dtype)
@@ -58,14 +60,15 @@ class Nesterov(Solver):
         x, t = state.fz, state.t
         difference = x - state.previous
         if self.restart:
-            uphill = dot(state.z - x, difference) > 0
+            uphill = dot(state.residual, difference) < 0
             t = tf.where(uphill, tf.ones_like(t), t)
             difference = where(uphill, tf.zeros_like(difference), difference)
         a = 1.0 - q * t**2
         t_next = 0.5 * (a + tf.sqrt(a**2 + 4.0 * t**2))
         momentum = tf.maximum((t - 1.0) / t_next * (1.0 - t_next * q) / (1.0 - q), 0.0)
         z = x + momentum[:, None] * difference
-        return NesterovState(z, problem.f(z), x, t_next)
+        fz, residual, _ = evaluate_residual(problem, z)
+        return NesterovState(z, fz, residual, x, t_next)
 
     def get_config(self):
         return {"restart": self.restart, **super().get_config()}

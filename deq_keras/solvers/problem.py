@@ -18,12 +18,14 @@ class Objective(NamedTuple):
         gradient: `grad F`. May be left out where there is no `G`: it is `(z - f(z)) / step`.
         proximal: `(z, step) -> argmin_x G(x) + ||x - z||^2 / (2 step)` for steps `(batch,)`, or
             `None` where there is no `G`.
+        convex: Whether `E` is certified to be convex; slopes alone then tell descent.
     """
 
     value: Callable
     step: Any
     gradient: Callable | None = None
     proximal: Callable | None = None
+    convex: bool = False
 
 
 class Problem(NamedTuple):
@@ -55,11 +57,10 @@ class Problem(NamedTuple):
         objective = self.objective
         if objective is not None:
             proximal = objective.proximal
-            objective = Objective(
-                lambda rows: self.objective.value(unravel(rows)),
-                objective.step,
-                lift(objective.gradient),
-                proximal and (lambda rows, step: ravel(proximal(unravel(rows), step))),
+            objective = objective._replace(
+                value=lambda rows: self.objective.value(unravel(rows)),
+                gradient=lift(objective.gradient),
+                proximal=proximal and (lambda rows, step: ravel(proximal(unravel(rows), step))),
             )
         take = self.take
         return self._replace(

@@ -435,7 +435,7 @@ def test_the_defaults():
     assert isinstance(layer.adjoint, adjoints.Implicit)
     assert isinstance(layer.adjoint.choose(problem), linear_solvers.GMRES)
     tied = layers.GradientStep(operators.Identity(), priors.TotalVariation())
-    assert isinstance(layers.Equilibrium(tied)._solver(), solvers.Nesterov)
+    assert isinstance(layers.Equilibrium(tied)._solver(), solvers.LBFGS)
     assert isinstance(layers.Equilibrium(Cell())._solver(), solvers.Anderson)
 
 

@@ -255,7 +255,7 @@ def test_colour():
 
 def test_the_defaults():
     layer = _layer()
-    assert isinstance(layer._solver(), solvers.Nesterov)
+    assert isinstance(layer._solver(), solvers.LBFGS)
     problem = fixed_point_problem(layer.cell, layer._cast(_built(layer)), None)
     assert isinstance(layer.adjoint.choose(problem), linear_solvers.ConjugateGradient)
     assert problem.symmetric

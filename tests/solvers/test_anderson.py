@@ -90,3 +90,28 @@ def test_small_systems():
     singular[0, 0, 0] = 2.0
     got = solve_positive_definite(tf.constant(singular), tf.constant(right[:1]), 5)
     np.testing.assert_allclose(got[0], [right[0, 0] / 2, 0, 0, 0, 0])
+
+
+def test_litert_can_take_it():
+    """Elementary operations alone: no solver of linear systems, no diagonals of matrices."""
+    rng = np.random.default_rng(0)
+    q, _ = np.linalg.qr(rng.normal(size=(12, 12)))
+    matrix = tf.constant(q @ np.diag(np.linspace(0, 0.95, 12)) @ q.T, tf.float32)
+    solver = solvers.Anderson(tolerance=1e-6, max_steps=200)
+
+    @tf.function(input_signature=[tf.TensorSpec((3, 12))], autograph=False)
+    def solve(b):
+        solution = solver.solve(lambda z: tf.linalg.matmul(z, matrix) + b, tf.zeros((3, 12)))
+        return solution.value
+
+    b = rng.normal(size=(3, 12)).astype("float32")
+    converter = tf.lite.TFLiteConverter.from_concrete_functions([solve.get_concrete_function()])
+    interpreter = tf.lite.Interpreter(model_content=converter.convert())
+    interpreter.allocate_tensors()
+    interpreter.set_tensor(interpreter.get_input_details()[0]["index"], b)
+    interpreter.invoke()
+    value = interpreter.get_tensor(interpreter.get_output_details()[0]["index"])
+    exact = np.linalg.solve(np.eye(12) - matrix.numpy().T, b.T).T
+    # A relative residual of 1e-6 is an error of at most 20 times that; twice for the rounding.
+    for found in (value, solve(b).numpy()):
+        assert np.linalg.norm(found - exact) <= 4e-5 * np.linalg.norm(exact)

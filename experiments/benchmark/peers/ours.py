@@ -10,6 +10,11 @@ import numpy as np
 
 FAMILIES = {
     "Variational, defaults": {"route": "energy"},
+    "Variational, L-BFGS + CG": {
+        "route": "energy",
+        "solver": "lbfgs",
+        "linear": "conjugate_gradient",
+    },
     "Variational, Nesterov + CG": {
         "route": "energy",
         "solver": "nesterov",
@@ -109,7 +114,7 @@ def _layer(problem, options):
 
     arguments = {}
     if options.get("solver") or options.get("tolerance"):
-        default = "nesterov" if options["route"] == "energy" else "anderson"
+        default = "lbfgs" if options["route"] == "energy" else "anderson"
         arguments["solver"] = _configured(
             dk.solvers, options.get("solver") or default, options, steps="max_steps"
         )
