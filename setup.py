@@ -62,6 +62,7 @@ setup(
             "rich",  # tables on the terminal; Keras has it too
             "pillow",  # reads and writes image files
             "scikit-image",  # ships the photographs that the demo learns from
+            "tensorboard",  # keras.callbacks.TensorBoard needs it; TensorFlow brings it no more
             "tensorflow-datasets>=4.9.10",  # the data sets, prepared once and read as tf.data
             "tqdm",  # the progress bar of training
         ],

@@ -166,6 +166,8 @@ def compare_task(work):
             "bilevel: mean sharpness": float(np.mean(bilevel.prior.coefficients().sharpness)),
         },
     }
+    if (bound := methods["bilevel"]["training_error_bound"]) is not None:
+        results["details"]["bilevel: certified error of its solves, RMS"] = bound
     return results, pictures
 
 

@@ -12,6 +12,10 @@ import tensorflow as tf
 import deq_keras as dk
 from trainers import evaluation, models, pipeline, trainer, tuning
 
+# Beside the steps back and the converged share, which have columns of their own.
+_REPORTED = ("forward_steps", "forward_residual", "backward_residual", "backward_converged")
+_REPORTED += ("error_bound",)
+
 
 class Stages:
     """The models of one task.
@@ -143,7 +147,7 @@ class Stages:
         return dk.layers.Variational(
             self.task.operator(),
             prior,
-            solver=dk.solvers.Nesterov(tolerance=self.config.train.tolerance),
+            solver=dk.solvers.LBFGS(tolerance=self.config.train.tolerance),
             adjoint=dk.adjoints.Implicit(
                 dk.linear_solvers.ConjugateGradient(tolerance=self.config.train.adjoint_tolerance)
             ),
@@ -216,11 +220,17 @@ def _weights(layer):
 
 
 def diagnostics(record, name):
-    """The last record of a training: mean backward steps and share of converged solves."""
+    """What the layer reported in the last record of a training, a mean over its steps.
+
+    Steps and relative residuals of the solves and of their adjoint equations, the shares of images
+    that converged, and `error_bound`, the certified bound on the root mean square error of a pixel:
+    `None` where nothing is certified.
+    """
     last = record["history"][-1]
     return {
         "backward_steps": last[f"{name}_backward_steps"],
         "training_converged": last[f"{name}_converged"],
+        **{f"training_{key}": last.get(f"{name}_{key}") for key in _REPORTED},
     }
 
 

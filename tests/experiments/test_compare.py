@@ -1,19 +1,24 @@
 """What `experiments.compare` does before and after the training: arguments, table, endings."""
 
 import io
+import json
 import re
 import signal
 import sys
 
+import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 from absl import app, flags
 from absl.testing import flagsaver
 from PIL import Image
 from rich.console import Console
 
-from experiments import compare
+import deq_keras as dk
+from experiments import compare, stages
 from experiments.configs import demo
+from trainers import models, trainer
 from trainers.trainer import Interrupted
 
 # How ml_collections loads a configuration file.
@@ -254,6 +259,45 @@ def test_wrong_arguments_can_be_mended_in_the_same_folder(ending):
         ending(raising(AssertionError("it began")), "--config.data.patch_size=100")
     with pytest.raises(SystemExit, match="full"):
         ending(raising(OSError("full")))
+
+
+# What a layer reports of a training
+
+
+def test_diagnostics_go_from_the_layer_into_history_tensorboard_and_results(tmp_path):
+    keras.utils.set_random_seed(0)
+    prior = dk.priors.FieldsOfExperts(filters=3, kernel_size=3, sharpness=8.0)
+    layer = dk.layers.Variational(dk.operators.Identity(), prior, name="bilevel")
+    model = models.compiled(models.model(layer, 1), 0.01, 2)
+    images = tf.random.stateless_uniform((2, 2, 8, 8, 1), (0, 0))
+    trainer.fit(
+        model,
+        lambda step: tf.data.Dataset.from_tensor_slices((images[step:], images[step:] / 2)),
+        steps=2,
+        steps_per_record=2,
+        directory=tmp_path,
+        callbacks=(keras.callbacks.TensorBoard(tmp_path / "board", write_graph=False),),
+    )
+    history = json.loads((tmp_path / "history.json").read_text())
+    found = stages.diagnostics({"history": history}, "bilevel")
+    assert found["backward_steps"] > 0
+    assert found["training_forward_steps"] > 1
+    assert found["training_converged"] == found["training_backward_converged"] == 1.0
+    for key in ("forward_residual", "backward_residual"):
+        assert 0 < found[f"training_{key}"] <= 1e-5
+    # The modulus is that of the misfit, 1: the bound is the norm of the gradient, for a pixel.
+    assert 0 < found["training_error_bound"] <= 1e-5
+    written = b"".join(p.read_bytes() for p in (tmp_path / "board" / "train").iterdir())
+    for name in ("forward_steps", "backward_residual", "converged", "error_bound"):
+        assert f"epoch_bilevel_{name}".encode() in written
+
+
+def test_diagnostics_without_a_certificate_are_none():
+    names = ("backward_steps", "converged", "forward_steps", "backward_converged")
+    last = {f"equilibrium_{name}": 1.0 for name in names} | {"equilibrium_error_bound": None}
+    found = stages.diagnostics({"history": [last]}, "equilibrium")
+    assert found["training_error_bound"] is None
+    assert found["training_forward_steps"] == 1.0
 
 
 # The table
