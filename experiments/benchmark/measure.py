@@ -8,6 +8,7 @@ from experiments.benchmark.remote import Remote, RemoteError
 
 TIGHTEST = 1e-8
 TRIES = 4  # settings of the tolerance for each family and target
+HOPELESS = 2.0  # a family that starts so many times slower than the fastest one is left at that
 
 
 class Contest:
@@ -121,6 +122,12 @@ def tune(contest, name, module, families, targets, report):
             run(None)
             continue
         tolerance = targets[0] / 10
+        best = fastest(targets[0])
+        if best:
+            row = run(tolerance)
+            slow = row.get("seconds", math.inf) > HOPELESS * best["seconds"]
+            if slow and row["error"] > targets[0] / 10:
+                continue  # hardly looser tolerances would do, and tighter ones only take longer
         for target in targets:
             for attempt in range(TRIES):
                 row = tried.get(tolerance) or run(tolerance)

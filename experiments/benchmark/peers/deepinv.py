@@ -4,10 +4,10 @@ from experiments.benchmark.peers.torch_map import TorchMap, need
 
 REQUIRES = ("torch", "deepinv")
 FAMILIES = {
+    "Anderson + Anderson, ridge 1e-9": {"ridge": 1e-9},
     "gradient descent + Picard, default layout": {"layout": "default"},
     "gradient descent + Picard": {},
     "Anderson + Anderson, ridge 1e-4": {"ridge": 1e-4},
-    "Anderson + Anderson, ridge 1e-9": {"ridge": 1e-9},
 }
 
 

@@ -9,8 +9,8 @@ from experiments.benchmark.problems import filters_norm
 
 REQUIRES = ("jax", "jaxopt")
 FAMILIES = {
-    "Picard + normal CG, its default": {"solver": "FixedPointIteration", "linear": "normal_cg"},
     "Anderson + CG": {"solver": "AndersonAcceleration", "linear": "cg"},
+    "Picard + normal CG, its default": {"solver": "FixedPointIteration", "linear": "normal_cg"},
     "Anderson + GMRES": {"solver": "AndersonAcceleration", "linear": "gmres"},
     "accelerated gradient descent + CG": {"solver": "GradientDescent", "linear": "cg"},
     "L-BFGS + CG": {"solver": "LBFGS", "linear": "cg"},

@@ -5,9 +5,9 @@ from experiments.benchmark.peers.torch_map import need
 
 REQUIRES = ("jax", "optimistix", "lineax")
 FAMILIES = {
+    "Newton with CG to 0.1 + CG": {"solver": "newton", "linear": "CG", "inner": 0.1},
     "Picard + GMRES": {"solver": "fixed_point", "linear": "GMRES"},
     "Picard + CG": {"solver": "fixed_point", "linear": "CG"},
-    "Newton with CG to 0.1 + CG": {"solver": "newton", "linear": "CG", "inner": 0.1},
     "Newton with CG to 0.01 + CG": {"solver": "newton", "linear": "CG", "inner": 0.01},
     "nonlinear CG + CG": {"solver": "nonlinear_cg", "linear": "CG"},
     "L-BFGS + CG": {"solver": "lbfgs", "linear": "CG"},

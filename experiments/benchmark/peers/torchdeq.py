@@ -6,6 +6,12 @@ from experiments.benchmark.peers.torch_map import TorchMap, need
 
 REQUIRES = ("torch", "torchdeq")
 FAMILIES = {
+    "Anderson + Anderson, ridge 1e-9": {
+        "forward": "anderson",
+        "backward": "anderson",
+        "ridge": 1e-9,
+        "hook_ift": True,
+    },
     "Picard + Picard, default layout": {
         "forward": "fixed_point_iter",
         "backward": "fixed_point_iter",
@@ -18,12 +24,6 @@ FAMILIES = {
         "hook_ift": True,
     },
     "Anderson + Anderson, its ridge 1e-4": {"forward": "anderson", "backward": "anderson"},
-    "Anderson + Anderson, ridge 1e-9": {
-        "forward": "anderson",
-        "backward": "anderson",
-        "ridge": 1e-9,
-        "hook_ift": True,
-    },
     "Broyden + Broyden": {"forward": "broyden", "backward": "broyden", "hook_ift": True},
 }
 
