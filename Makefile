@@ -21,7 +21,7 @@ help:
 	@echo 'make lint       style only (ruff check, ruff format --check)'
 	@echo 'make wheel      build the wheel of the library into dist/'
 	@echo 'make addons-reference  what tensorflow-addons computes, for the tests (in $(ADDONS_VENV))'
-	@echo 'make benchmark  measure it against other libraries, a quarter of an hour; writes $(BENCHMARK)'
+	@echo 'make benchmark  measure it against other libraries, half an hour; writes $(BENCHMARK)'
 	@echo 'make clean      remove what was built and cached ($(VENV) and runs/ stay)'
 	@echo
 	@echo 'The first of them makes $(VENV) and installs into it; a TensorFlow found there is kept.'
