@@ -33,6 +33,7 @@ class Implicit(Adjoint):
             any other energy or where the Jacobian is symmetric, GMRES otherwise.
         precondition: Use the preconditioner of the map, if it has one: that of a `GradientStep` on
             an energy (`deq_keras.linear_solvers.fourier_preconditioner`) halves the steps.
+            Neumann's series goes without: it may diverge with one.
         higher_order: Make derivatives differentiable, to any order, by the measurement and the
             weights of the cell: the adjoint equation is then itself differentiated by the implicit
             function theorem. A few more evaluations of the map for each derivative. Tensors that
@@ -59,10 +60,11 @@ class Implicit(Adjoint):
         if self.higher_order:
             return recursion.output(problem, solution.value, linear_solver, report), solution
         frozen = problem.frozen
+        wanted = self.precondition and linear_solver.takes_any_preconditioner
 
         def correct(z, d):
             preconditioner = None
-            if self.precondition and problem.preconditioner is not None:
+            if wanted and problem.preconditioner is not None:
                 preconditioner = problem.preconditioner(z)
             found = linear_solver.solve(adjoint_operator(frozen, z), d, preconditioner)
             if report is not None:

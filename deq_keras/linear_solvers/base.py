@@ -31,6 +31,8 @@ class LinearSolver(Configurable):
         max_steps: Largest number of products with `A` for an image.
     """
 
+    # Whether any symmetric positive definite preconditioner keeps it convergent.
+    takes_any_preconditioner = True
     refinements = 3
 
     def __init__(self, tolerance=1e-5, max_steps=500):

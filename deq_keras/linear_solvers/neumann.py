@@ -17,6 +17,9 @@ class Neumann(LinearSolver):
     whose residual overflows stops.
     """
 
+    # Only with one for which the spectral radius of `I - M A` is below one, and who knows that?
+    takes_any_preconditioner = False
+
     def correct(self, matvec, r, target, active, budget, precondition):
         def keep_going(e, current, steps, active):
             return tf.reduce_any(active)

@@ -394,6 +394,26 @@ def test_an_adjoint_equation_that_fails_says_so():
     assert (reports[0].residual.numpy() > 0.9).all()
 
 
+@pytest.mark.parametrize(("linear_solver", "expected"), [("neumann", 0), ("minres", 1)])
+def test_a_preconditioner_is_for_those_that_cannot_diverge_with_it(linear_solver, expected):
+    asked = []
+    f = lambda z: 0.5 * z + 0.5 * IMAGES  # noqa: E731
+
+    def preconditioner(z):
+        asked.append(z)
+        return lambda w: 2.0 * w
+
+    problem = adjoints.FixedPointProblem(
+        f, lambda: solvers.Problem(f), f, preconditioner=preconditioner
+    )
+    with tf.GradientTape() as tape:
+        tape.watch(IMAGES)
+        output, _ = adjoints.Implicit(linear_solver).solve(problem, IMAGES, solvers.Picard())
+        loss = tf.reduce_sum(output)
+    np.testing.assert_allclose(tape.gradient(loss, IMAGES), tf.ones_like(IMAGES), rtol=1e-4)
+    assert len(asked) == expected
+
+
 def test_the_choice_of_a_linear_solver():
     problem = adjoints.FixedPointProblem(None, None, None)
     automatic = adjoints.Implicit()
