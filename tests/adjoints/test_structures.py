@@ -64,8 +64,10 @@ def unrolled():
     return of
 
 
+# A solve inside of a solve is slow to trace.
+SLOW = [("nested", way) for way in ("bicgstab", "shine", "recomputed")]
 PAIRS = [
-    (name, way)
+    pytest.param(name, way, marks=[pytest.mark.slow] if (name, way) in SLOW else [])
     for name in NAMES
     for way in WAYS
     # What is closed over is refused there, see below; sums of sums take minutes to trace.
