@@ -80,9 +80,13 @@ def _float(value):
         return math.nan
 
 
-def positive_int(name, value):
-    """`value` if it is an integer >= 1, else a ValueError."""
+def positive_int(name, value, upper=None):
+    """`value` if it is an integer >= 1 (and <= `upper`), else a ValueError."""
     number = _float(value)
-    if isinstance(value, bool) or not number >= 1 or not number.is_integer():
-        raise ValueError(f"Expected `{name}` to be an integer >= 1. Received {name}={value!r}.")
+    fits = number >= 1 and number.is_integer() and (upper is None or number <= upper)
+    if isinstance(value, bool) or not fits:
+        limit = "" if upper is None else f" and <= {upper}"
+        raise ValueError(
+            f"Expected `{name}` to be an integer >= 1{limit}. Received {name}={value!r}."
+        )
     return int(value)

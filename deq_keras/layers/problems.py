@@ -40,7 +40,7 @@ def fixed_point_problem(cell, y, training, symmetric=False):
 
     convex = bool(getattr(cell, "is_convex", False))
     return FixedPointProblem(
-        call=lambda z: _committing(cell, y, recorded, training)(z),
+        call=_committing(cell, y, recorded, training),
         pure=lambda: describe(cell, y, recorded, training),
         frozen=describe(cell, stopped_y, stopped, training),
         symmetric=bool(getattr(cell, "has_energy", symmetric)),

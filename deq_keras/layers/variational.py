@@ -5,7 +5,7 @@ import tensorflow as tf
 
 from deq_keras import certificates
 from deq_keras.adjoints.base import adjoint_operator
-from deq_keras.layers.cells import GradientStep, deserialise, split
+from deq_keras.layers.cells import GradientStep, deserialise
 from deq_keras.layers.equilibrium import Equilibrium
 from deq_keras.rows import norm, to_rows
 
@@ -123,7 +123,7 @@ class Variational(Equilibrium):
         error = certificates.solution_error(problem.frozen, u).value
         d = fu - self._cast(targets)
         found = self.adjoint.choose(problem).solve(adjoint_operator(problem.frozen, fu), d)
-        tau = self.cell.current_step_size(split(y)[1], self.cell._size(split(y)[0]))
+        tau = self.cell._step(y)
         # I - J = tau Hess E, so the adjoint state of the energy is tau times that of the map.
         state, right_side, gradient = (norm(to_rows(x)[0]) for x in (found.value, d, fu - u))
         state, residual, gradient = tau * state, found.residual * right_side, gradient / tau
@@ -148,9 +148,8 @@ class Variational(Equilibrium):
         if name == "measurement":
             return 0.0
         variable = getattr(self.cell if name == "log_weight" else self.prior, name)
-        image, data = split(y)
         with tf.GradientTape() as tape:
-            log_tau = tf.math.log(self.cell.current_step_size(data, self.cell._size(image)))
+            log_tau = tf.math.log(self.cell._step(y))
         gradient = tape.gradient(
             log_tau, variable.value, unconnected_gradients=tf.UnconnectedGradients.ZERO
         )

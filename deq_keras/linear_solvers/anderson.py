@@ -43,9 +43,7 @@ class AndersonLinear(LinearSolver):
 
     def __init__(self, memory=5, ridge=1e-8, tolerance=1e-5, max_steps=500):
         super().__init__(tolerance, max_steps)
-        self.memory = positive_int("memory", memory)
-        if self.memory > 20:
-            raise ValueError(f"Expected 1 <= `memory` <= 20. Received memory={memory!r}.")
+        self.memory = positive_int("memory", memory, upper=20)
         self.ridge = positive("ridge", ridge, zero=True)
 
     def get_config(self):

@@ -76,9 +76,7 @@ class Anderson(Solver):
         compact=False,
     ):
         super().__init__(tolerance, max_steps, compact)
-        self.memory = positive_int("memory", memory)
-        if self.memory > 20:
-            raise ValueError(f"Expected 1 <= `memory` <= 20. Received memory={memory!r}.")
+        self.memory = positive_int("memory", memory, upper=20)
         self.damping = positive("damping", damping, upper=1.0)
         self.ridge = positive("ridge", ridge, zero=True)
         self.growth = positive("growth", growth)

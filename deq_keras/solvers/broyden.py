@@ -77,9 +77,7 @@ class Broyden(Solver):
         compact=False,
     ):
         super().__init__(tolerance, max_steps, compact)
-        self.memory = positive_int("memory", memory)
-        if self.memory > 50:
-            raise ValueError(f"Expected 1 <= `memory` <= 50. Received memory={memory!r}.")
+        self.memory = positive_int("memory", memory, upper=50)
         self.damping = positive("damping", damping, upper=1.0)
         self.growth = positive("growth", growth)
         if self.growth < 1:

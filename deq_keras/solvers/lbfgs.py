@@ -85,9 +85,7 @@ class LBFGS(Solver):
         compact=False,
     ):
         super().__init__(tolerance, max_steps, compact)
-        self.memory = positive_int("memory", memory)
-        if self.memory > 20:
-            raise ValueError(f"Expected 1 <= `memory` <= 20. Received memory={memory!r}.")
+        self.memory = positive_int("memory", memory, upper=20)
         self.caution = positive("caution", caution, zero=True)
         self.noise = positive("noise", noise)
 

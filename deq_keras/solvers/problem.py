@@ -79,13 +79,6 @@ def as_problem(problem):
     raise TypeError(f"Expected a map, or a deq_keras.solvers.Problem. Received {problem!r}.")
 
 
-def take_rows(value, index):
-    """The rows `index` of a tensor with a row per image; a scalar, or `None`, as it is."""
-    if value is None or tf.convert_to_tensor(value).shape.rank == 0:
-        return value
-    return tf.gather(value, index)
-
-
 def step_length(problem, z):
     """`objective.step` for each row of `z`, `(batch,)`."""
     return tf.ones_like(z[:, 0]) * tf.cast(problem.objective.step, z.dtype)
