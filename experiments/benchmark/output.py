@@ -194,11 +194,16 @@ def _draw_peers(results, plt):
 def _draw_paper(results, plt):
     figure, panels = plt.subplots(1, len(results), figsize=(5 * len(results), 4), squeeze=False)
     for axes, (task, found) in zip(panels[0], results.items(), strict=True):
-        bars = {f"procedure,\n{name}": row["median"] for name, row in found["procedure"].items()}
+        bars = {}
+        for name, row in found["procedure"].items():
+            note = "\n(extrapolated)" if row["extrapolated"] else ""
+            bars[f"procedure,\n{name}{note}"] = row["median"]
         bars["ours"] = found["ours"]["median"]
         drawn = axes.bar(list(bars), list(bars.values()), color=["C1", "C3", "C0"][: len(bars)])
         axes.bar_label(drawn, fmt="%.2f s")
         axes.set(yscale="log", title=task, ylabel="seconds of a training step")
+        axes.margins(y=0.1)  # room for the labels of the bars
+    figure.tight_layout()
     return figure
 
 
@@ -211,7 +216,7 @@ def _draw_scaling(results, plt):
         panels[0, column].plot(x, [row["median"] for row in rows], "o-")
         panels[1, column].plot(x, [row["peak_bytes"] / 2**20 for row in rows], "o-")
         for axes in panels[:, column]:
-            axes.set_ylim(bottom=0)
+            axes.set_ylim(0, 1.1 * axes.dataLim.ymax)
             axes.set_xlabel(name)
         if name == "tolerance":
             panels[0, column].set_xscale("log")
