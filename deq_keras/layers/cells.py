@@ -97,10 +97,20 @@ class GradientStep(keras.layers.Layer):
 
     def bind(self, y):
         """The map `u -> f(u, y)` for one measurement."""
+        return _descent(self.gradient_map(y), self._step(y))
+
+    def describe(self, y):
+        """`bind(y)`, and a dictionary of `reference(y)`, `modulus(y)` and `objective(y)`.
+
+        What they share, the step size before all, is computed once: its bounds are the larger part
+        of a graph, and of the time to trace it.
+        """
         gradient, tau = self.gradient_map(y), self._step(y)
-        if tau.shape.rank == 1:  # one for each image, as the operator's data differ
-            tau = tau[:, None, None, None]
-        return lambda u: u - tau * gradient(u)
+        return _descent(gradient, tau), {
+            "reference": self._reference(y, tau),
+            "modulus": self._modulus(tau),
+            "objective": self._objective(y, gradient, tau),
+        }
 
     def gradient_map(self, y):
         """The map `u -> K^T (K u - y) + lambda grad R(u)` for one measurement."""
@@ -130,11 +140,12 @@ class GradientStep(keras.layers.Layer):
 
     def objective(self, y):
         """The energy as a `deq_keras.solvers.Objective`, or `None` if there is none."""
+        return self._objective(y, self.gradient_map(y), self._step(y))
+
+    def _objective(self, y, gradient, tau):
         if not self.has_energy:
             return None
-        return Objective(
-            self.energy_map(y), self._step(y), self.gradient_map(y), convex=self.is_convex
-        )
+        return Objective(self.energy_map(y), tau, gradient, convex=self.is_convex)
 
     def initial_state(self, y):
         """Where to start: `K^T y`."""
@@ -143,15 +154,21 @@ class GradientStep(keras.layers.Layer):
 
     def reference(self, y):
         """`tau ||K^T y||` for each image: makes a residual of the map a relative gradient."""
+        return self._reference(y, self._step(y))
+
+    def _reference(self, y, tau):
         image, data = split(y)
         rows, _, _ = to_rows(self.operator.adjoint(image, data))
-        return self._step(y) * norm(rows)
+        return tau * norm(rows)
 
     def modulus(self, y):
         """Certified `tau (sigma_min(K)^2 + lambda m_R) >= 0`, with the prior's modulus `m_R`."""
+        return self._modulus(self._step(y))
+
+    def _modulus(self, tau):
         curvature = self.operator.smallest_singular_value() ** 2
         curvature += tf.exp(self.log_weight) * self.prior.convexity()
-        return tf.maximum(self._step(y) * curvature, 0.0)
+        return tf.maximum(tau * curvature, 0.0)
 
     def _step(self, y):
         image, data = split(y)
@@ -246,6 +263,12 @@ class GradientStep(keras.layers.Layer):
     @classmethod
     def from_config(cls, config):
         return cls(**deserialise(config, "operator", "prior"))
+
+
+def _descent(gradient, tau):
+    if tau.shape.rank == 1:  # one for each image, as the operator's data differ
+        tau = tau[:, None, None, None]
+    return lambda u: u - tau * gradient(u)
 
 
 def split(y):

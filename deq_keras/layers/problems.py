@@ -54,11 +54,15 @@ def fixed_point_problem(cell, y, training, symmetric=False):
 def describe(cell, y, state, training):
     """The map for a snapshot of state, and what the cell says of it, for a solver."""
     with _snapshot(state):
-        known = {
-            name: getattr(cell, name)(y)
-            for name in ("reference", "modulus", "objective")
-            if hasattr(cell, name)
-        }
+        if hasattr(cell, "describe"):
+            bound, known = cell.describe(y)
+        else:
+            bound = None
+            known = {
+                name: getattr(cell, name)(y)
+                for name in ("reference", "modulus", "objective")
+                if hasattr(cell, name)
+            }
 
     def take(index):
         def rows(leaf):
@@ -67,7 +71,7 @@ def describe(cell, y, state, training):
 
         return describe(cell, tf.nest.map_structure(rows, y), state, training)
 
-    return solvers.Problem(_evaluator(cell, y, state, training), take=take, **known)
+    return solvers.Problem(_evaluator(cell, y, state, training, bound), take=take, **known)
 
 
 def _committing(cell, y, state, training):
@@ -91,15 +95,9 @@ def _committing(cell, y, state, training):
     return f
 
 
-def _evaluator(cell, y, state, training):
+def _evaluator(cell, y, state, training, bound=None):
     """The map `z -> cell(z, y)` for a snapshot of state, or in a scope of Keras."""
-    if hasattr(cell, "bind"):
-        with _snapshot(state):
-            bound = cell.bind(y)
-    else:
-
-        def bound(z):
-            return call_cell(cell, z, y, training)
+    bound = bound or _bound(cell, y, state, training)
 
     def f(z):
         with _snapshot(state):
@@ -108,6 +106,13 @@ def _evaluator(cell, y, state, training):
         return tf.nest.map_structure(lambda new, old: tf.cast(new, old.dtype), result, z)
 
     return f
+
+
+def _bound(cell, y, state, training):
+    if not hasattr(cell, "bind"):
+        return lambda z: call_cell(cell, z, y, training)
+    with _snapshot(state):
+        return cell.bind(y)
 
 
 def _preconditioner(cell, y, state):
