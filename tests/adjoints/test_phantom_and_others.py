@@ -9,7 +9,7 @@ from deq_keras import adjoints, layers, linear_solvers, operators, priors, solve
 from tests.adjoints.cells import DTYPE, IMAGES, Cell, OfDictionaries
 
 GMRES = linear_solvers.GMRES(tolerance=1e-13)
-ANDERSON = solvers.Anderson(tolerance=1e-14)
+ANDERSON = solvers.Anderson(memory=2, tolerance=1e-14)  # quick to trace
 COTANGENT = tf.constant(np.random.default_rng(3).normal(size=IMAGES.shape))
 
 
@@ -189,25 +189,43 @@ def _penalty(layer, start=None, part=lambda z: z):
     return penalty
 
 
+def _compiled(function):
+    return tf.function(function, autograph=False)
+
+
 @pytest.mark.parametrize("graph", [False, True])
 @pytest.mark.parametrize("name", REFUSING)
 def test_second_derivatives_are_refused_where_they_would_be_wrong(name, graph):
+    """By the measurement in a graph, by a weight outside of one."""
     adjoint, solver = REFUSING[name]
     layer = _layer(adjoint, solver)
     penalty = _penalty(layer)
+    source = IMAGES if graph else layer.trainable_weights[0].value
 
     def second():
         with tf.GradientTape() as tape:
+            tape.watch(source)
             value = penalty(IMAGES)
-        return tape.gradient(value, layer.trainable_weights[0].value)
+        return tape.gradient(value, source)
 
     assert np.isfinite(penalty(IMAGES)).all(), "the first derivatives are there"
     with pytest.raises(LookupError, match="Use adjoint=.*higher_order=True.*'unrolled'"):
-        (tf.function(second, autograph=False) if graph else second)()
+        (_compiled(second) if graph else second)()
 
 
-def _compiled(function):
-    return tf.function(function, autograph=False)
+def test_second_derivatives_of_a_compiled_penalty_are_refused():
+    """The first derivatives are in a graph of their own."""
+    penalty = _compiled(_penalty(_layer(*REFUSING["implicit"])))
+    assert np.isfinite(penalty(IMAGES)).all()
+
+    def second():
+        with tf.GradientTape() as tape:
+            tape.watch(IMAGES)
+            value = penalty(IMAGES)
+        return tape.gradient(value, IMAGES)
+
+    with pytest.raises(LookupError, match="higher_order=True"):
+        second()
 
 
 @pytest.mark.parametrize("name", ["unrolled", "higher_order"])
@@ -322,7 +340,8 @@ def test_third_derivatives_of_a_root(by):
             ddz = second.gradient(dz, source)
         return dz, ddz, third.gradient(ddz, source)
 
-    for found in (derivatives(), _compiled(derivatives)()):
+    modes = [derivatives, _compiled(derivatives)] if by == "measurement" else [derivatives]
+    for found in (mode() for mode in modes):
         for order, (ours, exactly) in enumerate(zip(found, expected, strict=True)):
             np.testing.assert_allclose(ours, exactly, rtol=[1e-10, 1e-9, 1e-8][order])
 

@@ -9,13 +9,13 @@ from tests.adjoints.cells import CLOSED_OVER, DTYPE, IMAGES, NAMES, PICARD, make
 
 STEPS = 60
 GMRES = linear_solvers.GMRES(tolerance=1e-13)
-ANDERSON = solvers.Anderson(tolerance=1e-14)
+ANDERSON = solvers.Anderson(memory=2, tolerance=1e-14)  # quick to trace
 UNROLLED = (adjoints.Unrolled(STEPS), PICARD)
 WAYS = {
     "implicit": (adjoints.Implicit(GMRES), ANDERSON),
     "bicgstab": (adjoints.Implicit(linear_solvers.BiCGStab(tolerance=1e-13)), ANDERSON),
     "higher_order": (adjoints.Implicit(GMRES, higher_order=True), ANDERSON),
-    "shine": (adjoints.SHINE(fallback=GMRES), solvers.Broyden(tolerance=1e-14)),
+    "shine": (adjoints.SHINE(fallback=GMRES), solvers.Broyden(memory=5, tolerance=1e-14)),
     "recomputed": (adjoints.Unrolled(STEPS, recompute=True), PICARD),
     "neumann": (adjoints.TruncatedNeumann(STEPS), PICARD),
 }
@@ -53,19 +53,21 @@ def _derivatives(name, way, graph=True):
 
 
 @pytest.fixture(scope="module")
-def unrolled():
+def derivatives():
+    """`_derivatives` of a structure and the name of a way, each made once."""
     cache = {}
 
-    def of(name):
-        if name not in cache:
-            cache[name] = _derivatives(name, UNROLLED)
-        return cache[name]
+    def of(name, way, graph=True):
+        key = name, way, graph
+        if key not in cache:
+            cache[key] = _derivatives(name, UNROLLED if way == "unrolled" else WAYS[way], graph)
+        return cache[key]
 
     return of
 
 
 # A solve inside of a solve is slow to trace.
-SLOW = [("nested", way) for way in ("bicgstab", "shine", "recomputed")]
+SLOW = [("nested", way) for way in ("bicgstab", "higher_order", "shine", "recomputed")]
 PAIRS = [
     pytest.param(name, way, marks=[pytest.mark.slow] if (name, way) in SLOW else [])
     for name in NAMES
@@ -76,9 +78,11 @@ PAIRS = [
 
 
 @pytest.mark.parametrize(("name", "way"), PAIRS)
-def test_training_equals_unrolled_back_propagation(name, way, unrolled):
-    loss, gradients, state = _derivatives(name, WAYS[way])
-    expected_loss, expected, expected_state = unrolled(name)
+def test_training_equals_unrolled_back_propagation(name, way, derivatives):
+    """Each structure and each way both in a graph and outside of one, by turns."""
+    graph = (NAMES.index(name) + list(WAYS).index(way)) % 2 == 0
+    loss, gradients, state = derivatives(name, way, graph)
+    expected_loss, expected, expected_state = derivatives(name, "unrolled")
     assert loss == pytest.approx(expected_loss, rel=1e-11)
     assert len(gradients) == len(expected)
     for gradient, same in zip(gradients, expected, strict=True):
@@ -90,9 +94,9 @@ def test_training_equals_unrolled_back_propagation(name, way, unrolled):
 
 
 @pytest.mark.parametrize("name", ["closed_over", "dictionaries", "nested"])
-def test_graph_equals_eager(name):
-    _, gradients, _ = _derivatives(name, WAYS["implicit"])
-    _, eager, _ = _derivatives(name, WAYS["implicit"], graph=False)
+def test_graph_equals_eager(name, derivatives):
+    _, gradients, _ = derivatives(name, "implicit")
+    _, eager, _ = derivatives(name, "implicit", graph=False)
     for a, b in zip(gradients, eager, strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-9, atol=1e-11)
 
