@@ -10,18 +10,21 @@ RUN = $(VENV)/bin/python
 ADDONS_PYTHON = python3.11
 ADDONS_VENV = .venv-addons
 ADDONS = tests/reference/addons
+DOCKER_VENV = .venv-docker
 STAMP = $(VENV)/.deq_keras-installed
 
-.PHONY: help demo test test-slow lint wheel addons-reference clean
+.PHONY: help demo test test-slow lint lint-docker lock-docker wheel addons-reference benchmark clean
 
 help:
 	@echo 'make demo       train and compare both methods on a small problem; writes $(DEMO)/report.html'
 	@echo 'make test       what must pass: style, then the tests that are not slow'
 	@echo 'make test-slow  the slow tests'
 	@echo 'make lint       style only (ruff check, ruff format --check)'
+	@echo 'make lint-docker  check the files of docker/ (validators in $(DOCKER_VENV))'
+	@echo 'make lock-docker  the versions that the images install, anew'
 	@echo 'make wheel      build the wheel of the library into dist/'
 	@echo 'make addons-reference  what tensorflow-addons computes, for the tests (in $(ADDONS_VENV))'
-	@echo 'make benchmark  measure it against other libraries, half an hour; writes $(BENCHMARK)'
+	@echo 'make benchmark  measure it, against other libraries too, 40 minutes; writes $(BENCHMARK)'
 	@echo 'make clean      remove what was built and cached ($(VENV) and runs/ stay)'
 	@echo
 	@echo 'The first of them makes $(VENV) and installs into it; a TensorFlow found there is kept.'
@@ -42,6 +45,33 @@ test-slow: $(STAMP)
 lint: $(STAMP)
 	$(RUN) -m ruff check .
 	$(RUN) -m ruff format --check .
+
+# None of the validators needs Docker, Kubernetes or Slurm.
+COMPOSE = DEQ_KERAS_IMAGES=docker $(DOCKER_VENV)/bin/docker-compose -f docker/compose.yaml
+lint-docker: $(DOCKER_VENV)/.installed
+	$(DOCKER_VENV)/bin/hadolint docker/Dockerfile
+	$(DOCKER_VENV)/bin/yamllint --strict -c docker/lint/yamllint.yaml docker
+	$(COMPOSE) config --quiet
+	$(COMPOSE) -f docker/compose.gpu.yaml config --quiet
+	$(DOCKER_VENV)/bin/python docker/lint/check_manifest.py docker/tfjob.yaml
+	$(DOCKER_VENV)/bin/shellcheck docker/slurm.sh
+
+# The newest versions that setup.py allows, for Python 3.12 on Linux, x86-64, as in the Dockerfile.
+LOCK = UV_CUSTOM_COMPILE_COMMAND='make lock-docker' \
+  UV_PYTHON_DOWNLOADS=never $(DOCKER_VENV)/bin/uv pip compile --quiet --upgrade --no-annotate \
+  --generate-hashes --python-version 3.12 --python-platform x86_64-manylinux_2_28
+lock-docker: $(DOCKER_VENV)/.installed
+	for extra in cpu gpu; do \
+	  $(LOCK) --extra $$extra --extra train -o docker/requirements-$$extra.txt setup.py || exit 1; \
+	done
+	printf 'setuptools\nwheel\n' | \
+	  $(LOCK) -c docker/requirements-cpu.txt -o docker/requirements-build.txt -
+
+$(DOCKER_VENV)/.installed: docker/lint/requirements.txt
+	$(PYTHON) -m venv --clear $(DOCKER_VENV)
+	$(DOCKER_VENV)/bin/python -m pip install --quiet --disable-pip-version-check \
+	  -r docker/lint/requirements.txt
+	@touch $@
 
 wheel: $(STAMP)
 	rm -rf build
@@ -65,7 +95,7 @@ $(ADDONS_VENV)/.installed: $(ADDONS)/requirements.txt
 # The peers are installed on top of what the other programs need. A PyTorch that is in
 # $(BENCHMARK_VENV) already, such as a smaller build for the CPU, is kept.
 benchmark: $(BENCHMARK_VENV)/.deq_keras-peers-installed
-	for suite in peers paper scaling; do \
+	for suite in peers paper scaling distributed; do \
 	  $(BENCHMARK_VENV)/bin/python -m experiments.benchmark --suite=$$suite \
 	    --output=$(BENCHMARK)/$$suite.json || exit 1; \
 	done

@@ -60,6 +60,7 @@ setup(
             "matplotlib",  # curves and images of the reports
             "ml_collections",  # configurations that reject a misspelt key
             "rich",  # tables on the terminal; Keras has it too
+            "psutil",  # which network interface has an address; tensorflow-datasets has it too
             "pillow",  # reads and writes image files
             "scikit-image",  # ships the photographs that the demo learns from
             "tensorboard",  # keras.callbacks.TensorBoard needs it; TensorFlow brings it no more
@@ -79,9 +80,11 @@ setup(
         ],
         "test": [
             "dill",  # imported by the test case that tensorflow-datasets has for builders
+            "h5py",  # reads files of weights; Keras has it too
             "packaging",  # reads the environment markers of this file
             "pytest>=8",
             "pytest-xdist>=3.6",  # several worker processes
+            "pyyaml",  # reads the compose file and the Kubernetes manifest
             "ruff>=0.17,<0.18",  # held, since the format may change between minor versions
             "scikit-image",  # an independent implementation of PSNR and SSIM
             "scipy",  # independent linear algebra

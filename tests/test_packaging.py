@@ -19,6 +19,7 @@ LOOK_UPS = (".find_spec", ".import_module", ".importorskip", "need")
 # The distribution that an imported module belongs to, where the name differs.
 DISTRIBUTIONS = {"absl": "absl-py", "PIL": "pillow", "skimage": "scikit-image"}
 DISTRIBUTIONS["tensorflow_datasets"] = "tensorflow-datasets"
+DISTRIBUTIONS["yaml"] = "pyyaml"
 
 
 def _canonical(name):
