@@ -16,56 +16,32 @@ import os
 import platform
 import sys
 import time
-from pathlib import Path
 
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+from experiments import command_line, config_flag
 
-# The backend is chosen before Keras is imported, so the library comes first.
-try:
-    import deq_keras as dk  # noqa: I001
-except (ImportError, RuntimeError) as problem:  # it has checked them, and says what to do
-    if __name__ != "__main__":
-        raise
-    raise SystemExit(f"Error: {problem}") from None
+# isort: split
+# They choose Keras's backend, so they come first.
 import keras
 import numpy as np
 import tensorflow as tf
-from absl import app, flags, logging
-from ml_collections import config_flags
+from absl import flags
 from rich.console import Console
 from rich.table import Table
 
-from experiments import stages, tasks
+import deq_keras as dk
+from experiments import configuration, methods, stages, tasks
+from experiments.configs import demo
 from experiments.report import verdict, write_report
 from experiments.workspace import Workspace
-from trainers import evaluation, pipeline
-from trainers.trainer import Interrupted, interruptible, write_json
+from trainers import evaluation
+from trainers.errors import ConfigurationError
+from trainers.files import write_json
+from trainers.signals import interruptible
 
-
-def _misspelt(error):
-    """The end of a program whose command line names an entry that the configuration has not."""
-    inner = error
-    while inner.args and isinstance(inner.args[0], Exception):
-        inner = inner.args[0]
-    name = ". ".join(str(inner.args[0]).splitlines())
-    if not name.startswith("'"):
-        return error  # of the configuration file itself
-    return SystemExit(f"Error: The configuration has no entry {name}")
-
-
-try:
-    # Overrides are looked up here already, and again when a --config is parsed.
-    _CONFIG = config_flags.DEFINE_config_file(
-        "config",
-        str(Path(__file__).parent / "configs" / "demo.py"),
-        "File with a `get_config()`; --config.KEY=VALUE overrides an entry.",
-    )
-except (AttributeError, KeyError) as problem:
-    raise _misspelt(problem) from None
-_WORKDIR = flags.DEFINE_string("workdir", None, "Folder for results; a run is continued there.")
+flags.adopt_module_key_flags(command_line)
+flags.adopt_module_key_flags(config_flag)
 _TASKS = flags.DEFINE_list("tasks", None, "Some of denoising, inpainting, deblurring.")
 _STEPS = flags.DEFINE_integer("steps", None, "Steps of each training.", lower_bound=1)
-_DATA_DIR = flags.DEFINE_string("data_dir", None, "Folder of PNG or JPEG images to learn from.")
 _SEED = flags.DEFINE_integer("seed", None, "Seed of patches and noise.", lower_bound=0)
 
 LABELS = {
@@ -78,48 +54,40 @@ LABELS = {
 
 def effective_config():
     """The configuration file, with what the flags say in place of its entries; locked."""
-    config = _CONFIG.value
+    command_line.check_folders()
+    config = config_flag.CONFIG.value
+    configuration.check_entries(config, demo.get_config(), "compare")
     with config.unlocked():
         if _TASKS.value is not None:
             config.tasks = tuple(_TASKS.value)
         if _STEPS.value is not None:
             config.train.steps = config.train.further_steps = _STEPS.value
-        if _DATA_DIR.value is not None:
-            config.data.data_dir = _DATA_DIR.value
+        if command_line.DATA_DIR.value is not None:
+            config.data.data_dir = command_line.DATA_DIR.value
         if _SEED.value is not None:
             config.seed = _SEED.value
-    # An empty variable of a shell must not be taken for the current folder, or for no folder.
-    for name, value in (("workdir", _WORKDIR.value), ("data_dir", _DATA_DIR.value)):
-        if value is not None and not value.strip():
-            raise ValueError(f"Expected --{name} to be the name of a folder. Received {value!r}.")
     if not config.tasks:
-        raise ValueError("Expected at least one task. Received an empty list.")
-    if not 0 <= config.seed < 2**32:
-        raise ValueError(f"Expected 0 <= seed < 2**32. Received {config.seed}.")
-    counts = ("train.steps", "train.further_steps", "train.batch_size", "evaluate.training_batches")
-    for name, least in (*((name, 1) for name in counts), ("evaluate.pictures", 0)):
-        value = _entry(config, name)
-        if value < least:
-            raise ValueError(f"Expected {name} >= {least}. Received {value}.")
-    for name in ("train.learning_rate", "train.further_learning_rate"):
-        value = _entry(config, name)
-        if not 0 < value < float("inf"):
-            raise ValueError(f"Expected {name} to be finite and > 0. Received {value}.")
+        raise ConfigurationError("Expected at least one task. Received an empty list.")
+    configuration.check_seed(config)
+    configuration.check_counts(
+        config,
+        train__steps=1,
+        train__further_steps=1,
+        train__batch_size=1,
+        evaluate__training_batches=1,
+        evaluate__pictures=0,
+    )
+    configuration.check_positive(config, "train.learning_rate", "train.further_learning_rate")
     return config
-
-
-def _entry(config, name):
-    section, name = name.split(".")
-    return config[section][name]
 
 
 def compare_task(work):
     """All stages of one task; its part of `results.json`, and its pictures."""
     task, config, images = work.task, work.config, work.images
-    total_variation, tv_record = work.total_variation()
-    start, start_record = work.bilevel()
+    total_variation, tv_record = work.total_variation_tuned()
+    start, start_record = work.bilevel_first()
     bilevel, bilevel_record = work.bilevel_further(start)
-    equilibrium, equilibrium_record = work.equilibrium(start)
+    equilibrium, equilibrium_record = work.equilibrium_further(start)
     layers = {
         "measurement": None,
         "total_variation": total_variation,
@@ -203,22 +171,13 @@ def print_table(results, console):
 
 def prepare():
     """Configuration, workspace, images, stages: what can be wrong is found out before any work."""
-    try:
-        config = effective_config()
-        chosen = [tasks.get(name, config) for name in config.tasks]
-        workspace = Workspace(_WORKDIR.value, config.to_dict())
-        data = config.data
-        images = pipeline.load(
-            data.data_dir or None,
-            channels=data.channels,
-            seed=config.seed,
-            max_side=data.max_side or None,
-        )
-        works = [stages.Stages(task, config, images, workspace) for task in chosen]
-        for work in works:
-            work.check()
-    except (ValueError, OSError) as error:
-        raise SystemExit(f"Error: {error}") from None
+    config = effective_config()
+    chosen = [tasks.get(name, config) for name in config.tasks]
+    workspace = Workspace(command_line.WORKDIR.value, config.to_dict())
+    images = methods.load(config)
+    works = [stages.Stages(task, config, images, workspace) for task in chosen]
+    for work in works:
+        work.check()
     return config, workspace, images, works
 
 
@@ -260,35 +219,15 @@ def compare():
     print(f"Results: {workspace.path / 'results.json'}\nReport:  {report}")
 
 
-def main(argv):
-    if len(argv) > 1:
-        raise app.UsageError(f"Unexpected arguments: {argv[1:]}. Options begin with --.")
-    # The progress bar is for people; every model's first step would otherwise warn of tracing.
-    logging.set_verbosity(logging.WARNING)
-    tf.get_logger().setLevel("ERROR")
-    try:
-        # Training stops where nothing is lost; all else can be done again.
-        with interruptible(at_once=True):
-            compare()
-    except Interrupted as stop:
-        print(f"{stop} Run the same command again to go on.")
-        raise SystemExit(128 + stop.signum) from None
-    except (FloatingPointError, OSError) as error:
-        raise SystemExit(f"Error: {error}") from None
-
-
-def parse(argv):
-    """The flags, from a command line; a wrong one ends the program with a line that says so."""
-    try:
-        return app.parse_flags_with_usage(argv)
-    except (AttributeError, KeyError) as error:
-        raise _misspelt(error) from None
+def work():
+    """The comparison. Training stops where nothing is lost; all else can be done again."""
+    with interruptible(at_once=True):
+        compare()
 
 
 def run():
-    """Entry point: parse flags, then `main`."""
-    flags.mark_flag_as_required("workdir")
-    app.run(main, flags_parser=parse)
+    """Entry point: flags, then `work`."""
+    command_line.run(work, lambda argv: config_flag.parse(argv, "demo.py"))
 
 
 if __name__ == "__main__":

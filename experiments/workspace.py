@@ -3,7 +3,9 @@
 import json
 from pathlib import Path
 
-from trainers.trainer import write_json
+from trainers.checkpoints import differences
+from trainers.errors import ConfigurationError, StorageError
+from trainers.files import write_json
 
 
 class Workspace:
@@ -13,45 +15,47 @@ class Workspace:
         path: The folder; made if it does not exist.
         config: The effective configuration, a nested dictionary. It is written beside the results,
             with the first of them: a run that fails earlier may be mended and tried again.
+        may_change: Entries, as `"train.epochs"`, in which the results that are there may differ.
+        writes: Whether this process writes there. One of many workers only looks.
 
     Raises:
-        ValueError: If the folder cannot be written, or holds results of another configuration.
+        StorageError: If the folder cannot be written.
+        ConfigurationError: If it holds results of another configuration.
     """
 
-    def __init__(self, path, config):
+    def __init__(self, path, config, may_change=(), writes=True):
         self.path = Path(path)
-        try:
-            self.path.mkdir(parents=True, exist_ok=True)
-            probe = self.path / ".writable"
-            probe.write_text("")
-            probe.unlink()
-        except OSError as error:
-            raise ValueError(
-                f"Cannot write to the working directory {str(self.path)!r}: {error.strerror}. "
-                "Name another one with --workdir."
-            ) from None
+        if writes:
+            check_writable(self.path, "Name another one with --workdir.")
         self.config = json.loads(json.dumps(config))
+        self.may_change = frozenset(may_change)
         kept = self.path / "config.json"
         if kept.exists():
             old = _read(kept)
             if not isinstance(old, dict):
-                raise ValueError(
+                raise ConfigurationError(
                     f"{str(kept)!r} is damaged, so it is not known what {str(self.path)!r} holds. "
                     "Name another --workdir, or remove this one."
                 )
-            changes = list(_differences(old, self.config))
+            matters = [without(entries, self.may_change) for entries in (old, self.config)]
+            changes = list(differences(*matters))
             if changes:
-                raise ValueError(
+                raise ConfigurationError(
                     f"{str(self.path)!r} holds results of another configuration "
                     f"({'; '.join(changes[:5])}). Name another --workdir, or remove this one."
                 )
+
+    def write_config(self):
+        """Writes the configuration, unless it is there as it is."""
+        kept = self.path / "config.json"
+        if not kept.exists() or _read(kept) != self.config:
+            write_json(kept, self.config)
 
     def folder(self, *parts):
         """A folder inside, made if it does not exist."""
         folder = self.path.joinpath(*parts)
         folder.mkdir(parents=True, exist_ok=True)
-        if not (self.path / "config.json").exists():
-            write_json(self.path / "config.json", self.config)
+        self.write_config()
         return folder
 
     def once(self, parts, work):
@@ -67,6 +71,43 @@ class Workspace:
         return result
 
 
+def read_config(path):
+    """The configuration that the results in a folder belong to.
+
+    Raises:
+        ConfigurationError: If there is none, or it is damaged.
+    """
+    kept = Path(path) / "config.json"
+    try:
+        config = _read(kept)
+    except OSError as error:
+        raise ConfigurationError(
+            f"Expected --workdir to be the folder of a training. {str(kept)!r} cannot be read: "
+            f"{error.strerror}."
+        ) from None
+    if not isinstance(config, dict):
+        raise ConfigurationError(f"{str(kept)!r} is damaged: the training must be started anew.")
+    return config
+
+
+def check_writable(path, advice):
+    """Makes a folder, and makes sure that files can be written there.
+
+    Raises:
+        StorageError: If not, with the advice.
+    """
+    path = Path(path)
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        probe = path / ".writable"
+        probe.write_text("")
+        probe.unlink()
+    except OSError as error:
+        raise StorageError(
+            f"Cannot write to the folder {str(path)!r}: {error.strerror}. {advice}"
+        ) from None
+
+
 def _read(path):
     """What a JSON file says, `None` if it is damaged."""
     try:
@@ -75,10 +116,15 @@ def _read(path):
         return None
 
 
-def _differences(old, new, prefix=""):
-    for key in sorted({*old, *new}):
-        name = f"{prefix}{key}"
-        if isinstance(old.get(key), dict) and isinstance(new.get(key), dict):
-            yield from _differences(old[key], new[key], name + ".")
-        elif old.get(key) != new.get(key):
-            yield f"{name} was {old.get(key)!r}, is {new.get(key)!r}"
+def without(config, names):
+    """A nested dictionary without the entries of some dotted names."""
+    kept = {}
+    for key, value in config.items():
+        if key in names:
+            continue
+        prefix = key + "."
+        if isinstance(value, dict):
+            inner = {name[len(prefix) :] for name in names if name.startswith(prefix)}
+            value = without(value, inner)
+        kept[key] = value
+    return kept

@@ -1,11 +1,13 @@
 """What every test shares: the environment of TensorFlow, seeds, and a clean Keras."""
 
+import functools
 import gc
 import ipaddress
 import os
 import socket
 import sys
 
+import psutil
 import pytest
 
 # All of this must be in the environment before TensorFlow is imported; programs that tests
@@ -50,7 +52,13 @@ def _is_local(host):
         address = ipaddress.ip_address(host.split("%")[0])
     except ValueError:
         return False
-    return address.is_loopback or address.is_unspecified
+    return address.is_loopback or address.is_unspecified or str(address) in _own_addresses()
+
+
+@functools.cache
+def _own_addresses():
+    entries = [entry for several in psutil.net_if_addrs().values() for entry in several]
+    return {entry.address.split("%")[0] for entry in entries}
 
 
 @pytest.fixture(scope="session", autouse=True)

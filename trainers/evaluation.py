@@ -1,7 +1,9 @@
 """What a trained layer does on each image of a split: quality, solver diagnostics, time."""
 
+import math
 import time
 
+import keras
 import numpy as np
 import tensorflow as tf
 
@@ -10,13 +12,87 @@ import deq_keras as dk
 LEAST_SIDE = 11  # pixels: the window of SSIM
 
 
-def evaluate(layer, batches, names):
+def solving_layers(model):
+    """The layers of a Keras model that have a method `solve`, in nested models as well."""
+    if hasattr(model, "solve"):
+        return [model]
+    return [found for layer in getattr(model, "layers", ()) for found in solving_layers(layer)]
+
+
+class ModelSolver:
+    """A Keras model in the place of a layer with `solve`: what its layers say of their solves.
+
+    Args:
+        model: A built Keras model. What solves inside of a layer that is no model is not seen, nor
+            is anything inside of a model whose graph Keras does not know (a subclass).
+
+    Attributes:
+        layers: Pairs of a layer with `solve` and the function from the model's input to its input.
+    """
+
+    def __init__(self, model):
+        # Graphs: the loops of a solver are slow without. Of several outputs the last is the image,
+        # as it is for a layer with `corrections`.
+        self.reconstruct = _compiled(
+            lambda y, training: tf.nest.flatten(model(y, training=training))[-1]
+        )
+        self.layers = [
+            (layer, _compiled(before))
+            for layer in solving_layers(model)
+            if (before := _model_before(layer, model)) is not None
+        ]
+
+    def solve(self, measurement):
+        """The image, and for each row the total of steps, the worst residual, all converged.
+
+        Where no solve is seen the `deq_keras.Solution` holds nothing but the image.
+        """
+        value = self.reconstruct(measurement)
+        found = [layer.solve(before(measurement)) for layer, before in self.layers]
+        if not found:
+            return dk.solvers.Solution(value, None, None, None)
+        return dk.solvers.Solution(
+            value,
+            tf.reduce_max([solution.residual for solution in found], axis=0),
+            tf.reduce_sum([solution.steps for solution in found], axis=0),
+            tf.reduce_all([solution.converged for solution in found], axis=0),
+        )
+
+
+def solver_of(model):
+    """The layer of a model that is nothing but a layer with `solve`, else a `ModelSolver`."""
+    for layer in solving_layers(model):
+        if _model_before(layer, model) is not None:
+            ends = [tf.nest.flatten(part) for part in (model.inputs, model.outputs)]
+            own = [tf.nest.flatten(part) for part in (layer.input, layer.output)]
+            if [[id(x) for x in end] for end in ends] == [[id(x) for x in end] for end in own]:
+                return layer
+    return ModelSolver(model)
+
+
+def _compiled(model):
+    return tf.function(
+        lambda inputs: model(inputs, training=False), autograph=False, reduce_retracing=True
+    )
+
+
+def _model_before(layer, model):
+    """The part of a model from its input to that of a layer; `None` if Keras does not know it."""
+    try:
+        return keras.Model(model.inputs, layer.input)
+    except (AttributeError, ValueError):  # never called, or more than once, or in another graph
+        return None
+
+
+def evaluate(layer, batches, names, bounds=False):
     """Reconstruct every image and say how well and how fast.
 
     Args:
-        layer: A layer with `solve`, or `None` for the measurement itself.
+        layer: A layer with `solve`, a `ModelSolver`, or `None` for the measurement itself.
         batches: Dataset of `(measurement, truth)` with one image a batch.
         names: Name of each image, in order.
+        bounds: Whether rows have an `error_bound`: the certified bound on the distance to the
+            exact solution (root mean square over the pixels), `None` where none is certified.
 
     Returns:
         `(summary, images, estimates)`: means over the images; a row for each image; the
@@ -24,20 +100,22 @@ def evaluate(layer, batches, names):
         so no tracing is in it.
     """
     rows, estimates = [], []
+    bounds = bounds and hasattr(layer, "error_bound")
     for name, (measurement, truth) in zip(names, batches, strict=True):
         row = {"name": name}
         if layer is None:
             estimate = tf.nest.flatten(measurement)[0]
         else:
-            layer.solve(measurement)
-            begin = time.perf_counter()
             solution = layer.solve(measurement)
             estimate = solution.value
-            estimate.numpy()
-            row["seconds"] = time.perf_counter() - begin
-            row["steps"] = int(solution.steps[0])
-            row["residual"] = float(solution.residual[0])
-            row["converged"] = bool(solution.converged[0])
+            row["seconds"] = _seconds(layer, measurement)
+            if solution.steps is not None:
+                row["steps"] = int(solution.steps[0])
+                row["residual"] = float(solution.residual[0])
+                row["converged"] = bool(solution.converged[0])
+            if bounds:
+                row["error_bound"] = _error_bound(layer, measurement, estimate)
+                bounds = row["error_bound"] is not None  # an estimate would cost a linear solve
         row["psnr"] = float(dk.metrics.psnr(truth, estimate)[0])
         row["ssim"] = float(dk.metrics.ssim(truth, estimate)[0])
         row["loss"] = float(tf.reduce_mean((estimate - truth) ** 2))
@@ -49,6 +127,24 @@ def evaluate(layer, batches, names):
     summary["forward_steps"] = mean(rows, "steps")
     summary["converged"] = mean(rows, "converged")
     return summary, rows, estimates
+
+
+def _seconds(layer, measurement):
+    """How long a reconstruction takes, not for the first time."""
+    begin = time.perf_counter()
+    if hasattr(layer, "reconstruct"):
+        layer.reconstruct(measurement).numpy()
+    else:
+        layer.solve(measurement).value.numpy()
+    return time.perf_counter() - begin
+
+
+def _error_bound(layer, measurement, estimate):
+    """The certified bound for one image, as root mean square over its pixels, or `None`."""
+    value, certified = layer.error_bound(measurement, estimate)
+    if not bool(certified[0]):
+        return None
+    return float(value[0]) / math.sqrt(math.prod(estimate.shape[1:]))
 
 
 def loss_on(layer, batches):

@@ -34,11 +34,12 @@ def compiled(built_model, learning_rate, steps):
     Args:
         built_model: A built Keras model.
         learning_rate: Initial learning rate.
-        steps: Steps after which the rate has reached its end.
+        steps: Steps after which the rate has reached its end. `None`: it stays as it is.
     """
-    schedule = keras.optimizers.schedules.CosineDecay(learning_rate, steps, alpha=0.1)
+    if steps is not None:
+        learning_rate = keras.optimizers.schedules.CosineDecay(learning_rate, steps, alpha=0.1)
     built_model.compile(
-        keras.optimizers.Adam(schedule),
+        keras.optimizers.Adam(learning_rate),
         "mse",
         metrics=[dk.metrics.PSNR()],
         jit_compile=False,  # XLA makes convolution loops on a CPU slower

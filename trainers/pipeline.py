@@ -202,6 +202,7 @@ def evaluation_batches(
     seed: int,
     crop: int | None = None,
     batch_size: int = 1,
+    input_context: tf.distribute.InputContext | None = None,
 ) -> tf.data.Dataset:
     """The images of a split once, in their order, each with a noise of its own that never changes.
 
@@ -215,6 +216,8 @@ def evaluation_batches(
         crop: take only the central square of so many pixels, None for whole images.
         batch_size: images in a batch, if all have the same size (always so with `crop`). Images
             of different sizes are never put together: then every batch holds one image.
+        input_context: the worker yields its share of the images, and reads those only: every n-th
+            one of n workers.
 
     Returns:
         A finite dataset of `(measurement, truth)`, as `training_batches`. An example is the same
@@ -238,6 +241,9 @@ def evaluation_batches(
         return _measurement(measure(truth, noise_seed, index), truth), truth
 
     indices = tf.data.Dataset.range(len(images))
+    if input_context is not None:
+        indices = indices.shard(input_context.num_input_pipelines, input_context.input_pipeline_id)
     examples = indices.map(example, tf.data.AUTOTUNE, deterministic=True)
     batches = examples.batch(batch_size if len(shapes) == 1 else 1)
-    return _with_options(batches, tf.data.experimental.AutoShardPolicy.DATA)
+    policy = tf.data.experimental.AutoShardPolicy
+    return _with_options(batches, policy.DATA if input_context is None else policy.OFF)

@@ -1,260 +1,312 @@
-"""Fit a compiled Keras model for a number of steps, so that it can be stopped and resumed.
+"""Train a compiled Keras model on one or many devices and machines, so that nothing is lost.
 
-Keras does the training and shows it; what is added here is that nothing is lost. The state (weights
-and optimizer) is saved after every record of some steps, a record is one epoch of `fit`, and the
-batches are a function of the step (`trainers.pipeline`), so a run that was stopped anywhere goes on
-from its last record and sees the batches that it would have seen.
+Keras's `fit` does not train over several machines (keras issue 20585), so the loop is ours; the
+model, its optimizer, loss and metrics, the callbacks and the progress bar are Keras's. The batches
+are a function of the step (`trainers.pipeline`), all the rest of a run is in its checkpoints, and a
+run that was stopped anywhere goes on from the last one and comes out the same, on a CPU to the last
+bit.
 """
 
+from __future__ import annotations
+
 import contextlib
-import json
+import math
 import os
-import signal
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import keras
 import tensorflow as tf
-from tqdm import tqdm
+
+from deq_keras.layers.diagnostics import Diagnostic
+from trainers import agreement
+from trainers.checkpoints import Checkpoints, differences
+from trainers.errors import ConfigurationError, NotFinite, PeerLost, StorageError
+from trainers.feed import Feed
+from trainers.files import make_writable
+from trainers.loop import Loop
+from trainers.options import Options
+from trainers.position import Position
+from trainers.signals import interruptible
+from trainers.state import ReplicaState
+from trainers.step import Step
+
+Batches = Callable[[tf.distribute.InputContext, int], tf.data.Dataset] | tf.data.Dataset
+Validation = Callable[[tf.distribute.InputContext], tf.data.Dataset] | tf.data.Dataset
+
+HEARTBEAT = "DEQ_KERAS_HEARTBEAT"  # names a file that is touched after every step
+
+# How a worker learns that another has gone.
+_LOST = (
+    tf.errors.UnavailableError,
+    tf.errors.AbortedError,
+    tf.errors.DeadlineExceededError,
+    tf.errors.CancelledError,
+)
 
 
-class Interrupted(BaseException):
-    """Training was stopped by a signal; what was saved is enough to go on.
+class Trainer:
+    """Trains, keeps and evaluates a model under a `tf.distribute` strategy.
 
-    Like `KeyboardInterrupt` it is no `Exception`: what handles errors must not take it for one.
+    Args:
+        build: Makes and compiles the model. It is called in the scope of the strategy.
+        workdir: Where `checkpoints/`, `best/` and `metrics.jsonl` are kept; what is found there is
+            continued. All workers must see the same folder; only the chief writes.
+        strategy: From `trainers.strategy.get`; `None` for the default one, without distribution.
+        options: How to train, keep and choose.
+        config: What matters for the result, as JSON has it. A checkpoint made with another one is
+            refused, and so are workers with different ones.
 
     Attributes:
-        signum: The signal.
+        model: The model.
+        position: Where the training is, a `trainers.position.Position`.
+        is_chief: Whether this worker writes.
+
+    Raises:
+        ConfigurationError: If the model cannot be trained here, or the workers do not agree.
+        StorageError: If `workdir` cannot be written.
+
+    Example:
+
+    >>> import tempfile
+    >>> import numpy as np
+    >>> def build():
+    ...     model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)])
+    ...     model.compile("sgd", "mse")
+    ...     return model
+    >>> pair = np.eye(2, dtype="float32"), np.ones((2, 1), "float32")
+    >>> data = tf.data.Dataset.from_tensors(pair)
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     trainer = Trainer(build, folder)
+    ...     history = trainer.fit(data, epochs=2, steps_per_epoch=3, verbose=0)
+    >>> [row["step"] for row in history]
+    [3, 6]
     """
 
-    def __init__(self, signum: int):
-        super().__init__(f"Stopped by {signal.Signals(signum).name}.")
-        self.signum = signum
+    def __init__(
+        self,
+        build: Callable[[], keras.Model],
+        workdir: str | os.PathLike,
+        *,
+        strategy: tf.distribute.Strategy | None = None,
+        options: Options | None = None,
+        config: dict[str, Any] | None = None,
+    ):
+        self.strategy = strategy or tf.distribute.get_strategy()
+        self.options, self.workdir = options or Options(), Path(workdir)
+        self.feed = Feed(self.strategy)
+        self.is_chief = self.feed.worker == 0
+        with self.peers():
+            self._agree({"config": config or {}, **self.options.as_dict()}, "configuration")
+        with self.strategy.scope(), _dtype_policy(self.options.precision):
+            self.model = build()
+            if not isinstance(self.model, keras.Model):
+                raise ConfigurationError(
+                    f"Expected `build` to return a Keras model. Received: {self.model!r}."
+                )
+            self.stepper = Step(self.model, self.strategy, self.options)
+        self._checkpoints = Checkpoints(
+            self.workdir, self.stepper.shared_variables(), self.options.keep, config or {}
+        )
+        self._state: ReplicaState | None = None
+        self.position = Position()
+        self._saved: int | None = None
+
+    # Training
+
+    def fit(
+        self,
+        batches: Batches,
+        *,
+        epochs: int,
+        steps_per_epoch: int | None = None,
+        validation: Validation | None = None,
+        callbacks: tuple | list = (),
+        verbose: str | int = "auto",
+    ) -> list[dict[str, Any]]:
+        """Train up to `epochs` epochs, from wherever `workdir` says the training was.
+
+        Args:
+            batches: `(input_context, start_step)` to a dataset of this worker's batches from a step
+                on, one after the other for its replicas, as `trainers.pipeline.training_batches`
+                gives it; or a `tf.data.Dataset` of global batches, which is repeated. If it has an
+                attribute `describe`, that is `(step, position in the global batch)` to a name of
+                the image, for messages.
+            epochs: Epochs of the whole training.
+            steps_per_epoch: Steps of an epoch; by default one pass over a dataset of known length.
+            validation: `(input_context)` to the finite dataset of this worker's part, or a dataset
+                of batches, evaluated after each epoch; images may be of different sizes.
+            callbacks: Keras callbacks. They run on all workers, for they may change the training;
+                those that write files run on the chief only: Keras's own, and any with an attribute
+                `chief_only = True`. What they remember is in the checkpoints.
+            verbose: As in Keras: "auto" or 1 a progress bar, 2 a line an epoch, 0 nothing.
+
+        Returns:
+            A row for each epoch: `epoch`, `step`, `seconds`, `skipped` and the logs of Keras, with
+            `None` where there is no finite number.
+
+        Raises:
+            Interrupted: On SIGINT or SIGTERM to any worker, when the state has been saved.
+            NotFinite: If more than `max_skipped` steps had no finite gradient, or a weight is none.
+            PeerLost: If another worker has gone.
+            StorageError: If a checkpoint cannot be read or written.
+            ConfigurationError: If a checkpoint, or an argument, does not fit.
+        """
+        loop = Loop(self, batches, epochs, steps_per_epoch, validation, callbacks, verbose)
+        with self.peers(), interruptible() as received:
+            return loop.run(received)
+
+    def resume(self, batches: Batches) -> list[dict[str, Any]]:
+        """Go to the last checkpoint, or make the first one; what the callbacks remembered there."""
+        if self._state is None:
+            self.stepper.prepare(next(self.feed.training(batches, 0))[0])
+            self._state = ReplicaState(self.model, self.strategy)
+            self._state.separate_streams()
+        if self.is_chief:
+            make_writable(self.workdir)
+        host = self._checkpoints.load()
+        self._agree({"step": host and host["position"]["step"]}, "checkpoint")
+        if host is None:
+            self.position = Position()
+            self.save([])
+            return []
+        self.position = Position(**host["position"])
+        self._saved = self.position.step
+        self._state.write(host["replicas"])
+        return host["callbacks"]
+
+    def save(self, callback_states: list[dict[str, Any]], best: bool = False) -> None:
+        """Write a checkpoint, unless this step has one already. All workers must call it."""
+        step = self.position.step
+        if self._saved == step:
+            return
+        for variable in self.model.trainable_variables:
+            if not tf.reduce_all(tf.math.is_finite(variable.value)):
+                raise NotFinite(
+                    f"The weight {variable.path!r} became NaN or infinite by step {step}. The last "
+                    "checkpoint is kept. Lower the learning rate, or look at the residuals: a "
+                    "solver that did not converge has a wrong gradient."
+                )
+        replicas = self._state.read()
+        if self.is_chief:
+            host = {
+                "position": vars(self.position),
+                "replicas": replicas,
+                "callbacks": callback_states,
+            }
+            # The best one first: if it cannot be written, the run goes on from the one before.
+            for which in ("best", "latest") if best else ("latest",):
+                self._checkpoints.save(step, host, which)
+        self._saved = step
+        self.beat()
+
+    # Evaluation
+
+    def restore(self, which: str = "latest") -> None:
+        """Load the weights of a checkpoint: the averaged ones if there are any.
+
+        Args:
+            which: `"latest"` or `"best"`.
+
+        Raises:
+            StorageError: If there is none, or none can be read.
+            ConfigurationError: If it does not fit.
+        """
+        host = self._checkpoints.load(which)
+        if host is None:
+            raise StorageError(
+                f"There is no {which} checkpoint in {str(self.workdir)!r}. Was it trained there?"
+            )
+        self.position = Position(**host["position"])
+        self.take_averages()
+
+    def evaluate(self, validation: Validation) -> dict[str, float]:
+        """The loss and the metrics over all images of all workers, exactly.
+
+        Args:
+            validation: See `fit`. All workers must call it.
+        """
+        with self.peers():
+            return self.evaluated(validation)
+
+    def evaluated(self, validation: Validation) -> dict[str, float]:
+        """As `evaluate`, within a training: its own metrics are not touched."""
+        kept = self._state and self._state.read()
+        prepared = kept is not None
+        self.model.reset_metrics()
+        for data in self.feed.evaluation(validation):
+            if not prepared:
+                self.stepper.prepare(data)
+                prepared = True
+            self.stepper.evaluate(data)
+            self.beat()
+        results = self.results()
+        if kept is not None:
+            self._state.write(kept)
+        # A layer that reports in training only has measured nothing.
+        silent = {m.name for m in self.model.metrics if isinstance(m, Diagnostic)}
+        return {k: v for k, v in results.items() if k not in silent or not math.isnan(v)}
+
+    def results(self) -> dict[str, float]:
+        """The metrics so far, over all replicas. All workers must call it."""
+        return {name: float(value) for name, value in self.model.get_metrics_result().items()}
+
+    @contextlib.contextmanager
+    def averaged(self):
+        """Meanwhile the weights are the averaged ones if `Options.average` is set."""
+        if self.options.average is None:
+            yield
+            return
+        raw = [tf.identity(variable.value) for variable in self.model.trainable_variables]
+        self.take_averages()
+        yield
+        for variable, value in zip(self.model.trainable_variables, raw, strict=True):
+            variable.assign(value)
+
+    def take_averages(self) -> None:
+        """Put the averaged weights in the place of the weights, if there are any."""
+        if self.stepper.optimizer.use_ema:
+            self.stepper.optimizer.finalize_variable_values(self.model.trainable_variables)
+
+    # Other workers
+
+    def beat(self) -> None:
+        """Tell a launcher that this worker is alive."""
+        if path := os.environ.get(HEARTBEAT):
+            with open(path, "ab"):
+                os.utime(path)
+
+    @contextlib.contextmanager
+    def peers(self):
+        """The loss of another worker as `PeerLost`."""
+        try:
+            yield
+        except _LOST as error:
+            if self.feed.workers == 1:
+                raise
+            raise PeerLost(
+                f"Worker {self.feed.worker} lost another worker: {str(error).splitlines()[0]}. "
+                "Start all of them again: they go on from the last checkpoint."
+            ) from None
+
+    def _agree(self, content, what):
+        said = agreement.gathered(self.strategy, content)[:: self.feed.local]
+        for worker, other in enumerate(said):
+            if changes := list(differences(said[0], other)):
+                raise ConfigurationError(
+                    f"Worker {worker} has another {what} than worker 0: {'; '.join(changes[:5])} "
+                    f"there. All must be started with the same one, and see the same working "
+                    f"directory ({str(self.workdir)!r} on worker {self.feed.worker}). Nothing was "
+                    "written."
+                )
 
 
 @contextlib.contextmanager
-def interruptible(at_once: bool = False) -> Iterator[Callable[[], None]]:
-    """Turn SIGINT and SIGTERM into an `Interrupted` at a point where nothing is lost.
-
-    Args:
-        at_once: Nothing is lost anywhere: raise it from the signal itself.
-
-    Yields:
-        A function to call at such points: it raises `Interrupted` if a signal has come. A second
-        signal is obeyed at once.
-    """
-    received: list[int] = []
-
-    def note(signum, frame):
-        if received or at_once:
-            raise Interrupted(signum)
-        received.append(signum)
-
-    def check():
-        if received:
-            raise Interrupted(received[0])
-
-    previous = {s: signal.signal(s, note) for s in (signal.SIGINT, signal.SIGTERM)}
+def _dtype_policy(name):
+    before = keras.config.dtype_policy()
+    keras.config.set_dtype_policy(name)
     try:
-        yield check
+        yield
     finally:
-        for signum, handler in previous.items():
-            signal.signal(signum, handler)
-
-
-class Progress(keras.callbacks.Callback):
-    """One progress bar, with the time left, over all steps of a training and not over an epoch."""
-
-    def __init__(self, steps: int, initial: int, description: str):
-        super().__init__()
-        self.steps, self.initial, self.description = steps, initial, description
-
-    def on_train_begin(self, logs=None):
-        self.bar = tqdm(
-            total=self.steps,
-            initial=self.initial,
-            desc=self.description,
-            unit="step",
-            dynamic_ncols=True,
-        )
-
-    def on_train_batch_end(self, batch, logs=None):
-        self.bar.set_postfix_str(f"loss {logs['loss']:.3e}", refresh=False)
-        self.bar.update()
-
-    def close(self):
-        """End the bar, whatever has happened."""
-        if hasattr(self, "bar"):
-            self.bar.close()
-
-
-class _Keeper(keras.callbacks.Callback):
-    """After each record: save the state, append to the history; stop on signals and on NaN."""
-
-    def __init__(self, history: list, path: Path, manager, check: Callable[[], None], size: int):
-        super().__init__()
-        self.history, self.path, self.manager = history, path, manager
-        self.check, self.size = check, size
-
-    def on_epoch_begin(self, epoch, logs=None):
-        self.begin = time.perf_counter()
-
-    def on_train_batch_end(self, batch, logs=None):
-        loss = logs["loss"]
-        if not abs(loss) < float("inf"):
-            self.fail(f"The loss became {loss}", len(self.history) * self.size + batch + 1)
-        self.check()
-
-    def fail(self, what, step):
-        raise FloatingPointError(
-            f"{what} in step {step}. The state of the last record is kept. Lower the learning "
-            "rate, or look at the residuals in the history: a solver that did not converge has a "
-            "wrong gradient."
-        )
-
-    def on_epoch_end(self, epoch, logs=None):
-        # The loss of a step is that before its update: the last one has not been seen yet.
-        step = (epoch + 1) * self.size
-        for variable in self.model.trainable_variables:
-            if not tf.reduce_all(tf.math.is_finite(variable.value)):
-                self.fail(f"The weight {variable.path!r} became NaN or infinite", step)
-        row = {"step": step, "seconds": time.perf_counter() - self.begin}
-        row.update({name: float(value) for name, value in logs.items()})
-        self.history.append(_finite(row))  # as it will be read back
-        write_json(self.path, self.history)
-        self.manager.save(checkpoint_number=epoch + 1)
-        self.check()
-
-
-def fit(
-    model: keras.Model,
-    make_batches: Callable[[int], tf.data.Dataset],
-    *,
-    steps: int,
-    directory: str | os.PathLike,
-    steps_per_record: int = 10,
-    validation_data: tf.data.Dataset | None = None,
-    description: str = "training",
-    callbacks: tuple = (),
-) -> list[dict[str, float]]:
-    """Train a compiled model up to `steps` steps, from wherever `directory` says it was.
-
-    Args:
-        model: A compiled and built Keras model.
-        make_batches: From a step to the dataset of all batches from that step on, as
-            `trainers.pipeline.training_batches(..., start_step=step)` gives it.
-        steps: Number of optimizer steps, a multiple of `steps_per_record`.
-        directory: Where checkpoints and `history.json` are kept. What is found there is continued.
-        steps_per_record: Steps of one Keras epoch: metrics are averaged over it, and the state is
-            saved after it. A resumed run repeats at most that many steps.
-        validation_data: Evaluated after each record.
-        description: Label of the progress bar.
-        callbacks: Further Keras callbacks.
-
-    Returns:
-        The history: for each record a dictionary of `step`, `seconds` and the logs of Keras, with
-        `None` where there is no finite number.
-
-    Raises:
-        Interrupted: On SIGINT or SIGTERM.
-        FloatingPointError: If the loss or a weight is NaN or infinite.
-        OSError: If what `directory` holds cannot be continued. Of two checkpoints one is enough.
-        ValueError: If `steps` is not a multiple of `steps_per_record`.
-    """
-    if steps < 1 or steps % steps_per_record:
-        raise ValueError(
-            "Expected `steps` to be a positive multiple of `steps_per_record`. "
-            f"Received steps={steps}, steps_per_record={steps_per_record}."
-        )
-    directory = Path(directory)
-    directory.mkdir(parents=True, exist_ok=True)
-    model.optimizer.build(model.trainable_variables)
-    variables = [*model.variables, *model.optimizer.variables]
-    checkpoint = tf.train.Checkpoint(values=[variable.value for variable in variables])
-    manager = tf.train.CheckpointManager(checkpoint, str(directory / "checkpoints"), max_to_keep=2)
-    records = _restore(checkpoint, manager.checkpoints)
-    path = directory / "history.json"
-    history = _read_history(path, records, steps_per_record)
-    if records * steps_per_record >= steps:
-        return history
-    start = records * steps_per_record
-    progress = Progress(steps, start, description)
-    with interruptible() as check:
-        keeper = _Keeper(history, path, manager, check, steps_per_record)
-        try:
-            model.fit(
-                make_batches(start),
-                epochs=steps // steps_per_record,
-                initial_epoch=records,
-                steps_per_epoch=steps_per_record,
-                validation_data=validation_data,
-                callbacks=[progress, keeper, *callbacks],
-                shuffle=False,
-                verbose=0,
-            )
-        finally:
-            progress.close()
-    return history
-
-
-def _restore(checkpoint, paths):
-    """Restore the newest state that can be read; the number of its record, 0 if there is none."""
-    problems = []
-    for path in reversed(paths):
-        try:
-            checkpoint.restore(path).assert_consumed()
-            return int(path.rsplit("-", 1)[1])
-        except (tf.errors.OpError, AssertionError, IndexError, ValueError) as error:
-            problems.append(f"{path}: {str(error).splitlines()[0]}")
-    if problems:
-        raise OSError(
-            "The checkpoints are damaged, or belong to another model. Remove "
-            f"{str(Path(paths[0]).parent.parent)!r} to train anew. {'; '.join(problems)}"
-        )
-    return 0
-
-
-def _read_history(path, records, size):
-    """The rows of so many records; another one may be there, whose checkpoint was not written."""
-    try:
-        history = json.loads(path.read_text("utf-8"))[:records] if records else []
-        steps = [row["step"] for row in history]
-    except (OSError, ValueError, TypeError, KeyError):
-        steps = None
-    if steps != [size * (record + 1) for record in range(records)]:
-        raise OSError(
-            f"Expected {str(path)!r} to have a row for each of the {records} records of {size} "
-            "steps that the checkpoints beside it have. It is damaged, or `steps_per_record` was "
-            f"another one. Remove {str(path.parent)!r} to train anew."
-        )
-    return history
-
-
-def save_weights(model: keras.Model, path: str | os.PathLike) -> None:
-    """Write a model's weights to `path` (`*.weights.h5`) so that the file is never half there."""
-    path = Path(path)
-    partial = path.with_name("partial-" + path.name)
-    model.save_weights(partial)
-    os.replace(partial, path)
-
-
-def write_json(path: str | os.PathLike, content: Any) -> None:
-    """Write JSON so that the file is never half there; NaN and infinity become `null`."""
-    path = Path(path)
-    partial = path.with_name(path.name + ".partial")
-    partial.write_text(json.dumps(_finite(content), indent=1, allow_nan=False) + "\n", "utf-8")
-    os.replace(partial, path)
-
-
-def _finite(content):
-    if isinstance(content, dict):
-        return {str(key): _finite(value) for key, value in content.items()}
-    if isinstance(content, (list, tuple)):
-        return [_finite(value) for value in content]
-    if hasattr(content, "item"):
-        content = content.item()
-    if isinstance(content, float) and not abs(content) < float("inf"):
-        return None
-    return content
+        keras.config.set_dtype_policy(before)

@@ -1,25 +1,20 @@
 """What `experiments.compare` does before and after the training: arguments, table, endings."""
 
 import io
-import json
 import re
 import signal
-import sys
 
-import keras
-import numpy as np
 import pytest
 import tensorflow as tf
-from absl import app, flags
-from absl.testing import flagsaver
-from PIL import Image
 from rich.console import Console
 
 import deq_keras as dk
 from experiments import compare, stages
 from experiments.configs import demo
-from trainers import models, trainer
-from trainers.trainer import Interrupted
+from trainers import exits, models
+from trainers.errors import Interrupted, NotFinite, StorageError
+from trainers.tensorboard import TensorBoard
+from trainers.trainer import Trainer
 
 # How ml_collections loads a configuration file.
 pytestmark = pytest.mark.filterwarnings(r"ignore:the load_module\(\) method:DeprecationWarning")
@@ -34,44 +29,14 @@ TINY = (
 
 
 @pytest.fixture
-def pictures(tmp_path):
-    """A folder with six small pictures."""
-    rng = np.random.default_rng(0)
-    (tmp_path / "pictures").mkdir()
-    for number in range(6):
-        pixels = rng.integers(0, 256, (20 + number, 26 - number, 3), dtype=np.uint8)
-        Image.fromarray(pixels).save(tmp_path / "pictures" / f"{number}.png")
-    return tmp_path / "pictures"
-
-
-@pytest.fixture
-def program(monkeypatch):
-    """Runs the program in this process, as its entry point would, on a command line."""
-
-    def forget():
-        for name in list(flags.FLAGS):
-            if name.startswith("config."):
-                delattr(flags.FLAGS, name)
-
-    def run(*arguments):
-        forget()
-        argv = ["compare", f"--config={demo.__file__}", *map(str, arguments)]
-        monkeypatch.setattr(sys, "argv", argv)  # where overrides are looked up
-        return compare.main(compare.parse(argv))
-
-    with flagsaver.flagsaver():
-        yield run
-        forget()
-        flags.FLAGS.unparse_flags()
-
-
-@pytest.fixture
-def config(program, monkeypatch):
+def config(run_program, monkeypatch):
     """The effective configuration of a command line."""
+    found = []
+    monkeypatch.setattr(compare, "compare", lambda: found.append(compare.effective_config()))
 
     def effective(*arguments):
-        monkeypatch.setattr(compare, "main", lambda argv: compare.effective_config())
-        return program("--workdir=unused", *arguments)
+        assert run_program(compare, "--workdir=unused", *arguments) == 0
+        return found.pop()
 
     return effective
 
@@ -139,57 +104,77 @@ def test_without_flags_it_is_the_configuration_of_the_file(config):
 )
 def test_wrong_arguments_end_before_any_work(program, tmp_path, pictures, arguments, message):
     folder = tmp_path / "run"
-    with pytest.raises(SystemExit, match=message) as ended:
-        program(f"--workdir={folder}", *TINY, f"--data_dir={pictures}", *arguments)
-    assert re.match("Error: .", str(ended.value))
+    data = f"--data_dir={pictures}"
+    ended = program(compare, f"--workdir={folder}", *TINY, data, *arguments)
+    assert re.fullmatch(f"Error: .*{message}.*\n", ended.errors)
+    assert ended.code in (exits.CONFIG, exits.BAD_DATA)
     assert not folder.exists() or not list(folder.iterdir())
 
 
 def test_misspelt_entry_has_a_near_match(program, tmp_path):
-    message = r"no entry 'stepz'\. Did you mean \"steps\" instead"
-    with pytest.raises(SystemExit, match=message):
-        program(f"--workdir={tmp_path}", "--config.train.stepz=3")
+    ended = program(compare, f"--workdir={tmp_path}", "--config.train.stepz=3")
+    assert ended.code == exits.USAGE
+    assert re.search(r"no entry 'stepz'\. Did you mean \"steps\" instead", ended.errors)
 
 
 @pytest.mark.parametrize(
     "argument", ["--steps=0", "--steps=many", "--stepz=3", "--seed=-1", "--config.train.steps=1.5"]
 )
-def test_misspelt_flags_and_values_name_themselves(program, tmp_path, capsys, argument):
-    with pytest.raises(SystemExit) as ended:
-        program(f"--workdir={tmp_path}", argument)
-    assert ended.value.code == 1
-    assert argument.split("=")[0].lstrip("-") in capsys.readouterr().err
+def test_misspelt_flags_and_values_name_themselves(program, tmp_path, argument):
+    ended = program(compare, f"--workdir={tmp_path}", argument)
+    assert ended.code == exits.USAGE
+    assert argument.split("=")[0].lstrip("-") in ended.errors
 
 
 def test_arguments_that_are_no_options_are_refused(program, tmp_path):
-    with pytest.raises(app.UsageError, match="denoising"):
-        program(f"--workdir={tmp_path}", "denoising")
+    ended = program(compare, f"--workdir={tmp_path}", "denoising")
+    assert ended.code == exits.USAGE
+    assert "Unexpected arguments: ['denoising']" in ended.output + ended.errors
+
+
+def test_configuration_file_that_is_not_there(program, tmp_path):
+    ended = program(compare, f"--config={tmp_path}/none.py", f"--workdir={tmp_path}")
+    assert ended.code == exits.USAGE
+    assert "none.py" in ended.errors
+
+
+def test_configuration_of_another_program(program, tmp_path):
+    other = demo.__file__.replace("demo.py", "train_demo.py")
+    ended = program(compare, f"--config={other}", f"--workdir={tmp_path / 'run'}")
+    assert ended.code == exits.CONFIG
+    assert "a configuration of experiments.compare. Received one without" in ended.errors
 
 
 def test_folder_without_pictures(program, tmp_path):
     (tmp_path / "empty").mkdir()
-    with pytest.raises(SystemExit, match="No picture found in data_dir='.*empty'"):
-        program(f"--workdir={tmp_path / 'run'}", f"--data_dir={tmp_path / 'empty'}", *TINY)
+    data = f"--data_dir={tmp_path / 'empty'}"
+    ended = program(compare, f"--workdir={tmp_path / 'run'}", data, *TINY)
+    assert ended.code == exits.BAD_DATA
+    assert re.search("No picture found in data_dir='.*empty'", ended.errors)
 
 
 @pytest.mark.parametrize("damage", ["cut", "text"])
 def test_corrupt_picture_is_named(program, tmp_path, pictures, damage):
     path = pictures / "3.png"
     path.write_bytes(path.read_bytes()[:300] if damage == "cut" else b"no picture")
-    with pytest.raises(SystemExit, match=r"3\.png: cannot be read"):
-        program(f"--workdir={tmp_path / 'run'}", f"--data_dir={pictures}", *TINY)
+    ended = program(compare, f"--workdir={tmp_path / 'run'}", f"--data_dir={pictures}", *TINY)
+    assert ended.code == exits.BAD_DATA
+    assert "3.png: cannot be read" in ended.errors
 
 
 @pytest.mark.parametrize("workdir", ["", "  "])
 def test_workdir_must_have_a_name(program, workdir):
-    with pytest.raises(SystemExit, match="--workdir to be the name of a folder"):
-        program(f"--workdir={workdir}")
+    ended = program(compare, f"--workdir={workdir}")
+    assert ended.code == exits.CONFIG
+    assert "--workdir to be the name of a folder" in ended.errors
 
 
 def test_workdir_that_cannot_be_written(program, tmp_path, pictures):
     (tmp_path / "file").write_text("")
-    with pytest.raises(SystemExit, match="Error: Cannot write to .*file/run"):
-        program(f"--workdir={tmp_path / 'file' / 'run'}", f"--data_dir={pictures}", *TINY)
+    workdir = f"--workdir={tmp_path / 'file' / 'run'}"
+    ended = program(compare, workdir, f"--data_dir={pictures}", *TINY)
+    assert ended.code == exits.IO_ERROR
+    assert re.search("Error: Cannot write to .*file/run", ended.errors)
 
 
 # Endings
@@ -201,7 +186,8 @@ def ending(program, tmp_path, pictures, monkeypatch):
 
     def run(stages_of_a_task, *arguments):
         monkeypatch.setattr(compare, "compare_task", stages_of_a_task)
-        program(f"--workdir={tmp_path / 'run'}", f"--data_dir={pictures}", *TINY, *arguments)
+        workdir, data = f"--workdir={tmp_path / 'run'}", f"--data_dir={pictures}"
+        return program(compare, workdir, data, *TINY, *arguments)
 
     return run
 
@@ -216,27 +202,31 @@ def raising(error):
 
 @pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])
 @pytest.mark.parametrize("how", ["between steps", "outside of training"])
-def test_stopped_by_a_signal(ending, capsys, signum, how):
+def test_stopped_by_a_signal(ending, signum, how):
     previous = signal.getsignal(signum)
 
     def outside(work):
         signal.raise_signal(signum)
         raise AssertionError("it went on")
 
-    with pytest.raises(SystemExit) as ended:
-        ending(outside if how == "outside of training" else raising(Interrupted(signum)))
-    assert ended.value.code == 128 + signum
-    expected = f"Stopped by {signum.name}. Run the same command again to go on.\n"
-    assert capsys.readouterr().out == expected
+    ended = ending(outside if how == "outside of training" else raising(Interrupted(signum)))
+    assert ended.code == exits.STOPPED
+    assert ended.errors == f"Stopped by {signum.name}. Run the same command again to go on.\n"
     assert signal.getsignal(signum) == previous
 
 
 @pytest.mark.parametrize(
-    "error", [FloatingPointError("The loss became nan"), OSError(28, "No space left on device")]
+    ("error", "code"),
+    [
+        (NotFinite("The loss became nan"), exits.BAD_DATA),
+        (StorageError("The disk is full"), exits.IO_ERROR),
+        (OSError(28, "No space left on device"), exits.IO_ERROR),
+    ],
 )
-def test_failures_that_a_person_can_mend_have_no_traceback(ending, error):
-    with pytest.raises(SystemExit, match=f"Error: .*{error.args[-1]}"):
-        ending(raising(error))
+def test_failures_that_a_person_can_mend_have_no_traceback(ending, error, code):
+    ended = ending(raising(error))
+    assert ended.code == code
+    assert ended.errors == f"Error: {error}\n"
 
 
 def test_mistakes_of_the_program_have_one(ending):
@@ -245,40 +235,36 @@ def test_mistakes_of_the_program_have_one(ending):
 
 
 def test_folder_of_another_configuration(ending, tmp_path):
-    with pytest.raises(SystemExit, match="full"):
-        ending(raising(OSError("full")))
+    assert "full" in ending(raising(OSError("full"))).errors
     before = (tmp_path / "run" / "config.json").read_text()
+    ended = ending(raising(AssertionError("it began")), "--config.train.learning_rate=0.5")
+    assert ended.code == exits.CONFIG
     message = r"another configuration \(train\.learning_rate was 0\.03, is 0\.5\).* --workdir"
-    with pytest.raises(SystemExit, match=message):
-        ending(raising(AssertionError("it began")), "--config.train.learning_rate=0.5")
+    assert re.search(message, ended.errors)
     assert (tmp_path / "run" / "config.json").read_text() == before
 
 
 def test_wrong_arguments_can_be_mended_in_the_same_folder(ending):
-    with pytest.raises(SystemExit, match="patch_size"):
-        ending(raising(AssertionError("it began")), "--config.data.patch_size=100")
-    with pytest.raises(SystemExit, match="full"):
-        ending(raising(OSError("full")))
+    ended = ending(raising(AssertionError("it began")), "--config.data.patch_size=100")
+    assert "patch_size" in ended.errors
+    assert "full" in ending(raising(OSError("full"))).errors
 
 
 # What a layer reports of a training
 
 
 def test_diagnostics_go_from_the_layer_into_history_tensorboard_and_results(tmp_path):
-    keras.utils.set_random_seed(0)
     prior = dk.priors.FieldsOfExperts(filters=3, kernel_size=3, sharpness=8.0)
     layer = dk.layers.Variational(dk.operators.Identity(), prior, name="bilevel")
-    model = models.compiled(models.model(layer, 1), 0.01, 2)
     images = tf.random.stateless_uniform((2, 2, 8, 8, 1), (0, 0))
-    trainer.fit(
-        model,
-        lambda step: tf.data.Dataset.from_tensor_slices((images[step:], images[step:] / 2)),
-        steps=2,
-        steps_per_record=2,
-        directory=tmp_path,
-        callbacks=(keras.callbacks.TensorBoard(tmp_path / "board", write_graph=False),),
+    trainer = Trainer(lambda: models.compiled(models.model(layer, 1), 0.01, 2), tmp_path)
+    history = trainer.fit(
+        tf.data.Dataset.from_tensor_slices((images, images / 2)),
+        epochs=1,
+        steps_per_epoch=2,
+        callbacks=[TensorBoard(tmp_path / "board", lambda: trainer.position.step)],
+        verbose=0,
     )
-    history = json.loads((tmp_path / "history.json").read_text())
     found = stages.diagnostics({"history": history}, "bilevel")
     assert found["backward_steps"] > 0
     assert found["training_forward_steps"] > 1
@@ -287,9 +273,9 @@ def test_diagnostics_go_from_the_layer_into_history_tensorboard_and_results(tmp_
         assert 0 < found[f"training_{key}"] <= 1e-5
     # The modulus is that of the misfit, 1: the bound is the norm of the gradient, for a pixel.
     assert 0 < found["training_error_bound"] <= 1e-5
-    written = b"".join(p.read_bytes() for p in (tmp_path / "board" / "train").iterdir())
+    written = b"".join(p.read_bytes() for p in (tmp_path / "board").iterdir())
     for name in ("forward_steps", "backward_residual", "converged", "error_bound"):
-        assert f"epoch_bilevel_{name}".encode() in written
+        assert f"epoch/bilevel_{name}".encode() in written
 
 
 def test_diagnostics_without_a_certificate_are_none():

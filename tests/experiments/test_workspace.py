@@ -5,7 +5,8 @@ import os
 
 import pytest
 
-from experiments.workspace import Workspace
+from experiments.workspace import Workspace, read_config, without
+from trainers.errors import ConfigurationError, StorageError
 
 CONFIG = {"seed": 0, "tasks": ("a", "b"), "train": {"steps": 60, "rate": 0.1, "inner": {"x": 1}}}
 
@@ -98,7 +99,7 @@ def test_folder_that_cannot_be_written_is_an_error(tmp_path, below):
     """Below a regular file nobody can make a folder, not even root."""
     file = tmp_path / "file"
     file.write_text("content")
-    with pytest.raises(ValueError, match=f"Cannot write to .*{file}.*Name another one with"):
+    with pytest.raises(StorageError, match=f"Cannot write to .*{file}.*Name another one with"):
         Workspace(file / below, CONFIG)
     assert file.read_text() == "content"
 
@@ -107,3 +108,42 @@ def test_probe_leaves_nothing_and_other_files_alone(tmp_path):
     (tmp_path / "notes.txt").write_text("mine")
     Workspace(tmp_path, CONFIG).folder("a")
     assert sorted(os.listdir(tmp_path)) == ["a", "config.json", "notes.txt"]
+
+
+def test_entries_that_may_change_do_and_are_written_anew(tmp_path):
+    free = ("train.steps", "train.inner.x", "tasks")
+    Workspace(tmp_path, CONFIG, free).write_config()
+    other = {**changed(steps=90, inner={"x": 7}), "tasks": ("c",)}
+    Workspace(tmp_path, other, free).write_config()
+    assert read_config(tmp_path) == json.loads(json.dumps(other))
+    with pytest.raises(ConfigurationError, match=r"another configuration \(seed was 0, is 4\)"):
+        Workspace(tmp_path, {**other, "seed": 4}, free)
+    with pytest.raises(ConfigurationError, match=r"another configuration \(train\.rate was 0\.1"):
+        Workspace(tmp_path, changed(rate=0.3), free)
+
+
+def test_who_does_not_write_leaves_no_trace(tmp_path):
+    Workspace(tmp_path / "run", CONFIG, writes=False)
+    assert os.listdir(tmp_path) == []
+
+
+@pytest.mark.parametrize(
+    ("names", "expected"),
+    [
+        ((), CONFIG),
+        (("seed", "train"), {"tasks": ("a", "b")}),
+        (("train.inner.x",), {**CONFIG, "train": {"steps": 60, "rate": 0.1, "inner": {}}}),
+        (("steps", "train.nothing", "inner.x"), CONFIG),
+    ],
+)
+def test_without_some_entries(names, expected):
+    assert without(CONFIG, names) == expected
+    assert CONFIG["train"]["inner"] == {"x": 1}
+
+
+def test_folder_without_a_configuration_says_so(tmp_path):
+    with pytest.raises(ConfigurationError, match="to be the folder of a training.*config.json"):
+        read_config(tmp_path)
+    (tmp_path / "config.json").write_text("{")
+    with pytest.raises(ConfigurationError, match="damaged"):
+        read_config(tmp_path)

@@ -9,11 +9,14 @@ from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 import deq_keras as dk
 from trainers.evaluation import (
     LEAST_SIDE,
+    ModelSolver,
     evaluate,
     loss_on,
     mean,
     quality_against_time,
     residual_curve,
+    solver_of,
+    solving_layers,
 )
 
 SHAPES = [(19, 16), (14, 23), (LEAST_SIDE, 12)]
@@ -177,3 +180,102 @@ def test_quality_against_time_of_a_map_that_diverges():
 )
 def test_mean_over_the_rows_that_have_it(rows, expected):
     assert mean(rows, "a") == expected
+
+
+# Whole models
+
+SIDE = 12
+
+
+def deblurring(name="inner"):
+    return dk.layers.Variational(
+        dk.operators.GaussianBlur(kernel_size=3, stddev=1.0), dk.priors.TotalVariation(), name=name
+    )
+
+
+def square_images():
+    rng = np.random.default_rng(2)
+    truth = rng.uniform(size=(3, SIDE, SIDE, 1)).astype(np.float32)
+    return tf.constant(truth + 0.1 * rng.normal(size=truth.shape).astype(np.float32)), truth
+
+
+def test_model_that_is_one_layer_is_that_layer():
+    tested = layer()
+    model = keras.Sequential([keras.Input((None, None, 1)), tested])
+    assert solving_layers(model) == [tested]
+    assert solver_of(model) is tested
+
+
+def test_layer_among_others_is_seen_with_its_own_input():
+    tested = deblurring()
+    image = keras.Input((SIDE, SIDE, 1))
+    darker = keras.layers.Rescaling(0.5)(image)
+    model = keras.Model(image, keras.layers.Rescaling(2.0)(tested(darker)))
+    y, truth = square_images()
+    solver = solver_of(model)
+    assert isinstance(solver, ModelSolver)
+    found, alone = solver.solve(y), tested.solve(0.5 * y)
+    np.testing.assert_allclose(found.value, model(y), atol=1e-6)
+    np.testing.assert_array_equal(found.steps, alone.steps)
+    np.testing.assert_array_equal(found.residual, alone.residual)
+    pairs = [(y[n : n + 1], truth[n : n + 1]) for n in range(3)]
+    _, rows, estimates = evaluate(solver, pairs, NAMES, bounds=True)
+    assert [row["steps"] for row in rows] == alone.steps.numpy().tolist()
+    assert all(row["seconds"] > 0 and "error_bound" not in row for row in rows)
+    np.testing.assert_allclose(estimates, model(y), atol=1e-5)
+
+
+def test_several_layers_add_up():
+    first, second = deblurring("first"), layer()
+    image = keras.Input((SIDE, SIDE, 1))
+    model = keras.Model(image, second(first(image)))
+    y, _ = square_images()
+    solver = ModelSolver(model)
+    assert [found for found, _ in solver.layers] == solving_layers(model) == [first, second]
+    found = solver.solve(y)
+    parts = [first.solve(y), second.solve(first(y))]
+    np.testing.assert_array_equal(found.steps, parts[0].steps + parts[1].steps)
+    np.testing.assert_allclose(
+        found.residual, np.maximum(parts[0].residual, parts[1].residual), rtol=1e-3
+    )
+    assert found.converged.numpy().all()
+
+
+def test_solvers_that_keras_does_not_see_into_have_no_columns():
+    inner = keras.Sequential([keras.Input((SIDE, SIDE, 1)), deblurring()])
+    image = keras.Input((SIDE, SIDE, 1))
+    model = keras.Model(image, inner(keras.layers.Rescaling(0.5)(image)))
+    assert len(solving_layers(model)) == 1
+    y, truth = square_images()
+    solver = solver_of(model)
+    assert solver.solve(y).steps is None
+    summary, rows, _ = evaluate(solver, [(y[:1], truth[:1])], ["a"])
+    assert summary["forward_steps"] is summary["converged"] is None
+    assert set(rows[0]) == {"name", "seconds", "psnr", "ssim", "loss"}
+
+
+def test_of_several_outputs_the_last_is_the_image():
+    image = keras.Input((SIDE, SIDE, 1))
+    model = keras.Model(image, [keras.layers.Rescaling(5.0)(image), image])
+    y, _ = square_images()
+    np.testing.assert_array_equal(ModelSolver(model).solve(y).value, y)
+
+
+# Bounds
+
+
+def test_error_bound_holds():
+    """The misfit is strongly convex with modulus 1, so there is a certificate."""
+    pairs = images()
+    exact = layer(tolerance=1e-7, max_steps=20000)
+    _, rows, estimates = evaluate(layer(tolerance=1e-3), pairs, NAMES, bounds=True)
+    for row, estimate, (y, _) in zip(rows, estimates, pairs, strict=True):
+        error = np.sqrt(np.mean((estimate - exact.solve(y).value[0]) ** 2))
+        assert 0 < error <= row["error_bound"] < 0.1
+
+
+def test_without_a_certificate_there_is_no_bound():
+    pairs = [(y[:, :11, :11], truth[:, :11, :11]) for y, truth in images()]
+    _, rows, _ = evaluate(deblurring(), pairs, NAMES, bounds=True)
+    assert rows[0]["error_bound"] is None
+    assert mean(rows, "error_bound") is None

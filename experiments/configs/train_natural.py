@@ -1,0 +1,25 @@
+"""Denoising of natural images with sharper experts, on a folder of one's own.
+
+    python -m experiments.train --config=experiments/configs/train_natural.py \\
+        --data_dir=FOLDER --workdir=runs/natural
+    python -m experiments.evaluate --workdir=runs/natural
+
+On 400 natural images of 180 x 180 pixels (a fifth of them held out, noise 0.1): 27.88 dB, SSIM
+0.781 by the averaged weights of the 24th epoch, after 7 minutes of training on two cores that did
+other work as well.
+"""
+
+from experiments.configs import train_demo
+
+
+def get_config():
+    config = train_demo.get_config()
+    config.prior.max_sharpness = 8000.0
+    config.train.epochs = 25
+    config.train.steps_per_epoch = 20
+    config.train.average = 0.98
+    config.train.validation = "patches"
+    # Anderson acceleration takes over 1000 steps for experts as sharp as these.
+    config.train.equilibrium_solver = "nesterov"
+    config.evaluate.training_batches = 16
+    return config

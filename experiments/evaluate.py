@@ -1,0 +1,215 @@
+"""What a trained model does on images: a row for each, pictures, JSON and CSV.
+
+    python -m experiments.evaluate --workdir=runs/train
+    python -m experiments.evaluate --workdir=runs/train --data_dir=FOLDER --output=runs/mine
+
+The model is that of `experiments.train` in the working directory, with the weights of its best
+epoch. The images are the test split of its training; with `--data_dir` the folder's own: its `test`
+split if it has one, else all of it. Writes `results.json`, `results.csv`, `pictures/` (measurement,
+reconstruction, truth, error), `reconstructions/` and `filters/`.
+"""
+
+import csv
+import datetime
+import os
+import platform
+import re
+import sys
+from pathlib import Path
+
+from experiments import command_line
+
+# isort: split
+# It chooses Keras's backend, so it comes first.
+import keras
+import numpy as np
+import tensorflow as tf
+from absl import flags
+from ml_collections import ConfigDict
+from rich.console import Console
+from rich.table import Table
+
+import deq_keras as dk
+from experiments import methods, recipe, tasks
+from experiments.report import images as drawing
+from experiments.report.sheet import filter_picture, sheet
+from experiments.workspace import check_writable, read_config, without
+from trainers import evaluation
+from trainers.datasets.folder import SPLITS, read_folder
+from trainers.errors import ConfigurationError
+from trainers.files import write_json
+from trainers.pipeline import ImageSet
+from trainers.tensorboard import learned_filters
+from trainers.trainer import Trainer
+
+flags.adopt_module_key_flags(command_line)
+_CHECKPOINT = flags.DEFINE_enum("checkpoint", "best", ["best", "latest"], "Which weights.")
+_OUTPUT = flags.DEFINE_string("output", None, "Folder for results; WORKDIR/evaluation if none.")
+_SPLIT = flags.DEFINE_enum("split", None, ["test", "all"], "Which of the images.")
+_MAX_SIDE = flags.DEFINE_integer(
+    "max_side", None, "Shrink larger images to this side; 0: none; as in training if not given.", 0
+)
+_PICTURES = flags.DEFINE_integer("pictures", 20, "Number of images that are drawn.", 0)
+
+COLUMNS = ("name", "psnr", "ssim", "loss", "steps", "residual", "converged", "error_bound")
+COLUMNS += ("seconds",)
+_FORMS = ("{}", "{:.2f}", "{:.4f}", "{:.3e}", "{:.0f}", "{:.1e}", "{}", "{:.1e}", "{:.2f}")
+
+
+def load_config():
+    """The configuration of the training, with what the flags say of the images."""
+    command_line.check_folders()
+    config = ConfigDict(read_config(command_line.WORKDIR.value))
+    try:
+        recipe.check(config)
+    except (KeyError, AttributeError, TypeError) as error:
+        raise ConfigurationError(
+            f"Expected --workdir to be the folder of a training by experiments.train. "
+            f"{command_line.WORKDIR.value!r} holds something else: {error}"
+        ) from None
+    return config
+
+
+def load_images(config):
+    """The images to evaluate, an `ImageSet`, and what they are, for people.
+
+    Args:
+        config: The configuration of the training.
+    """
+    trained_on, given = config.data.data_dir, command_line.DATA_DIR.value
+    folder = given if given is not None else trained_on
+    split = _SPLIT.value
+    if split is None:
+        own = given is not None and not (trained_on and _same(given, trained_on))
+        split = "all" if own and not (Path(given) / "test").is_dir() else "test"
+    if _MAX_SIDE.value is not None:
+        config.data.max_side = _MAX_SIDE.value
+    source = folder or "photographs of scikit-image"
+    if split == "all" and folder:
+        try:
+            found = read_folder(folder, config.data.channels, max_side=config.data.max_side or None)
+        except ValueError as error:
+            raise methods.BadImages(str(error)) from None
+        return ImageSet(*zip(*found, strict=True)), f"all of {source}"
+    config.data.data_dir = folder
+    splits = methods.load(config)
+    if split == "test":
+        return splits["test"], f"test split of {source}"
+    parts = [splits[name] for name in SPLITS]
+    names = sum((part.names for part in parts), ())
+    return ImageSet(names, sum((part.images for part in parts), ())), f"all of {source}"
+
+
+def _same(folder, other):
+    return os.path.realpath(folder) == os.path.realpath(other)
+
+
+def restored(problem, config, which):
+    """The trainer of a working directory, with the weights of a checkpoint."""
+    weight = config.train.weight or 0.1  # what was trained takes its place
+    workdir = command_line.WORKDIR.value
+    trainer = Trainer(
+        recipe.builder(problem, config, weight),
+        workdir,
+        options=recipe.options(config),
+        config=without(read_config(workdir), config.may_change),
+    )
+    trainer.restore(which)
+    return trainer
+
+
+def draw(output, rows, measured, estimates, test, model):
+    """Writes pictures, reconstructions and filters.
+
+    Args:
+        output: The folder.
+        rows: A row of results for each image.
+        measured: A row for each measurement.
+        estimates: The reconstructions.
+        test: Pairs of measurement and truth.
+        model: The Keras model.
+    """
+    for name in ("pictures", "reconstructions", "filters"):
+        (output / name).mkdir(exist_ok=True)
+    shown = list(zip(rows, measured, estimates, test, strict=True))[: _PICTURES.value]
+    for number, (row, before, estimate, (measurement, truth)) in enumerate(shown):
+        # Images of two folders may have one name.
+        stem = re.sub(r"[^\w.-]+", "_", Path(row["name"]).stem)
+        name = f"{number:04d} {stem}.png"
+        panels = (
+            (f"Measurement\n{before['psnr']:.2f} dB", tf.nest.flatten(measurement)[0].numpy()[0]),
+            (f"Reconstruction\n{row['psnr']:.2f} dB, SSIM {row['ssim']:.3f}", estimate),
+            ("Truth", truth.numpy()[0]),
+        )
+        sheet(row["name"], panels, output / "pictures" / name)
+        content = drawing.file_bytes(drawing.as_image(estimate))
+        (output / "reconstructions" / name).write_bytes(content)
+    for name, kernel in learned_filters(model):
+        path = output / "filters" / f"{name.replace('/', ' ')}.png"
+        path.write_bytes(filter_picture(kernel))
+
+
+def print_table(rows, means, title, console):
+    """A row for each image, and their mean."""
+    table = Table(*COLUMNS, title=title, title_justify="left")
+    for row in [*rows, {"name": "mean", **means}]:
+        cells = zip(COLUMNS, _FORMS, strict=True)
+        table.add_row(*("-" if row.get(k) is None else form.format(row[k]) for k, form in cells))
+    console.print(table)
+
+
+def evaluate():
+    """Everything, from the flags to the pictures."""
+    config = load_config()
+    output = Path(_OUTPUT.value or Path(command_line.WORKDIR.value) / "evaluation")
+    check_writable(output, "Name another one with --output.")
+    keras.utils.set_random_seed(config.seed)
+    images, source = load_images(config)
+    problem = methods.Problem(tasks.get(config.task, config), config, {"test": images})
+    problem.check_sizes()
+    trainer = restored(problem, config, _CHECKPOINT.value)
+    solver = evaluation.solver_of(trainer.model)
+    _, rows, estimates = evaluation.evaluate(solver, problem.test, images.names, bounds=True)
+    _, measured, _ = evaluation.evaluate(None, problem.test, images.names)
+    means = {key: evaluation.mean(rows, key) for key in COLUMNS[1:]}
+    write_json(
+        output / "results.json",
+        {
+            "created": datetime.datetime.now().astimezone().isoformat(timespec="seconds"),
+            "command": "python -m experiments.evaluate " + " ".join(sys.argv[1:]),
+            "versions": {
+                "deq_keras": dk.__version__,
+                "tensorflow": tf.__version__,
+                "keras": keras.__version__,
+                "numpy": np.__version__,
+                "python": platform.python_version(),
+            },
+            "checkpoint": {
+                "which": _CHECKPOINT.value,
+                "step": trainer.position.step,
+                "epoch": trainer.position.epoch,
+            },
+            "config": config.to_dict(),
+            "data": {"source": source, "max_side": config.data.max_side, "images": len(images)},
+            "means": means,
+            "measurement": {key: evaluation.mean(measured, key) for key in COLUMNS[1:4]},
+            "images": [{key: row.get(key) for key in COLUMNS} for row in rows],
+        },
+    )
+    with open(output / "results.csv", "w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, COLUMNS, extrasaction="ignore")
+        writer.writeheader()
+        writer.writerows(rows)
+    draw(output, rows, measured, estimates, problem.test, trainer.model)
+    title = f"{config.model}, {config.task}, {_CHECKPOINT.value} checkpoint, {source}"
+    print_table(rows, means, title, Console(width=None if sys.stdout.isatty() else 140))
+    print(f"Results: {output / 'results.json'}, {output / 'results.csv'}")
+
+
+def run():
+    """Entry point: flags, then `evaluate`."""
+    command_line.run(evaluate)
+
+
+if __name__ == "__main__":
+    run()

@@ -1,0 +1,148 @@
+"""Train one model, on one or many devices and machines, and go on after whatever stops it.
+
+    python -m experiments.train --config=experiments/configs/train_demo.py --workdir=runs/train
+    python -m experiments.train --workdir=runs/mine --data_dir=FOLDER --config.model=equilibrium
+    python -m trainers.launch --num_workers=2 -- \\
+        python -m experiments.train --workdir=runs/two --strategy=multi_worker
+
+Writes into the working directory: `config.json`, the configuration as it was; `metrics.jsonl`, a
+line a step and a line an epoch; `tensorboard/`; `checkpoints/` and `best/`; at the end
+`final.weights.h5`. Started again, it goes on from the last checkpoint. The exit codes are those of
+`trainers.exits`; `experiments.evaluate` looks at the result.
+"""
+
+import tempfile
+from pathlib import Path
+
+from experiments import command_line, config_flag
+
+# isort: split
+# They choose Keras's backend, so they come first.
+import keras
+import tensorflow as tf
+from absl import flags
+
+from experiments import configuration, methods, recipe, tasks
+from experiments.configs import train_demo
+from experiments.workspace import Workspace, without
+from trainers import files
+from trainers import strategy as strategies
+from trainers.tensorboard import TensorBoard
+from trainers.trainer import Trainer
+
+flags.adopt_module_key_flags(command_line)
+flags.adopt_module_key_flags(config_flag)
+_STRATEGY = flags.DEFINE_enum("strategy", "none", strategies.NAMES, "How to distribute.")
+
+
+def effective_config():
+    """The configuration file, with what the flags say in place of its entries; locked."""
+    command_line.check_folders()
+    config = config_flag.CONFIG.value
+    configuration.check_entries(config, train_demo.get_config(), "train")
+    if command_line.DATA_DIR.value is not None:
+        config.data.data_dir = command_line.DATA_DIR.value
+    recipe.check(config)
+    return config
+
+
+def callbacks(problem, config, trainer):
+    """The Keras callbacks that a configuration asks for."""
+    train, found = config.train, []
+    watched = {"monitor": train.monitor, "mode": train.mode}
+    if train.reduce_on_plateau:
+        found.append(
+            keras.callbacks.ReduceLROnPlateau(
+                factor=0.5, patience=train.reduce_on_plateau, **watched
+            )
+        )
+    if train.early_stopping:
+        found.append(keras.callbacks.EarlyStopping(patience=train.early_stopping, **watched))
+    if train.tensorboard:
+        examples = next(iter(problem.validation())) if trainer.is_chief else None
+        folder = trainer.workdir / "tensorboard"
+        pictures = config.evaluate.pictures
+        found.append(TensorBoard(folder, lambda: trainer.position.step, examples, pictures))
+    return found
+
+
+def save_final(trainer):
+    """Writes `final.weights.h5`. All workers take part, for what metrics hold is read from all."""
+    if trainer.is_chief:
+        files.save_weights(trainer.model, trainer.workdir / "final.weights.h5")
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        trainer.model.save_weights(Path(folder) / "other.weights.h5")
+
+
+def summary(history, config):
+    """A line that says what was reached, and in which epoch."""
+    train, last = config.train, history[-1]
+    name = train.monitor if last.get(train.monitor) is not None else "loss"
+    rows = [row for row in history if row.get(name) is not None]
+    choose = min if train.mode == "min" or name == "loss" else max
+    best = choose(rows, key=lambda row: row[name], default=last)
+    line = f"Trained for {last['epoch']} epochs, {last['step']} steps."
+    for what, row in (("Best", best), ("Last", last)):
+        shown = (f"{k} {row[k]:.4g}" for k in ("loss", "val_loss", "val_psnr") if row.get(k))
+        line += f" {what}, epoch {row['epoch']}: {', '.join(shown)}."
+    return line
+
+
+def train():
+    """Everything, from the flags to the weights."""
+    config = effective_config()
+    workdir, entries = command_line.WORKDIR.value, config.to_dict()
+    # Every worker looks whether the folder is that of this configuration, as soon as it can.
+    Workspace(workdir, entries, (*config.may_change, "images"), writes=False)
+    # Before any operation of TensorFlow.
+    strategy = strategies.get(_STRATEGY.value)
+    keras.utils.set_random_seed(config.seed)
+    if config.train.deterministic:
+        tf.config.experimental.enable_op_determinism()
+    task = tasks.get(config.task, config)
+    images = methods.load(config)
+    entries["images"] = methods.fingerprint(images)
+    problem = methods.Problem(task, config, images)
+    problem.training()  # are all images large enough?
+    problem.validation()
+    weight = recipe.first_weight(problem, config, workdir)
+    trainer = Trainer(
+        recipe.builder(problem, config, weight),
+        workdir,
+        strategy=strategy,
+        options=recipe.options(config),
+        config=without(entries, config.may_change),
+    )
+    workspace = Workspace(workdir, entries, config.may_change, writes=trainer.is_chief)
+    if trainer.is_chief:
+        workspace.write_config()
+    whole = config.train.validation == "images"
+
+    def batches(context, step):
+        return problem.training(step, input_context=context)
+
+    batches.describe = problem.describe  # of an image whose gradient is not finite, in messages
+    history = trainer.fit(
+        batches,
+        epochs=config.train.epochs,
+        steps_per_epoch=config.train.steps_per_epoch,
+        validation=(
+            (lambda context: problem.validation(context, whole))
+            if config.train.validation
+            else None
+        ),
+        callbacks=callbacks(problem, config, trainer),
+    )
+    save_final(trainer)
+    if trainer.is_chief:
+        print(summary(history, config))
+
+
+def run():
+    """Entry point: flags, then `train`."""
+    command_line.run(train, lambda argv: config_flag.parse(argv, "train_demo.py"))
+
+
+if __name__ == "__main__":
+    run()

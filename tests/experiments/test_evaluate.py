@@ -1,0 +1,303 @@
+"""`experiments.evaluate`: the rows, the files, and whose images are looked at."""
+
+import csv
+import io
+import json
+import shutil
+
+import numpy as np
+import pytest
+from ml_collections import ConfigDict
+from PIL import Image
+
+import deq_keras as dk
+from experiments import evaluate, methods, recipe, tasks, train
+from experiments.report.sheet import filter_picture, sheet
+from tests.experiments.conftest import make_pictures
+from trainers import exits
+
+# How ml_collections loads a configuration file.
+pytestmark = pytest.mark.filterwarnings(r"ignore:the load_module\(\) method:DeprecationWarning")
+
+TINY = (
+    "--config.data.patch_size=12",
+    "--config.prior.filters=2",
+    "--config.prior.kernel_size=3",
+    "--config.train.batch_size=2",
+    "--config.train.steps_per_epoch=2",
+    "--config.train.epochs=2",
+    "--config.train.weight=0.05",
+    "--config.train.tensorboard=False",
+    "--config.train.deterministic=False",  # cannot be undone in a process of many tests
+)
+
+
+def read(folder):
+    results = json.loads((folder / "results.json").read_text())
+    with open(folder / "results.csv", newline="", encoding="utf-8") as file:
+        return results, list(csv.DictReader(file))
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    """Seven pictures, and below them the same name once more."""
+    folder = make_pictures(tmp_path_factory.mktemp("data") / "pictures", 7)
+    make_pictures(folder / "deeper, still", 1, least=30)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def bilevel(run_program, tmp_path_factory, data):
+    """The folder of a bilevel model, and that of its evaluation."""
+    folder = tmp_path_factory.mktemp("bilevel") / "run"
+    workdir = f"--workdir={folder}"
+    assert run_program(train, workdir, f"--data_dir={data}", *TINY) == 0
+    assert run_program(evaluate, workdir) == 0
+    return folder
+
+
+@pytest.fixture(scope="module")
+def small(run_program, tmp_path_factory, data):
+    """The folder of a model of one's own without a solver."""
+    folder = tmp_path_factory.mktemp("small") / "run"
+    own = "--config.model=tests.experiments.own_model:small"
+    arguments = (f"--workdir={folder}", f"--data_dir={data}", *TINY, own)
+    assert run_program(train, *arguments, "--config.train.learning_rate=0.01") == 0
+    return folder
+
+
+@pytest.fixture(scope="module")
+def latest(run_program, bilevel):
+    """The folder of an evaluation of the last weights."""
+    output = bilevel / "latest"
+    flags = (f"--output={output}", "--checkpoint=latest", "--pictures=0")
+    assert run_program(evaluate, f"--workdir={bilevel}", *flags) == 0
+    return output
+
+
+# Rows
+
+
+def test_rows_are_what_the_model_does(bilevel, latest):
+    """Everything once more, with a model that has the final weights."""
+    config = ConfigDict(json.loads((bilevel / "config.json").read_text()))
+    images = methods.load(config)["test"]
+    problem = methods.Problem(tasks.get("denoising", config), config, {"test": images})
+    model = recipe.builder(problem, config, 0.3)()
+    model.load_weights(bilevel / "final.weights.h5")
+    (layer,) = (layer for layer in model.layers if hasattr(layer, "solve"))
+    results, table = read(latest)
+    assert [row["name"] for row in results["images"]] == list(images.names)
+    triples = zip(results["images"], table, problem.test, strict=True)
+    for row, line, (measurement, truth) in triples:
+        solution = layer.solve(measurement)
+        assert row["psnr"] == pytest.approx(float(dk.metrics.psnr(truth, solution.value)[0]))
+        assert row["ssim"] == pytest.approx(float(dk.metrics.ssim(truth, solution.value)[0]))
+        assert row["loss"] == pytest.approx(float(np.mean((solution.value - truth) ** 2)))
+        assert row["steps"] == int(solution.steps[0])
+        assert row["residual"] == pytest.approx(float(solution.residual[0]), rel=1e-3)
+        assert row["converged"] is True
+        assert 0 < row["error_bound"] < 1e-2
+        assert row["seconds"] > 0
+        assert list(line) == list(evaluate.COLUMNS)
+        assert line["name"] == row["name"]
+        assert float(line["psnr"]) == row["psnr"]
+        assert line["converged"] == "True"
+
+
+def test_means_and_what_they_are_of(bilevel, latest):
+    for folder, which in ((bilevel / "evaluation", "best"), (latest, "latest")):
+        results, _ = read(folder)
+        for key in evaluate.COLUMNS[1:]:
+            values = [row[key] for row in results["images"]]
+            assert results["means"][key] == pytest.approx(np.mean(values))
+        assert results["measurement"]["psnr"] == pytest.approx(20, abs=1.5)  # noise of 0.1
+        assert results["checkpoint"]["which"] == which
+        assert results["checkpoint"]["step"] == 2 * results["checkpoint"]["epoch"]
+    assert results["checkpoint"]["epoch"] == 2
+    assert results["data"]["source"].startswith("test split of ")
+    assert results["config"]["seed"] == 0
+    assert results["versions"]["deq_keras"] == dk.__version__
+
+
+def test_best_and_latest_checkpoint_are_two(run_program, data, tmp_path):
+    """With a rate that ruins the model the first epoch is the best."""
+    own = "--config.model=tests.experiments.own_model:small"
+    workdir = f"--workdir={tmp_path / 'run'}"
+    ruin = "--config.train.learning_rate=5.0"
+    assert run_program(train, workdir, f"--data_dir={data}", *TINY, own, ruin) == 0
+    found = {}
+    for which in ("best", "latest"):
+        output = tmp_path / which
+        flags = (f"--checkpoint={which}", f"--output={output}", "--pictures=0")
+        assert run_program(evaluate, workdir, *flags) == 0
+        found[which] = read(output)[0]
+    assert found["best"]["checkpoint"]["epoch"] == 1
+    assert found["latest"]["checkpoint"]["epoch"] == 2
+    assert found["best"]["means"]["loss"] < found["latest"]["means"]["loss"]
+
+
+def test_model_without_a_solver_has_empty_columns(run_program, small, tmp_path):
+    assert run_program(evaluate, f"--workdir={small}", f"--output={tmp_path}") == 0
+    results, table = read(tmp_path)
+    for row, line in zip(results["images"], table, strict=True):
+        assert row["steps"] is row["residual"] is row["converged"] is row["error_bound"] is None
+        assert line["steps"] == line["converged"] == ""
+        assert row["psnr"] > 0
+    assert not list((tmp_path / "filters").iterdir())
+
+
+# Pictures
+
+
+def test_pictures_of_each_image(bilevel):
+    folder = bilevel / "evaluation"
+    results, _ = read(folder)
+    stems = [row["name"].rsplit("/")[-1].removesuffix(".png") for row in results["images"]]
+    expected = [f"{number:04d} {stem}.png" for number, stem in enumerate(stems)]
+    config = ConfigDict(json.loads((bilevel / "config.json").read_text()))
+    images = methods.load(config)["test"].images
+    for kind in ("pictures", "reconstructions"):
+        assert sorted(path.name for path in (folder / kind).iterdir()) == expected
+    for name, image, row in zip(expected, images, results["images"], strict=True):
+        with Image.open(folder / "reconstructions" / name) as picture:
+            array = np.asarray(picture) / 255.0
+        assert array.shape == image.shape[:2]
+        loss = np.mean((array - image[..., 0] / 255.0) ** 2)
+        assert loss == pytest.approx(row["loss"], rel=0.05)  # rounded to bytes, and clipped
+    (filters,) = (folder / "filters").iterdir()
+    assert filters.name == "bilevel analysis.png"
+
+
+def test_only_so_many_are_drawn(run_program, small, tmp_path):
+    flags = (f"--output={tmp_path}", "--split=all", "--pictures=2")
+    assert run_program(evaluate, f"--workdir={small}", *flags) == 0
+    assert len(list((tmp_path / "pictures").iterdir())) == 2
+    assert len(read(tmp_path)[0]["images"]) == 8
+
+
+def test_sheet_shows_the_panels(tmp_path):
+    truth = np.full((20, 30, 1), 0.5)
+    dark, bright = truth - 0.5, truth + 0.5
+    panels = (("Measurement", dark), ("Reconstruction", bright), ("Truth", truth))
+    sheet("a name", panels, tmp_path / "sheet.png")
+    with Image.open(tmp_path / "sheet.png") as picture:
+        row = np.asarray(picture.convert("RGB"))[picture.height * 2 // 3]
+    grey = (row == row[:, :1]).all(axis=-1)
+    for level in (0, 255, 127):  # each panel is a wide part of the row
+        assert (grey & (np.abs(row[:, 0].astype(int) - level) <= 1)).sum() > 0.1 * len(row)
+    assert (~grey).sum() > 0.1 * len(row)  # the error map has a colour
+
+
+def test_filter_picture_is_enlarged():
+    kernel = np.random.default_rng(0).normal(size=(3, 3, 1, 4))
+    content = filter_picture(kernel, enlarge=5)
+    assert content.startswith(b"\x89PNG")
+    with Image.open(io.BytesIO(content)) as picture:
+        assert picture.width % 5 == picture.height % 5 == 0
+
+
+# Whose images
+
+
+@pytest.mark.parametrize(
+    ("make", "flags", "count", "source"),
+    [
+        (None, [], 2, "test split of"),
+        (None, ["--split=all"], 8, "all of"),
+        ("same", [], 2, "test split of"),
+        ("folder", [], 5, "all of"),
+        ("folder", ["--split=test"], 1, "test split of"),
+        ("splits", [], 2, "test split of"),
+        ("splits", ["--split=all"], 6, "all of"),
+    ],
+)
+def test_images(run_program, small, data, tmp_path, make, flags, count, source):
+    arguments = [f"--workdir={small}", f"--output={tmp_path / 'out'}", "--pictures=0", *flags]
+    folder = data
+    if make == "folder":
+        folder = make_pictures(tmp_path / "folder", 5)
+    elif make == "splits":
+        folder = tmp_path / "splits"
+        for number, split in enumerate(("train", "val", "test")):
+            make_pictures(folder / split, 2, least=30 + 5 * number)
+    if make:
+        arguments.append(f"--data_dir={folder}")
+    assert run_program(evaluate, *arguments) == 0
+    results, _ = read(tmp_path / "out")
+    assert len(results["images"]) == results["data"]["images"] == count
+    assert results["data"]["source"] == f"{source} {folder}"
+
+
+def test_large_images_are_shrunk_as_in_training_or_as_asked(run_program, small, tmp_path):
+    make_pictures(tmp_path / "large", 1, least=270)
+    arguments = (f"--workdir={small}", f"--data_dir={tmp_path / 'large'}")
+    for flags, side in (([], 256), (["--max_side=0"], 276), (["--max_side=50"], 50)):
+        output = tmp_path / f"out{side}"
+        assert run_program(evaluate, *arguments, f"--output={output}", *flags) == 0
+        (picture,) = (output / "reconstructions").iterdir()
+        with Image.open(picture) as image:
+            assert max(image.size) == side
+
+
+# What is refused
+
+
+def refused(program, code, message, *arguments):
+    ended = program(evaluate, *arguments)
+    assert message in ended.errors
+    assert ended.errors.startswith("Error: ")
+    assert ended.code == code
+
+
+def test_folder_without_a_training(program, tmp_path):
+    where = f"--workdir={tmp_path / 'none'}"
+    refused(program, exits.CONFIG, "to be the folder of a training", where)
+    assert not (tmp_path / "none").exists()
+
+
+def test_folder_of_another_program(program, tmp_path):
+    (tmp_path / "config.json").write_text('{"seed": 0, "tasks": ["denoising"]}')
+    refused(program, exits.CONFIG, "by experiments.train", f"--workdir={tmp_path}")
+
+
+def test_training_without_a_checkpoint(program, small, tmp_path):
+    shutil.copy(small / "config.json", tmp_path)
+    refused(program, exits.IO_ERROR, "no best checkpoint in", f"--workdir={tmp_path}")
+
+
+def test_checkpoint_of_another_model(program, small, tmp_path):
+    folder = tmp_path / "run"
+    shutil.copytree(small, folder)
+    config = json.loads((folder / "config.json").read_text())
+    config["prior"]["filters"] = 5
+    (folder / "config.json").write_text(json.dumps(config))
+    message = "was made with another configuration (prior.filters was 2, is 5"
+    refused(program, exits.CONFIG, message, f"--workdir={folder}")
+
+
+def test_images_smaller_than_the_window_of_ssim(program, small, tmp_path):
+    folder = make_pictures(tmp_path / "pictures", 2, least=10)
+    message = "at least 11 pixels on a side, to measure their SSIM. Received '0.png' of 10 x 16"
+    where = (f"--workdir={small}", f"--data_dir={folder}", f"--output={tmp_path / 'out'}")
+    refused(program, exits.BAD_DATA, message, *where)
+
+
+@pytest.mark.parametrize(
+    ("folder", "message"), [("no/such/folder", "does not exist"), ("", "name of a folder")]
+)
+def test_folder_of_images_that_is_not_there(program, small, tmp_path, folder, message):
+    code = exits.BAD_DATA if folder else exits.CONFIG
+    arguments = (f"--workdir={small}", f"--data_dir={folder}", f"--output={tmp_path}")
+    refused(program, code, message, *arguments)
+
+
+def test_output_that_cannot_be_written(program, small, tmp_path):
+    (tmp_path / "file").write_text("mine")
+    arguments = (f"--workdir={small}", f"--output={tmp_path / 'file' / 'out'}")
+    refused(program, exits.IO_ERROR, "Name another one with --output", *arguments)
+
+
+@pytest.mark.parametrize("flag", ["--checkpoint=first", "--split=train", "--pictures=-1"])
+def test_wrong_flags(program, small, flag):
+    refused(program, exits.USAGE, flag.split("=")[0].strip("-"), f"--workdir={small}", flag)

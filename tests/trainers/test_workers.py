@@ -1,0 +1,210 @@
+"""Real processes on loopback: many are one, and what kills them costs a restart and no more."""
+
+import contextlib
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from tests.trainers.drill import program
+from trainers import exits
+
+ROOT = Path(__file__).resolve().parents[2]
+TOTAL = program.EPOCHS * program.STEPS
+
+
+def command(workdir, model, *arguments):
+    main = [sys.executable, "-m", "tests.trainers.drill.program", workdir, model, "multi_worker"]
+    launch = [sys.executable, "-m", "trainers.launch", "--num_workers=2", "--threads=1"]
+    flags = ["--max_restarts=20", "--hang_timeout=12", "--grace=20"]
+    return list(map(str, [*launch, *flags, "--", *main, *arguments]))
+
+
+@contextlib.contextmanager
+def started(*arguments):
+    """A launcher with its workers, all of which are gone afterwards."""
+    process = subprocess.Popen(
+        command(*arguments),
+        cwd=ROOT,
+        env={**os.environ, "PYTHONUNBUFFERED": "1"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.communicate()
+        deadline = time.monotonic() + 10
+        while left := processes(arguments[0]):
+            assert time.monotonic() < deadline, f"left over: {left}"
+            time.sleep(0.1)
+
+
+def processes(workdir):
+    """The command lines of the processes that run for a folder."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        with contextlib.suppress(OSError):
+            line = path.read_bytes().replace(b"\0", b" ").decode(errors="replace")
+            if str(workdir) in line and "drill.program" in line:
+                found.append(line)
+    return found
+
+
+def finish(*arguments, code=0, timeout=300):
+    """Runs workers until they end; what they said."""
+    with started(*arguments) as process:
+        said, _ = process.communicate(timeout=timeout)
+        assert process.returncode == code, said
+        assert not processes(arguments[0])
+    return said
+
+
+def log(workdir):
+    rows = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
+    return [{key: value for key, value in row.items() if key != "seconds"} for row in rows]
+
+
+def final(workdir):
+    with np.load(workdir / "final.npz") as file:
+        return dict(file)
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory):
+    """The folder of a run of a model on two workers that nothing happened to."""
+    runs = {}
+
+    def run(model):
+        if model not in runs:
+            runs[model] = tmp_path_factory.mktemp(model)
+            finish(runs[model], model)
+        return runs[model]
+
+    return run
+
+
+def assert_nothing_was_lost(workdir, expected):
+    assert log(workdir) == log(expected)
+    new, old = final(workdir), final(expected)
+    assert new.keys() == old.keys()
+    for name in old:
+        np.testing.assert_array_equal(new[name], old[name], name)
+    # No checkpoint is corrupt: TensorFlow compares each tensor with its checksum.
+    paths = [path.with_suffix("") for path in workdir.glob("*/ckpt-*.index")]
+    assert len(paths) == program.OPTIONS.keep + 1
+    for path in paths:
+        reader = tf.train.load_checkpoint(str(path))
+        for name in reader.get_variable_to_shape_map():
+            reader.get_tensor(name)
+
+
+# Many are one
+
+
+SAME = ("step", "epoch", "skipped", "loss", "psnr", "val_loss", "val_psnr", "learning_rate")
+
+
+def assert_same(folder, rows, weights):
+    """Losses, metrics and weights of two runs agree to 1e-5, relatively."""
+    for new, old in zip(log(folder), rows, strict=True):
+        assert new.keys() == old.keys()
+        for name in old.keys() & set(SAME):
+            assert new[name] == pytest.approx(old[name], rel=1e-5), name
+    for name, new in final(folder).items():
+        if name.startswith("model"):
+            assert np.linalg.norm(new - weights[name]) <= 1e-5 * np.linalg.norm(weights[name])
+
+
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory):
+    """Log and weights of a run of a model on one device."""
+    runs = {}
+
+    def run(model):
+        if model not in runs:
+            folder = tmp_path_factory.mktemp(f"{model}-alone")
+            program.train(folder, model, None)
+            runs[model] = log(folder), final(folder)
+        return runs[model]
+
+    return run
+
+
+@pytest.mark.parametrize("model", ["bilevel", "equilibrium"])
+def test_two_workers_are_one(undisturbed, alone, model):
+    rows, weights = alone(model)
+    assert_same(undisturbed(model), rows, weights)
+
+
+@pytest.mark.parametrize("model", ["bilevel", "equilibrium"])
+def test_two_devices_are_one(mirrored, alone, tmp_path, model):
+    rows, weights = alone(model)
+    program.train(tmp_path, model, mirrored)
+    assert_same(tmp_path, rows, weights)
+
+
+# The fault drill
+
+
+def plan(kinds, seed):
+    """Faults at random moments, one after the other, of chief and worker; SAVE: of the chief."""
+    draw = random.Random(seed)
+    steps = sorted(draw.sample(range(2, TOTAL), len(kinds)))
+    faults = []
+    for number, (kind, step) in enumerate(zip(kinds, steps, strict=True)):
+        worker, delay = (number + seed) % 2, draw.uniform(0, 0.03)
+        if kind == "SAVE":
+            worker, step = 0, -(-step // program.OPTIONS.save_every) * program.OPTIONS.save_every
+        faults.append({"kind": kind, "worker": worker, "step": min(step, TOTAL), "delay": delay})
+    return faults
+
+
+def drill(folder, model, faults, expected):
+    path = folder / "faults.json"
+    path.write_text(json.dumps(faults))
+    said = finish(folder / "run", model, path, timeout=90 * (len(faults) + 1))
+    happened = [json.loads(line) for line in Path(f"{path}.done").read_text().splitlines()]
+    assert happened == faults, said
+    assert said.count(" restart ") >= len(faults), said
+    assert_nothing_was_lost(folder / "run", expected)
+
+
+def test_drill(undisturbed, tmp_path):
+    kinds = ["KILL", "SAVE", "KILL", "STOP", "KILL"]
+    drill(tmp_path, "conv", plan(kinds, 0), undisturbed("conv"))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("model", "seed"), [("conv", 1), ("bilevel", 2), ("equilibrium", 3)])
+def test_long_drill(undisturbed, tmp_path, model, seed):
+    kinds = ["KILL", "SAVE"] * 5 + ["STOP", "KILL"]
+    random.Random(seed).shuffle(kinds)
+    drill(tmp_path, model, plan(kinds, seed), undisturbed(model))
+
+
+def test_sigterm_of_all_saves_and_has_a_code_of_its_own(undisturbed, tmp_path):
+    with started(tmp_path, "conv") as process:
+        deadline = time.monotonic() + 120
+        path = tmp_path / "metrics.jsonl"
+        while not path.exists() or len(path.read_text().splitlines()) < 4:
+            assert time.monotonic() < deadline
+            assert process.poll() is None, process.communicate()[0]
+            time.sleep(0.01)
+        process.send_signal(signal.SIGTERM)
+        said, _ = process.communicate(timeout=60)
+        assert process.returncode == exits.STOPPED, said
+        assert "Run the same command again to go on." in said
+    assert not (tmp_path / "final.npz").exists()
+    finish(tmp_path, "conv")
+    assert_nothing_was_lost(tmp_path, undisturbed("conv"))
