@@ -4,8 +4,9 @@
     python -m experiments.benchmark --suite=paper --output=runs/benchmark/paper.json
     python -m experiments.benchmark --suite=paper --full --output=runs/benchmark/paper.json
     python -m experiments.benchmark --suite=scaling --output=runs/benchmark/scaling.json
+    python -m experiments.benchmark --suite=distributed --output=runs/benchmark/distributed.json
 
-`make benchmark` runs the three, in an environment with the peers (the extra `benchmark`). Each
+`make benchmark` runs the four, in an environment with the peers (the extra `benchmark`). Each
 writes a JSON file, a plot (`.png`) beside it, and tables to the terminal.
 
 - `peers`: one training step on the map u - 0.1 ((u - y) + A^T tanh(A u)) to relative errors of the
@@ -13,6 +14,8 @@ writes a JSON file, a plot (`.png`) beside it, and tables to the terminal.
 - `paper`: the energy of arXiv:2206.13193 on photographs: our defaults against its procedure.
 - `scaling`: our time and peak memory against size, batch, iterations and tolerance; each solver
   with each adjoint; compaction.
+- `distributed`: two processes against one at the same global batch, the share of communication,
+  and on paper what more would give.
 
 How it measures. Each framework runs in a process of its own with the same number of threads and
 cores, since their pools of threads disturb each other in one process. The settings of
@@ -36,15 +39,23 @@ from pathlib import Path
 from absl import app, flags
 from rich.console import Console
 
-from experiments.benchmark import output, paper_suite, peers_suite, scaling_suite
+from experiments.benchmark import distributed_suite, output, paper_suite, peers_suite, scaling_suite
 from experiments.benchmark.remote import RemoteError
 
-SUITES = {"peers": peers_suite, "paper": paper_suite, "scaling": scaling_suite}
+SUITES = {
+    "peers": peers_suite,
+    "paper": paper_suite,
+    "scaling": scaling_suite,
+    "distributed": distributed_suite,
+}
 
 _SUITE = flags.DEFINE_enum("suite", None, list(SUITES), "What to measure.")
 _OUTPUT = flags.DEFINE_string("output", None, "JSON file to write; a plot is put beside it.")
 _THREADS = flags.DEFINE_integer(
-    "threads", min(2, os.cpu_count() or 1), "Threads of each framework.", lower_bound=1
+    "threads",
+    min(2, os.cpu_count() or 1),
+    "Threads of each framework (distributed: 1).",
+    lower_bound=1,
 )
 _REPEATS = flags.DEFINE_integer("repeats", 7, "Measured rounds.", lower_bound=1)
 _SEED = flags.DEFINE_integer("seed", 0, "Seed of filters, images and noise.", lower_bound=0)
@@ -54,12 +65,17 @@ _CONTESTANTS = flags.DEFINE_list(
 )
 _ONLY = flags.DEFINE_string("only", "", "peers: only settings whose label contains this.")
 _TARGETS = flags.DEFINE_list("targets", ["1e-3", "1e-5"], "peers: errors to reach.")
-_SIZE = flags.DEFINE_integer("size", 96, "peers, scaling: side of the images.", lower_bound=8)
-_BATCH = flags.DEFINE_integer("batch", 8, "peers, scaling: images.", lower_bound=1)
+_SIZE = flags.DEFINE_integer("size", 96, "All but paper: side of the images.", lower_bound=8)
+_BATCH = flags.DEFINE_integer(
+    "batch", 8, "All but paper: images (distributed: of each process).", lower_bound=1
+)
 _MEMORY = flags.DEFINE_boolean("memory", True, "peers: measure peak memory, too.")
-_FILTERS = flags.DEFINE_integer("filters", 32, "peers, scaling: number of filters.", lower_bound=1)
+_FILTERS = flags.DEFINE_integer("filters", 32, "All but paper: number of filters.", lower_bound=1)
 _ITERATIONS = flags.DEFINE_list(
     "iterations", ["10", "50", "200"], "scaling: forced numbers of iterations."
+)
+_STEPS = flags.DEFINE_integer(
+    "steps", 6, "distributed: steps of a round; the first does not count.", lower_bound=3
 )
 _TASKS = flags.DEFINE_list("tasks", ["denoising", "deblurring"], "paper: some of these.")
 _IMAGES = flags.DEFINE_integer("images", 10, "paper: images of the batch.", lower_bound=1)
@@ -96,6 +112,7 @@ class Settings:
     filters: int
     memory: bool
     iterations: tuple
+    steps: int
     tasks: tuple
     images: int
     height: int
@@ -133,6 +150,7 @@ def settings():
         filters=_FILTERS.value,
         memory=_MEMORY.value,
         iterations=iterations,
+        steps=_STEPS.value,
         tasks=tuple(_TASKS.value),
         images=_IMAGES.value,
         height=_HEIGHT.value,

@@ -5,6 +5,8 @@ import math
 
 from rich.table import Table
 
+from experiments.benchmark import distributed_output
+
 
 def write(path, record):
     """Write a record as JSON; what is not finite becomes null."""
@@ -23,9 +25,9 @@ def _finite(value):
 
 def tables(record, console):
     """Print the numbers of a suite."""
-    {"peers": _peers, "paper": _paper, "scaling": _scaling}[record["suite"]](
-        record["results"], console
-    )
+    show = {"peers": _peers, "paper": _paper, "scaling": _scaling}
+    show["distributed"] = distributed_output.tables
+    show[record["suite"]](record["results"], console)
 
 
 def _peers(results, console):
@@ -159,6 +161,7 @@ def plot(path, record):
     import matplotlib.pyplot as plt
 
     draw = {"peers": _draw_peers, "paper": _draw_paper, "scaling": _draw_scaling}
+    draw["distributed"] = distributed_output.draw
     figure = draw[record["suite"]](record["results"], plt)
     figure.savefig(path, dpi=120, bbox_inches="tight")
     plt.close(figure)

@@ -7,6 +7,7 @@ another one is measured; the parent hands out the turns, so runs can still be in
 
 import os
 import pickle
+import select
 import subprocess
 import sys
 from pathlib import Path
@@ -48,20 +49,23 @@ class Remote:
         threads: Number of threads, and of cores that the process may use (where the system can
             say so: the pools of some frameworks follow the cores alone).
         log: File that the worker's messages go to, or `None` to drop them.
+        module: The program; another one than `worker` has a server of its own.
+        cores: The cores, if not the first ones.
+        variables: More variables of its environment.
     """
 
-    def __init__(self, threads, log=None):
+    def __init__(self, threads, log=None, module="worker", cores=None, variables=None):
         self._log = open(log, "ab") if log else subprocess.DEVNULL
-        command = [sys.executable, "-m", "experiments.benchmark.worker"]
+        command = [sys.executable, "-m", f"experiments.benchmark.{module}"]
         self._process = subprocess.Popen(
             command,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._log,
-            env=environment(threads),
+            env={**environment(threads), **(variables or {})},
         )
         if hasattr(os, "sched_setaffinity"):
-            cores = sorted(os.sched_getaffinity(0))[:threads]
+            cores = cores or sorted(os.sched_getaffinity(0))[:threads]
             os.sched_setaffinity(self._process.pid, cores)
 
     def __enter__(self):
@@ -75,18 +79,42 @@ class Remote:
             raise AttributeError(method)
 
         def request(*args):
-            try:
-                pickle.dump((method, args), self._process.stdin)
-                self._process.stdin.flush()
-                fine, value = pickle.load(self._process.stdout)
-            except (EOFError, BrokenPipeError):
-                status = self._process.wait()
-                raise RemoteError(f"The worker died with status {status}.") from None
-            if not fine:
-                raise RemoteError(value)
-            return value
+            self.send(method, *args)
+            return self.receive()
 
         return request
+
+    def send(self, method, *args):
+        """Ask for something, and go on; `receive` has the answer."""
+        try:
+            pickle.dump((method, args), self._process.stdin)
+            self._process.stdin.flush()
+        except BrokenPipeError:
+            raise self._died() from None
+
+    def receive(self, seconds=None):
+        """The answer to `send`, for which one waits no longer than so many seconds."""
+        if not select.select([self._process.stdout], [], [], seconds)[0]:
+            self._process.kill()
+            raise RemoteError(f"The worker did not answer within {seconds:g} s.")
+        try:
+            fine, value = pickle.load(self._process.stdout)
+        except (EOFError, pickle.UnpicklingError):
+            raise self._died() from None
+        if not fine:
+            raise RemoteError(value)
+        return value
+
+    def fileno(self):
+        """What `select` asks for: whether an answer is there."""
+        return self._process.stdout.fileno()
+
+    def _died(self):
+        return RemoteError(f"The worker died with status {self._process.wait()}.")
+
+    def kill(self):
+        """End the worker at once."""
+        self._process.kill()
 
     def close(self):
         """End the worker."""

@@ -87,9 +87,8 @@ def _peak():
     return int(line.split()[1]) * 1024
 
 
-def serve(requests, replies):
+def serve(server, requests, replies):
     """Answer requests until the parent closes the stream."""
-    server = Server()
     while True:
         try:
             method, args = pickle.load(requests)
@@ -110,12 +109,13 @@ def _reason(error):
     return "\n".join(x for x in lines if not x.startswith("Exception encountered")) or "no message"
 
 
-def main():
+def main(server):
+    """Serve on the standard streams."""
     # What libraries print must not get between the messages.
     replies = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)
-    serve(sys.stdin.buffer, replies)
+    serve(server, sys.stdin.buffer, replies)
 
 
 if __name__ == "__main__":
-    main()
+    main(Server())
