@@ -33,6 +33,9 @@ from trainers.trainer import Trainer
 flags.adopt_module_key_flags(command_line)
 flags.adopt_module_key_flags(config_flag)
 _STRATEGY = flags.DEFINE_enum("strategy", "none", strategies.NAMES, "How to distribute.")
+_CLUSTER_TIMEOUT = flags.DEFINE_float(
+    "cluster_timeout", 50.0, "Seconds to wait for all workers to come up.", lower_bound=0.0
+)
 
 
 def effective_config():
@@ -96,7 +99,7 @@ def train():
     # Every worker looks whether the folder is that of this configuration, as soon as it can.
     Workspace(workdir, entries, (*config.may_change, "images"), writes=False)
     # Before any operation of TensorFlow.
-    strategy = strategies.get(_STRATEGY.value)
+    strategy = strategies.get(_STRATEGY.value, cluster_timeout=_CLUSTER_TIMEOUT.value)
     keras.utils.set_random_seed(config.seed)
     if config.train.deterministic:
         tf.config.experimental.enable_op_determinism()

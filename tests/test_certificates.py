@@ -182,8 +182,8 @@ LOOSE, TIGHT = (1e-1, 1e-2), (1e-4, 1e-4)
     [
         ("reflect", [LOOSE]),
         ("circular", [TIGHT]),
-        ("valid", [TIGHT]),
-        ("affine", [LOOSE, TIGHT]),
+        pytest.param("valid", [TIGHT], marks=pytest.mark.slow),
+        pytest.param("affine", [LOOSE, TIGHT], marks=pytest.mark.slow),
     ],
 )
 def test_the_bound_of_a_hypergradient_is_never_violated(kind, tolerances):

@@ -145,7 +145,8 @@ ESTIMATES = {
     # All of them of a tensor, and each of one nested structure or the other.
     [
         *(("tensor", name) for name in ESTIMATES),
-        *(("dict", "hutchinson"), ("list", "norm"), ("dict", "radius")),
+        *(("dict", "hutchinson"), ("dict", "radius")),
+        pytest.param("list", "norm", marks=pytest.mark.slow),
     ],
 )
 def test_gradients_of_the_estimates(case, name):

@@ -169,7 +169,9 @@ def test_config_round_trip(metric):
     assert clone(*images) == metric(*images)
 
 
-@pytest.mark.parametrize("policy", ["float32", "float64", "mixed_float16"])
+@pytest.mark.parametrize(
+    "policy", ["float32", pytest.param("float64", marks=pytest.mark.slow), "mixed_float16"]
+)
 def test_in_compile_and_fit_with_images_of_any_size(policy, tmp_path):
     scale = keras.layers.Conv2D(1, 1, kernel_initializer="ones", dtype=policy)
     model = keras.Sequential([keras.Input((None, None, 1)), scale])

@@ -174,10 +174,13 @@ class Loop:
         self.trainer.save([callback_state(callback) for callback in self.callbacks], best)
 
     def _restore(self, states):
-        # Another worker may have more of them than the chief, or less; or the program was changed.
-        for callback, state in zip(self.callbacks, states, strict=False):
-            if state["name"] == type(callback).__name__:
-                restore_callback(callback, state)
+        # By name: the chief, whose states they are, has callbacks that others have not.
+        left = list(states)
+        for callback in self.callbacks:
+            name = type(callback).__name__
+            place = next((n for n, state in enumerate(left) if state["name"] == name), None)
+            if place is not None:
+                restore_callback(callback, left.pop(place))
 
     def _write(self, row):
         if self.log is not None:

@@ -38,6 +38,7 @@ def get_config():
     config.prior = prior = ConfigDict()
     prior.filters = 24
     prior.kernel_size = 5
+    prior.padding = "reflect"  # how filters see the boundary; "circular", "zero" and "valid" too
     prior.activation = "tanh"
     prior.sharpness = 500.0
     prior.max_sharpness = 2000.0

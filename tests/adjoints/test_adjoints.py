@@ -165,7 +165,13 @@ def implicit():
     return of
 
 
-@pytest.mark.parametrize("problem", PROBLEMS)
+@pytest.mark.parametrize(
+    "problem",
+    [
+        pytest.param(name, marks=[pytest.mark.slow] if name in ("mask_as_data", "blur") else [])
+        for name in PROBLEMS
+    ],
+)
 def test_implicit_equals_unrolled(problem, implicit):
     _, output, gradients = implicit(problem)
     _, unrolled_output, unrolled = _gradients(problem, adjoints.Unrolled(250))
@@ -173,7 +179,7 @@ def test_implicit_equals_unrolled(problem, implicit):
     _assert_close(gradients, unrolled, 1e-8)
 
 
-@pytest.mark.parametrize("problem", ["untied", "cell"])
+@pytest.mark.parametrize("problem", [pytest.param("untied", marks=pytest.mark.slow), "cell"])
 def test_implicit_equals_finite_differences(problem):
     make, inputs = PROBLEMS[problem]
     layer = make(adjoint=EXACT["gmres"], solver=_solver(None))

@@ -228,7 +228,7 @@ def test_second_derivatives_of_a_compiled_penalty_are_refused():
         second()
 
 
-@pytest.mark.parametrize("name", ["unrolled", "higher_order"])
+@pytest.mark.parametrize("name", [pytest.param("unrolled", marks=pytest.mark.slow), "higher_order"])
 def test_second_derivatives_equal_finite_differences(name):
     # Anderson's steps would take a minute to trace twice.
     layer = _layer(RIGHT[name], solvers.Picard(1.0, tolerance=1e-14))
@@ -311,7 +311,7 @@ class Root(keras.layers.Layer):
         return y - self.weight * z**2 / 4
 
 
-@pytest.mark.parametrize("by", ["measurement", "weight"])
+@pytest.mark.parametrize("by", [pytest.param("measurement", marks=pytest.mark.slow), "weight"])
 def test_third_derivatives_of_a_root(by):
     layer = layers.Equilibrium(Root(), ANDERSON, RIGHT["higher_order"], dtype=DTYPE)
     y = tf.constant([[0.2], [0.6], [1.1]], DTYPE)

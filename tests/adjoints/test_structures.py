@@ -67,7 +67,7 @@ def derivatives():
 
 
 # A solve inside of a solve is slow to trace.
-SLOW = [("nested", way) for way in ("bicgstab", "higher_order", "shine", "recomputed")]
+SLOW = [("nested", way) for way in ("bicgstab", "higher_order", "shine", "recomputed", "implicit")]
 PAIRS = [
     pytest.param(name, way, marks=[pytest.mark.slow] if (name, way) in SLOW else [])
     for name in NAMES
@@ -93,7 +93,7 @@ def test_training_equals_unrolled_back_propagation(name, way, derivatives):
         np.testing.assert_allclose(ours, theirs, atol=1e-12)
 
 
-@pytest.mark.parametrize("name", ["closed_over", "dictionaries", "nested"])
+@pytest.mark.parametrize("name", ["closed_over", "dictionaries"])
 def test_graph_equals_eager(name, derivatives):
     _, gradients, _ = derivatives(name, "implicit")
     _, eager, _ = derivatives(name, "implicit", graph=False)

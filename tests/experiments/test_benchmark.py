@@ -230,6 +230,7 @@ def benchmark(output, *arguments):
     return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env=environment)
 
 
+@pytest.mark.slow
 def test_the_program_without_peers(tmp_path):
     path = tmp_path / "new" / "peers.json"
     arguments = ["--suite=peers", "--size=12", "--batch=1", "--filters=3", "--repeats=3"]

@@ -117,7 +117,7 @@ def test_predict_at_other_sizes(name, trained, height, width):
 
 
 @pytest.mark.filterwarnings("ignore:Skipping variable loading for optimizer")
-@pytest.mark.parametrize("name", ["bilevel", "deq"])
+@pytest.mark.parametrize("name", [pytest.param("bilevel", marks=pytest.mark.slow), "deq"])
 def test_save_and_load(name, trained, tmp_path):
     model = trained[name][0]
     model.save(tmp_path / "model.keras")
@@ -239,6 +239,7 @@ def test_bilevel_is_where_the_equilibrium_model_starts(trained):
     np.testing.assert_allclose(deq(NOISY), bilevel(NOISY), atol=1e-4)
 
 
+@pytest.mark.slow  # `fit` itself; the trainer's steps are in tests/trainers
 def test_two_devices_equal_one():
     results = []
     for devices in (["CPU:0"], ["CPU:0", "CPU:1"]):

@@ -439,7 +439,8 @@ def test_the_defaults():
 
 
 # The gradient step is also in the contract of `Variational`; untied, in integration/.
-@pytest.mark.parametrize("kind", [pytest.param("untied", marks=pytest.mark.slow), "cell"])
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["untied", "cell"])
 def test_layer_contract(kind):
     arguments = {
         "untied": {"cell": _untied(), "solver": solvers.Anderson(memory=3)},

@@ -553,7 +553,7 @@ def _compacting(kind, compact):
 
 
 @pytest.mark.parametrize("graph", [pytest.param(False, marks=pytest.mark.slow), True])
-@pytest.mark.parametrize("kind", ["energy", "cell"])
+@pytest.mark.parametrize("kind", ["energy", pytest.param("cell", marks=pytest.mark.slow)])
 def test_compaction_changes_nothing(kind, graph):
     found = []
     for compact in (False, True):
@@ -577,7 +577,7 @@ def test_compaction_changes_nothing(kind, graph):
         np.testing.assert_allclose(compact, plain, rtol=1e-9, atol=1e-12)
 
 
-@pytest.mark.parametrize("kind", ["energy", "cell"])
+@pytest.mark.parametrize("kind", [pytest.param("energy", marks=pytest.mark.slow), "cell"])
 def test_compaction_in_files(kind, tmp_path):
     layer, inputs = _compacting(kind, True)
     symbolic = tf.nest.map_structure(lambda t: keras.Input((None, None, 1), dtype=DTYPE), inputs)
@@ -647,7 +647,10 @@ def test_one_mask_for_all_evaluations_of_a_solve():
     assert np.abs(outputs[0] - outputs[1]).max() > 1e-3, "each step has another mask"
 
 
-@pytest.mark.parametrize("adjoint", ["implicit", adjoints.Phantom(3), adjoints.Unrolled(12)])
+@pytest.mark.parametrize(
+    "adjoint",
+    ["implicit", adjoints.Phantom(3), pytest.param(adjoints.Unrolled(12), marks=pytest.mark.slow)],
+)
 def test_a_loss_of_the_cell_counts_once(adjoint):
     images = tf.cast(IMAGES, tf.float32)  # the dtype in which Keras adds losses
     layer = layers.Equilibrium(Cell(loss=0.5, dtype="float32"), adjoint=adjoint)

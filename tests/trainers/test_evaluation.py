@@ -225,6 +225,7 @@ def test_layer_among_others_is_seen_with_its_own_input():
     np.testing.assert_allclose(estimates, model(y), atol=1e-5)
 
 
+@pytest.mark.slow
 def test_several_layers_add_up():
     first, second = deblurring("first"), layer()
     image = keras.Input((SIDE, SIDE, 1))

@@ -95,7 +95,7 @@ def convolutional():
 
 
 def variational():
-    prior = dk.priors.FieldsOfExperts(filters=2, kernel_size=3)
+    prior = dk.priors.FieldsOfExperts(filters=2, kernel_size=3, padding="circular")
     layer = dk.layers.Variational(dk.operators.Identity(), prior, name="layer")
     net = keras.Sequential([keras.Input((None, None, 1)), layer])
     net.compile(keras.optimizers.Adam(0.05), "mse", metrics=[dk.metrics.PSNR()])
@@ -481,6 +481,19 @@ def test_callbacks_remember_across_a_stop(tmp_path):
             assert getattr(one, name, None) == getattr(other, name, None), name
     assert straight[0].epochs == EPOCHS
     assert again.model.optimizer.learning_rate.numpy() == np.float32(0.0025)
+
+
+def test_a_worker_without_the_callbacks_of_the_chief_remembers_too(tmp_path):
+    class Writing(keras.callbacks.Callback):
+        chief_only = True
+
+    first, second = Counting(), Counting()
+    train(made(convolutional, tmp_path), epochs=1, callbacks=[Writing(), first])
+    trainer = made(convolutional, tmp_path)
+    # As on a worker that is not the chief; what it was not given must not be taken for its own.
+    train(trainer, epochs=2, callbacks=[second, Counting()])
+    assert second.seen[:STEPS] == first.seen
+    assert second.epochs == 2
 
 
 def test_early_stopping_ends_the_run_for_good(tmp_path):

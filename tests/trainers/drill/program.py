@@ -1,6 +1,8 @@
 """What the workers of the tests run: a training that hurts itself where it is told to.
 
-    python -m tests.trainers.drill.program WORKDIR MODEL STRATEGY [FAULTS]
+    python -m tests.trainers.drill.program WORKDIR MODELS STRATEGY [FAULTS]
+
+MODELS are separated by commas: they are trained one after the other, in WORKDIR/MODEL.
 
 FAULTS is a JSON file: a list of `{"worker", "kind", "step", "delay"}`. In the n-th attempt the n-th
 of them happens: the worker sends itself a real signal (`"KILL"`, `"STOP"`) so many seconds after
@@ -77,12 +79,12 @@ def conv():
 
 
 def bilevel():
-    prior = dk.priors.FieldsOfExperts(filters=2, kernel_size=3)
+    prior = dk.priors.FieldsOfExperts(filters=2, kernel_size=3, padding="circular")
     return reconstruction(dk.layers.Variational(dk.operators.Identity(), prior, name="layer"))
 
 
 def equilibrium():
-    prior = dk.priors.UntiedFieldsOfExperts(filters=2, kernel_size=3)
+    prior = dk.priors.UntiedFieldsOfExperts(filters=2, kernel_size=3, padding="circular")
     cell = dk.layers.GradientStep(dk.operators.Identity(), prior)
     return reconstruction(dk.layers.Equilibrium(cell, solver="picard", name="layer"))
 
@@ -174,13 +176,14 @@ class Faults(keras.callbacks.Callback):
         threading.Thread(target=send, daemon=True).start()
 
 
-def main(workdir, model, strategy, faults=None):
+def main(workdir, models, strategy, faults=None):
     with exit_codes():
         strategy = strategies.get(strategy, cluster_timeout=40)
         callbacks = []
         if faults is not None:
             callbacks.append(Faults(faults, json.loads(os.environ["TF_CONFIG"])["task"]["index"]))
-        train(workdir, model, strategy, callbacks)
+        for model in models.split(","):
+            train(Path(workdir) / model, model, strategy, callbacks)
 
 
 if __name__ == "__main__":
