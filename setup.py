@@ -83,7 +83,7 @@ setup(
             "h5py",  # reads files of weights; Keras has it too
             "packaging",  # reads the environment markers of this file
             "pytest>=8",
-            "pytest-xdist>=3.6",  # several worker processes
+            "pytest-xdist>=3.8",  # several worker processes; files in an order of our own
             "pyyaml",  # reads the compose file and the Kubernetes manifest
             "ruff>=0.17,<0.18",  # held, since the format may change between minor versions
             "scikit-image",  # an independent implementation of PSNR and SSIM

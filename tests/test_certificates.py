@@ -180,7 +180,7 @@ LOOSE, TIGHT = (1e-1, 1e-2), (1e-4, 1e-4)
 @pytest.mark.parametrize(
     ("kind", "tolerances"),
     [
-        ("reflect", [LOOSE]),
+        pytest.param("reflect", [LOOSE], marks=pytest.mark.slow),
         ("circular", [TIGHT]),
         pytest.param("valid", [TIGHT], marks=pytest.mark.slow),
         pytest.param("affine", [LOOSE, TIGHT], marks=pytest.mark.slow),

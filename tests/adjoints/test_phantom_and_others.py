@@ -237,7 +237,7 @@ def test_second_derivatives_equal_finite_differences(name):
     testing.gradient_test(penalty, IMAGES, variables=kernel, directions=1, rtol=1e-6)
 
 
-@pytest.mark.parametrize("name", ["phantom", "higher_order"])
+@pytest.mark.parametrize("name", ["phantom", pytest.param("higher_order", marks=pytest.mark.slow)])
 def test_second_derivatives_in_eager_and_in_a_graph(name):
     layer = _layer(RIGHT[name])
     penalty, sources = _penalty(layer), [IMAGES, layer.trainable_weights[0].value]
@@ -291,7 +291,8 @@ def _of_dictionaries():
     return layer, lambda z: tf.concat([z["image"], *z["edges"]], -1)
 
 
-@pytest.mark.parametrize("made", [pytest.param(_blurred, marks=pytest.mark.slow), _of_dictionaries])
+@pytest.mark.slow
+@pytest.mark.parametrize("made", [_blurred, _of_dictionaries])
 def test_second_derivatives_of_other_structures(made):
     layer, part = made()
     layer.build(IMAGES.shape)

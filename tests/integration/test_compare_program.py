@@ -265,6 +265,7 @@ def assert_close(a, b, where="results"):
         assert a == b, where
 
 
+@pytest.mark.slow
 def test_signal_ends_the_run_with_a_message_and_no_results(stopped):
     folder, starts = stopped
     (code, output, errors), files = starts[0]
@@ -276,6 +277,7 @@ def test_signal_ends_the_run_with_a_message_and_no_results(stopped):
     assert folder / "report.html" not in files
 
 
+@pytest.mark.slow
 def test_started_again_it_goes_on(stopped):
     folder, starts = stopped
     place = folder / "denoising"
@@ -295,6 +297,7 @@ def test_started_again_it_goes_on(stopped):
     assert "denoising: bilevel:" not in errors  # its progress bar: it had been trained
 
 
+@pytest.mark.slow
 def test_stopped_run_reaches_the_numbers_of_an_uninterrupted_one(finished, stopped):
     whole, resumed = results_without_times(finished[0]), results_without_times(stopped[0])
     assert_close(whole, resumed)
@@ -325,13 +328,20 @@ def test_finished_run_started_again_trains_nothing(finished, arguments):
 @pytest.mark.parametrize(
     ("wrong", "environment", "message", "expected"),
     [
-        (["--config.train.stepz=3"], {}, "no entry 'stepz'. Did you mean \"steps\"", exits.USAGE),
+        pytest.param(
+            ["--config.train.stepz=3"],
+            {},
+            "no entry 'stepz'. Did you mean \"steps\"",
+            exits.USAGE,
+            marks=pytest.mark.slow,
+        ),
         (None, {}, "flag --workdir=None: Flag --workdir must have a value", exits.USAGE),
-        (
+        pytest.param(
             [],
             {"KERAS_BACKEND": "jax"},
             "KERAS_BACKEND=jax in the environment. Set KERAS_BACKEND=",
             exits.CONFIG,
+            marks=pytest.mark.slow,
         ),
         pytest.param(
             [],

@@ -104,7 +104,7 @@ def test_all_weights_were_trained(name, trained):
 
 
 @pytest.mark.parametrize("name", ["bilevel", "deq"])
-@pytest.mark.parametrize(("height", "width"), [(9, 20), (3, 3)])
+@pytest.mark.parametrize(("height", "width"), [(9, 20), pytest.param(3, 3, marks=pytest.mark.slow)])
 def test_predict_at_other_sizes(name, trained, height, width):
     model = trained[name][0]
     images = _noisy(_images(5, 9, height, width))

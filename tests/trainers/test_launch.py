@@ -596,6 +596,7 @@ def test_nothing_outlives_a_killed_launcher(launch, guarded):
     assert (list(run.temporary.iterdir()) == []) == guarded
 
 
+@pytest.mark.slow
 def test_nobody_reads_the_output(launch):
     """The launcher still obeys, and does not wait for the reader in the end."""
     reading, writing = os.pipe()

@@ -220,6 +220,7 @@ def test_worker_that_is_in_no_cluster_is_not_counted():
     assert all(f"worker {n} at {names[n]}" in str(error) for n in (1, 2))
 
 
+@pytest.mark.slow
 def test_strangers_that_say_nothing_or_little_do_not_hold_the_meeting_up():
     names = addresses(2)
     chief = Meeting(Cluster(names, 0), timeout=30)
