@@ -6,8 +6,8 @@ MODELS are separated by commas: they are trained one after the other, in WORKDIR
 
 FAULTS is a JSON file: a list of `{"worker", "kind", "step", "delay"}`. In the n-th attempt the n-th
 of them happens: the worker sends itself a real signal (`"KILL"`, `"STOP"`) so many seconds after
-the beginning of a step, or (`"SAVE"`) of the writing of its checkpoint. What has happened is noted
-in `FAULTS.done`.
+the beginning of that step, or the next that is made, or (`"SAVE"`) of the writing of its
+checkpoint. What has happened is noted in `FAULTS.done`.
 """
 
 import dataclasses
@@ -138,7 +138,7 @@ class Faults(keras.callbacks.Callback):
         self.fault = plan[happened] if happened < len(plan) else None
         if self.fault is not None and self.fault["worker"] != worker:
             self.fault = None
-        self.step = None
+        self.step, self.happening = None, False
         if self.fault is not None and self.fault["kind"] == "SAVE":
             self.in_save()
 
@@ -154,14 +154,14 @@ class Faults(keras.callbacks.Callback):
             self.step = int(self.model.optimizer.iterations.numpy())
         self.step += 1
         if self.fault is not None and self.fault["kind"] != "SAVE":
-            if self.step == self.fault["step"]:
+            if self.step >= self.fault["step"]:
                 self.happen()
 
     def in_save(self):
         write = Checkpoints.save
 
         def save(checkpoints, step, host, which="latest"):
-            if step == self.fault["step"]:
+            if step >= self.fault["step"]:
                 self.happen()
             write(checkpoints, step, host, which)
 
@@ -169,6 +169,9 @@ class Faults(keras.callbacks.Callback):
 
     def happen(self):
         name = "STOP" if self.fault["kind"] == "STOP" else "KILL"
+        if self.happening:
+            return
+        self.happening = True
         number, delay = getattr(signal, f"SIG{name}"), self.fault["delay"]
 
         def send():
