@@ -11,9 +11,7 @@ and started again, it goes on where it was.
     python -m experiments.compare --workdir=runs/other --config.prior.filters=48
 """
 
-import datetime
 import os
-import platform
 import sys
 import time
 
@@ -28,9 +26,9 @@ from absl import flags
 from rich.console import Console
 from rich.table import Table
 
-import deq_keras as dk
 from experiments import configuration, methods, stages, tasks
 from experiments.configs import demo
+from experiments.provenance import provenance
 from experiments.report import verdict, write_report
 from experiments.workspace import Workspace
 from trainers import evaluation
@@ -187,16 +185,8 @@ def compare():
     config, workspace, images, works = prepare()
     keras.utils.set_random_seed(config.seed)
     results = {
-        "created": datetime.datetime.now().astimezone().isoformat(timespec="seconds"),
-        "command": "python -m experiments.compare " + " ".join(sys.argv[1:]),
+        **provenance("compare"),
         "seed": config.seed,
-        "versions": {
-            "deq_keras": dk.__version__,
-            "tensorflow": tf.__version__,
-            "keras": keras.__version__,
-            "numpy": np.__version__,
-            "python": platform.python_version(),
-        },
         "machine": {
             "cpus": os.cpu_count(),
             "devices": [device.name for device in tf.config.list_logical_devices()],

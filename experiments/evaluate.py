@@ -10,9 +10,7 @@ reconstruction, truth, error), `reconstructions/` and `filters/`.
 """
 
 import csv
-import datetime
 import os
-import platform
 import re
 import sys
 from pathlib import Path
@@ -22,22 +20,21 @@ from experiments import command_line
 # isort: split
 # It chooses Keras's backend, so it comes first.
 import keras
-import numpy as np
 import tensorflow as tf
 from absl import flags
 from ml_collections import ConfigDict
 from rich.console import Console
 from rich.table import Table
 
-import deq_keras as dk
 from experiments import methods, recipe, tasks
+from experiments.provenance import provenance
 from experiments.report import images as drawing
 from experiments.report.sheet import filter_picture, sheet
-from experiments.workspace import check_writable, read_config, without
+from experiments.workspace import read_config, without
 from trainers import evaluation
 from trainers.datasets.folder import SPLITS, read_folder
 from trainers.errors import ConfigurationError
-from trainers.files import write_json
+from trainers.files import make_writable, write_json
 from trainers.pipeline import ImageSet
 from trainers.tensorboard import learned_filters
 from trainers.trainer import Trainer
@@ -162,7 +159,7 @@ def evaluate():
     """Everything, from the flags to the pictures."""
     config = load_config()
     output = Path(_OUTPUT.value or Path(command_line.WORKDIR.value) / "evaluation")
-    check_writable(output, "Name another one with --output.")
+    make_writable(output, "folder", "Name another one with --output.")
     keras.utils.set_random_seed(config.seed)
     images, source = load_images(config)
     problem = methods.Problem(tasks.get(config.task, config), config, {"test": images})
@@ -175,15 +172,7 @@ def evaluate():
     write_json(
         output / "results.json",
         {
-            "created": datetime.datetime.now().astimezone().isoformat(timespec="seconds"),
-            "command": "python -m experiments.evaluate " + " ".join(sys.argv[1:]),
-            "versions": {
-                "deq_keras": dk.__version__,
-                "tensorflow": tf.__version__,
-                "keras": keras.__version__,
-                "numpy": np.__version__,
-                "python": platform.python_version(),
-            },
+            **provenance("evaluate"),
             "checkpoint": {
                 "which": _CHECKPOINT.value,
                 "step": trainer.position.step,

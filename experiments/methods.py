@@ -3,7 +3,6 @@
 import functools
 import hashlib
 
-import numpy as np
 import tensorflow as tf
 
 import deq_keras as dk
@@ -76,22 +75,8 @@ class Problem:
 
     def describe(self, step, position):
         """The name of an image of `training()`: that of a step and a place in its batch, from 0."""
-        names = self.images["train"].names
-        # The order depends on the number of images only, so it is seen with their numbers, written
-        # to the base 256, in their places.
-        numbers = np.arange(len(names))[:, None] // [1, 256, 65536] % 256
-        pixels = tuple(numbers.astype(np.uint8).reshape(-1, 1, 1, 3))
-        batches = pipeline.training_batches(
-            pipeline.ImageSet(names, pixels),
-            lambda truth, seed, index: truth,
-            patch_size=1,
-            batch_size=self.config.train.batch_size,
-            seed=self.config.seed,
-            start_step=step,
-        )
-        _, truth = next(iter(batches))
-        digits = np.rint(255 * truth[position].numpy().ravel()).astype(int)
-        return names[int(digits @ [1, 256, 65536])]
+        number = step * self.config.train.batch_size + position
+        return pipeline.image_of_example(self.images["train"], self.config.seed, number)
 
     @functools.cached_property
     def fixed_patches(self):

@@ -4,8 +4,8 @@ import json
 from pathlib import Path
 
 from trainers.checkpoints import differences
-from trainers.errors import ConfigurationError, StorageError
-from trainers.files import write_json
+from trainers.errors import ConfigurationError
+from trainers.files import make_writable, write_json
 
 
 class Workspace:
@@ -26,7 +26,7 @@ class Workspace:
     def __init__(self, path, config, may_change=(), writes=True):
         self.path = Path(path)
         if writes:
-            check_writable(self.path, "Name another one with --workdir.")
+            make_writable(self.path, "folder", "Name another one with --workdir.")
         self.config = json.loads(json.dumps(config))
         self.may_change = frozenset(may_change)
         kept = self.path / "config.json"
@@ -88,24 +88,6 @@ def read_config(path):
     if not isinstance(config, dict):
         raise ConfigurationError(f"{str(kept)!r} is damaged: the training must be started anew.")
     return config
-
-
-def check_writable(path, advice):
-    """Makes a folder, and makes sure that files can be written there.
-
-    Raises:
-        StorageError: If not, with the advice.
-    """
-    path = Path(path)
-    try:
-        path.mkdir(parents=True, exist_ok=True)
-        probe = path / ".writable"
-        probe.write_text("")
-        probe.unlink()
-    except OSError as error:
-        raise StorageError(
-            f"Cannot write to the folder {str(path)!r}: {error.strerror}. {advice}"
-        ) from None
 
 
 def _read(path):

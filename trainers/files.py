@@ -39,12 +39,20 @@ def finite(content: Any) -> Any:
     return content
 
 
-def make_writable(folder: Path) -> None:
+def make_writable(
+    folder: str | os.PathLike, what: str = "working directory", advice: str = "Name another one."
+) -> None:
     """Make a folder, and see whether files can be written in it.
+
+    Args:
+        folder: The folder.
+        what: What it is, for the message.
+        advice: How to mend it, for the message.
 
     Raises:
         StorageError: If not.
     """
+    folder = Path(folder)
     try:
         folder.mkdir(parents=True, exist_ok=True)
         probe = folder / ".writable"
@@ -52,6 +60,5 @@ def make_writable(folder: Path) -> None:
         probe.unlink()
     except OSError as error:
         raise StorageError(
-            f"Cannot write to the working directory {str(folder)!r}: {error.strerror}. Name "
-            "another one."
+            f"Cannot write to the {what} {str(folder)!r}: {error.strerror}. {advice}"
         ) from None

@@ -12,6 +12,7 @@ from trainers import agreement
 from trainers.diagnosis import diagnose, one_by_one
 from trainers.errors import ConfigurationError, Interrupted, NotFinite
 from trainers.files import finite
+from trainers.heartbeat import beat
 from trainers.metrics_log import MetricsLog
 from trainers.state import callback_state, restore_callback
 
@@ -98,7 +99,7 @@ class Loop:
         logs = trainer.results()
         if self.validation is not None:
             with trainer.averaged():
-                results = trainer.evaluated(self.validation)
+                results = trainer.evaluate(self.validation)
             logs.update({f"val_{name}": value for name, value in results.items()})
         position.epoch += 1
         position.begin_epoch()
@@ -120,7 +121,7 @@ class Loop:
         outcome = trainer.stepper.train(parts, self.received.signum is not None)
         position.step += 1
         position.batch += 1
-        trainer.beat()
+        beat()
         row = {"step": position.step, "loss": outcome.loss}
         row.update(gradient_norm=outcome.gradient_norm, learning_rate=outcome.learning_rate)
         row.update(seconds=time.perf_counter() - begin)

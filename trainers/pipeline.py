@@ -21,6 +21,7 @@ __all__ = [
     "ImageSet",
     "check_images",
     "evaluation_batches",
+    "image_of_example",
     "load",
     "training_batches",
 ]
@@ -57,6 +58,25 @@ def _measurement(value, truth):
             "as in `operator(truth[None])[0]`."
         )
     return tf.cast(tensor, tf.float32)
+
+
+def _order(count: int, seed: tf.Tensor, number) -> tf.Tensor:
+    """The order of so many images in a pass over them."""
+    pair = tf.stack([seed, tf.cast(number, tf.int64)])
+    indices = tf.range(count, dtype=tf.int64)
+    return tf.random.experimental.stateless_shuffle(indices, pair, alg="philox")
+
+
+def image_of_example(images: ImageSet, seed: int, number: int) -> str:
+    """The name of the image that example `number` of `training_batches` is a patch of.
+
+    Args:
+        images: the training images.
+        seed: that of the batches.
+        number: from 0; `step * batch_size + position` for a place in a global batch.
+    """
+    passes, place = divmod(number, len(images))
+    return images.names[int(_order(len(images), _stream(seed, "order"), passes)[place])]
 
 
 def _check_fits(images: ImageSet, size: int, argument: str) -> None:
@@ -166,11 +186,6 @@ def training_batches(
     store = Store.of(images)
     order_seed, patch_seed, noise_seed = (_stream(seed, use) for use in ("order", "patch", "noise"))
 
-    def permutation(number):
-        indices = tf.range(len(images), dtype=tf.int64)
-        pair = tf.stack([order_seed, number])
-        return tf.random.experimental.stateless_shuffle(indices, pair, alg="philox")
-
     @tf.autograph.experimental.do_not_convert
     def example(index, image):
         pair = tf.stack([patch_seed, index])
@@ -179,7 +194,9 @@ def training_batches(
         return _measurement(measure(truth, noise_seed, index), truth), truth
 
     number = start_step * batch_size
-    passes = tf.data.Dataset.counter(number // len(images)).map(permutation)
+    passes = tf.data.Dataset.counter(number // len(images)).map(
+        lambda number: _order(len(images), order_seed, number)
+    )
     order = passes.unbatch().skip(number % len(images))
     chosen = tf.data.Dataset.zip((tf.data.Dataset.counter(number), order))
     if local < batch_size:

@@ -55,6 +55,7 @@ class Step:
 
     Attributes:
         optimizer: The optimizer that updates the weights.
+        length: Number of entries of the vector that the replicas add up.
 
     Raises:
         ConfigurationError: If the model has a `train_step` of its own, losses some of which are
@@ -85,8 +86,10 @@ class Step:
             if id(variable) not in metric and tf.as_dtype(variable.dtype).is_floating
         ]
         variables = [*self.trainable, *self.statistics]
+        self.length = sum(math.prod(v.shape) for v in variables) + len(("loss", "images", "stop"))
         double = any(tf.as_dtype(variable.dtype) == tf.float64 for variable in variables)
         self.dtype = tf.float64 if double else tf.float32
+        self._prepared = False
         self.without_gradient: list[bool] = [False] * len(self.trainable)
         self._compute = self._function(self._compute_everywhere)
         self._apply = self._function(self._apply_everywhere)
@@ -95,7 +98,9 @@ class Step:
         )
 
     def prepare(self, data: Any) -> None:
-        """Make the variables of the metrics, which Keras makes at their first use."""
+        """Make the variables of the metrics, which Keras makes at their first use; once."""
+        if self._prepared:
+            return
 
         def once(data):
             data, _ = data
@@ -106,6 +111,7 @@ class Step:
 
         self.strategy.run(once, (data,))
         self.model.reset_metrics()
+        self._prepared = True
 
     def train(self, parts: list[Any], stop: bool) -> Outcome:
         """One step of the optimizer.
@@ -140,8 +146,8 @@ class Step:
 
     def _compute_replica(self, data, total, stop):
         """This replica's part of the vector, or the sum over all replicas if `stop` is given."""
-        before = self._snapshot() if total is None else []
-        vector = self._part(data)
+        before = self._snapshot()
+        vector = self._part(data, before)
         if total is not None:
             vector += total
         if stop is not None:
@@ -150,12 +156,11 @@ class Step:
             vector = context.all_reduce(tf.distribute.ReduceOp.SUM, vector)
         return vector, before
 
-    def _part(self, data):
-        """Gradient, statistics, loss, weight and number of images of one batch, weighted."""
+    def _part(self, data, metrics):
+        """Gradient, statistics and loss of one batch, weighted, and its number of images."""
         data, count = data
         x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
         images = tf.cast(count, self.dtype)
-        metrics = self._snapshot()
         before = [tf.identity(v.value) for v in self.statistics]
         with tf.GradientTape() as tape:
             prediction = self.model(x, training=True)

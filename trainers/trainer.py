@@ -25,6 +25,7 @@ from trainers.checkpoints import Checkpoints, differences
 from trainers.errors import ConfigurationError, NotFinite, PeerLost, StorageError
 from trainers.feed import Feed
 from trainers.files import make_writable
+from trainers.heartbeat import beat
 from trainers.loop import Loop
 from trainers.options import Options
 from trainers.position import Position
@@ -34,8 +35,6 @@ from trainers.step import Step
 
 Batches = Callable[[tf.distribute.InputContext, int], tf.data.Dataset] | tf.data.Dataset
 Validation = Callable[[tf.distribute.InputContext], tf.data.Dataset] | tf.data.Dataset
-
-HEARTBEAT = "DEQ_KERAS_HEARTBEAT"  # names a file that is touched after every step
 
 # How a worker learns that another has gone.
 _LOST = (
@@ -199,7 +198,7 @@ class Trainer:
             for which in ("best", "latest") if best else ("latest",):
                 self._checkpoints.save(step, host, which)
         self._saved = step
-        self.beat()
+        beat()
 
     # Evaluation
 
@@ -224,26 +223,21 @@ class Trainer:
     def evaluate(self, validation: Validation) -> dict[str, float]:
         """The loss and the metrics over all images of all workers, exactly.
 
+        Those of a training that is under way are as they were before.
+
         Args:
             validation: See `fit`. All workers must call it.
         """
         with self.peers():
-            return self.evaluated(validation)
-
-    def evaluated(self, validation: Validation) -> dict[str, float]:
-        """As `evaluate`, within a training: its own metrics are not touched."""
-        kept = self._state and self._state.read()
-        prepared = kept is not None
-        self.model.reset_metrics()
-        for data in self.feed.evaluation(validation):
-            if not prepared:
+            kept = self._state and self._state.read()
+            self.model.reset_metrics()
+            for data in self.feed.evaluation(validation):
                 self.stepper.prepare(data)
-                prepared = True
-            self.stepper.evaluate(data)
-            self.beat()
-        results = self.results()
-        if kept is not None:
-            self._state.write(kept)
+                self.stepper.evaluate(data)
+                beat()
+            results = self.results()
+            if kept is not None:
+                self._state.write(kept)
         # A layer that reports in training only has measured nothing.
         silent = {m.name for m in self.model.metrics if isinstance(m, Diagnostic)}
         return {k: v for k, v in results.items() if k not in silent or not math.isnan(v)}
@@ -270,12 +264,6 @@ class Trainer:
             self.stepper.optimizer.finalize_variable_values(self.model.trainable_variables)
 
     # Other workers
-
-    def beat(self) -> None:
-        """Tell a launcher that this worker is alive."""
-        if path := os.environ.get(HEARTBEAT):
-            with open(path, "ab"):
-                os.utime(path)
 
     @contextlib.contextmanager
     def peers(self):

@@ -70,10 +70,7 @@ class Server:
         alone = build()
         self.alone = Step(alone, tf.distribute.get_strategy(), self.trainer.options)
         self.exchange = tf.function(self._exchange, autograph=False)
-        stepper = self.trainer.stepper
-        sent = sum(int(tf.size(v)) for v in (*stepper.trainable, *stepper.statistics))
-        sent += len(("loss", "weight", "images", "stop"))
-        return sent
+        return self.trainer.stepper.length
 
     def train(self, epochs, steps):
         """Train up to so many epochs of so many steps.

@@ -1,8 +1,10 @@
-"""Programs on a command line, in this process; small pictures for them."""
+"""Programs on a command line, in this process; small pictures for them, what they leave."""
 
+import json
 import sys
 from typing import NamedTuple
 
+import h5py
 import numpy as np
 import pytest
 from absl import flags
@@ -26,6 +28,24 @@ def make_pictures(folder, count=6, least=20):
         size = (least + number, least + 6 - number, 3)
         Image.fromarray(rng.integers(0, 256, size, dtype=np.uint8)).save(folder / f"{number}.png")
     return folder
+
+
+def logged(folder):
+    """The lines of `metrics.jsonl`, without the times."""
+    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    return [{key: value for key, value in line.items() if key != "seconds"} for line in lines]
+
+
+def weights(folder):
+    """All arrays of the final weights, by name."""
+    found = {}
+    with h5py.File(folder / "final.weights.h5") as file:
+        file.visititems(
+            lambda name, item: (
+                found.update({name: item[()]}) if isinstance(item, h5py.Dataset) else None
+            )
+        )
+    return found
 
 
 @pytest.fixture

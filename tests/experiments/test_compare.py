@@ -162,21 +162,6 @@ def test_corrupt_picture_is_named(program, tmp_path, pictures, damage):
     assert "3.png: cannot be read" in ended.errors
 
 
-@pytest.mark.parametrize("workdir", ["", "  "])
-def test_workdir_must_have_a_name(program, workdir):
-    ended = program(compare, f"--workdir={workdir}")
-    assert ended.code == exits.CONFIG
-    assert "--workdir to be the name of a folder" in ended.errors
-
-
-def test_workdir_that_cannot_be_written(program, tmp_path, pictures):
-    (tmp_path / "file").write_text("")
-    workdir = f"--workdir={tmp_path / 'file' / 'run'}"
-    ended = program(compare, workdir, f"--data_dir={pictures}", *TINY)
-    assert ended.code == exits.IO_ERROR
-    assert re.search("Error: Cannot write to .*file/run", ended.errors)
-
-
 # Endings
 
 

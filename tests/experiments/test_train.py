@@ -4,7 +4,6 @@ import json
 import re
 import types
 
-import h5py
 import keras
 import numpy as np
 import pytest
@@ -13,7 +12,7 @@ from ml_collections import ConfigDict
 
 from experiments import configuration, methods, recipe, tasks, train
 from experiments.configs import demo, train_demo, train_natural
-from tests.experiments.conftest import make_pictures
+from tests.experiments.conftest import logged, make_pictures, weights
 from trainers import exits
 from trainers.pipeline import ImageSet
 from trainers.tensorboard import TensorBoard
@@ -34,21 +33,8 @@ TINY = (
 
 def rows(folder):
     """The lines of steps, and those of epochs, without the times."""
-    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
-    lines = [{key: value for key, value in line.items() if key != "seconds"} for line in lines]
+    lines = logged(folder)
     return [x for x in lines if "epoch" not in x], [x for x in lines if "epoch" in x]
-
-
-def weights(folder):
-    """All arrays of the final weights, by name."""
-    found = {}
-    with h5py.File(folder / "final.weights.h5") as file:
-        file.visititems(
-            lambda name, item: (
-                found.update({name: item[()]}) if isinstance(item, h5py.Dataset) else None
-            )
-        )
-    return found
 
 
 def files(folder):
@@ -151,14 +137,6 @@ def test_configuration_of_the_comparison_is_refused(program, tmp_path):
     ended = program(train, f"--config={demo.__file__}", f"--workdir={tmp_path / 'run'}")
     assert ended.code == exits.CONFIG
     assert "a configuration of experiments.train. Received one without" in ended.errors
-
-
-def test_folder_that_cannot_be_written(program, tmp_path, data):
-    (tmp_path / "file").write_text("mine")
-    workdir = f"--workdir={tmp_path / 'file' / 'run'}"
-    ended = program(train, workdir, f"--data_dir={data}", *TINY)
-    assert ended.code == exits.IO_ERROR
-    assert re.search("Error: Cannot write to .*file/run", ended.errors)
 
 
 @pytest.mark.parametrize("module", [train_demo, train_natural])

@@ -1,13 +1,9 @@
 """`python -m experiments.compare` as people start it: a process, signals, files, exit codes."""
 
 import json
-import os
 import platform
 import re
 import signal
-import subprocess
-import sys
-import time
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -18,9 +14,9 @@ import tensorflow as tf
 from PIL import Image
 
 import deq_keras as dk
+from tests.integration.programs import Program
 from trainers import exits
 
-ROOT = Path(__file__).resolve().parents[2]
 TINY = (
     "--tasks=denoising",
     "--steps=30",  # three records of ten
@@ -35,39 +31,8 @@ TINY = (
     "--config.train.tolerance=1e-3",
     "--config.evaluate.training_batches=2",
 )
+COMPARE = Program("compare")
 MODELS = ("bilevel", "bilevel_further", "equilibrium")
-PATIENCE = 600  # seconds, on a machine that does much else
-
-
-def start(*arguments, **environment):
-    """The program as a process, with pipes for what it says."""
-    return subprocess.Popen(
-        [sys.executable, "-m", "experiments.compare", *map(str, arguments)],
-        cwd=ROOT,
-        env={**os.environ, "PYTHONUTF8": "1", **environment},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        encoding="utf-8",
-    )
-
-
-def finish(process):
-    """`(exit code, stdout, stderr)` of a process that ends by itself."""
-    try:
-        output, errors = process.communicate(timeout=PATIENCE)
-    finally:
-        process.kill()
-    return process.returncode, output, errors
-
-
-def interrupt(signum, landmark, *arguments):
-    """Start the program, and send it a signal as soon as a file is there."""
-    process = start(*arguments)
-    deadline = time.monotonic() + PATIENCE
-    while not landmark.exists() and process.poll() is None and time.monotonic() < deadline:
-        time.sleep(0.01)
-    process.send_signal(signum)
-    return finish(process)
 
 
 def make_pictures(folder, mode):
@@ -103,7 +68,7 @@ def arguments(pictures):
 def finished(tmp_path_factory, arguments):
     """An uninterrupted run: its folder and what it said."""
     folder = tmp_path_factory.mktemp("finished") / "new" / "run"
-    code, output, errors = finish(start(f"--workdir={folder}", *arguments))
+    code, output, errors = COMPARE.run(f"--workdir={folder}", *arguments)
     assert code == 0, errors
     return folder, output, errors
 
@@ -117,8 +82,8 @@ def stopped(tmp_path_factory, arguments):
     place = folder / "denoising"
     # Within a training; others are stopped in tests/experiments/test_compare.py.
     landmark = place / "bilevel_further" / "checkpoints" / "ckpt-10.index"
-    starts = [(interrupt(signal.SIGTERM, landmark, *command), times(folder))]
-    starts.append((finish(start(*command)), times(folder)))
+    starts = [(COMPARE.interrupt(signal.SIGTERM, landmark, *command), times(folder))]
+    starts.append((COMPARE.run(*command), times(folder)))
     return folder, starts
 
 
@@ -312,7 +277,7 @@ def test_stopped_run_reaches_the_numbers_of_an_uninterrupted_one(finished, stopp
 def test_finished_run_started_again_trains_nothing(finished, arguments):
     folder, _, _ = finished
     before = times(folder)
-    code, output, errors = finish(start(f"--workdir={folder}", *arguments))
+    code, output, errors = COMPARE.run(f"--workdir={folder}", *arguments)
     assert code == 0, errors
     assert "step/s" not in errors
     assert "Equilibrium" in output
@@ -365,7 +330,7 @@ def test_wrong_start_ends_with_a_line_that_says_why(
 ):
     folder = tmp_path / "run"
     arguments = [] if wrong is None else [f"--workdir={folder}", *wrong]
-    code, output, errors = finish(start(*arguments, **environment))
+    code, output, errors = COMPARE.run(*arguments, **environment)
     assert code == expected
     (line,) = (line for line in errors.splitlines() if message in line)
     assert line.startswith("Error: ")
@@ -381,7 +346,7 @@ def test_all_tasks_on_grey_pictures(tmp_path):
     pictures = make_pictures(tmp_path / "pictures", "L")
     command = [argument for argument in TINY if "channels" not in argument][1:]
     command += [f"--data_dir={pictures}", f"--workdir={tmp_path / 'run'}", "--steps=2"]
-    code, output, errors = finish(start(*command))
+    code, output, errors = COMPARE.run(*command)
     assert code == 0, errors
     tasks = read(tmp_path / "run" / "results.json")["tasks"]
     assert list(tasks) == ["denoising", "inpainting", "deblurring"]
@@ -397,7 +362,7 @@ def test_all_tasks_on_grey_pictures(tmp_path):
 def test_photographs_are_the_default(tmp_path):
     command = [argument for argument in TINY if "channels" not in argument]
     command += [f"--workdir={tmp_path / 'run'}", "--steps=1", "--config.data.max_side=48"]
-    code, _, errors = finish(start(*command, DEQ_KERAS_DATA=str(tmp_path / "data")))
+    code, _, errors = COMPARE.run(*command, DEQ_KERAS_DATA=str(tmp_path / "data"))
     assert code == 0, errors
     data = read(tmp_path / "run" / "results.json")["data"]
     assert data["source"] == "photographs of scikit-image"

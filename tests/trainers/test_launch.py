@@ -12,12 +12,12 @@ from pathlib import Path
 import pytest
 
 from trainers.exits import CONFIG, FINAL, IO_ERROR, STOPPED, UNAVAILABLE, USAGE
+from trainers.heartbeat import HEARTBEAT
 from trainers.launch import Launcher
 from trainers.launch.launcher import ECHO
 from trainers.launch.output import BAR_SECONDS, LONGEST_LINE, Console, Lines
 from trainers.launch.worker import (
     EXIT_NAMES,
-    HEARTBEAT,
     THREADS,
     Worker,
     environment,
@@ -579,21 +579,21 @@ def test_nothing_that_a_worker_started_outlives_it(launch):
 
 
 @linux
-@pytest.mark.parametrize("guarded", [True, False])
-def test_nothing_outlives_a_killed_launcher(launch, guarded):
-    run = launch(HELPER + STUBBORN if guarded else STUBBORN)
+@pytest.mark.parametrize("watched", [True, False])
+def test_nothing_outlives_a_killed_launcher(launch, watched):
+    run = launch(HELPER + STUBBORN if watched else STUBBORN)
     pids = [run.await_pid(f"ready-{index}") for index in range(2)]
     launcher = run.process.pid
     children = Path(f"/proc/{launcher}/task/{launcher}/children").read_text().split()
-    (guard,) = {int(pid) for pid in children} - set(pids)
-    if not guarded:  # the workers die with the launcher without it
-        os.kill(guard, signal.SIGKILL)
-        until(lambda: not alive(guard))
+    (watchdog,) = {int(pid) for pid in children} - set(pids)
+    if not watched:  # the workers die with the launcher without it
+        os.kill(watchdog, signal.SIGKILL)
+        until(lambda: not alive(watchdog))
     assert all(map(alive, run.pids()))
     os.killpg(launcher, signal.SIGKILL)  # it and those it has not put into a group of their own
-    until(lambda: not any(map(alive, [guard, *run.pids()])))
-    assert len(run.pids()) == (6 if guarded else 4)
-    assert (list(run.temporary.iterdir()) == []) == guarded
+    until(lambda: not any(map(alive, [watchdog, *run.pids()])))
+    assert len(run.pids()) == (6 if watched else 4)
+    assert (list(run.temporary.iterdir()) == []) == watched
 
 
 @pytest.mark.slow

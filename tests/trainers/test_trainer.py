@@ -13,8 +13,9 @@ import tensorflow as tf
 
 import deq_keras as dk
 from trainers.errors import ConfigurationError, Interrupted, NotFinite, StorageError
+from trainers.heartbeat import HEARTBEAT
 from trainers.options import Options
-from trainers.trainer import HEARTBEAT, Trainer
+from trainers.trainer import Trainer
 
 EPOCHS, STEPS = 3, 2
 OPTIONS = Options(clip_norm=1.0, average=0.5, accumulation=2)

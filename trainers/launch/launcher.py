@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from trainers.exits import CONFIG, FINAL, STOPPED, UNAVAILABLE, USAGE
-from trainers.launch.guard import Guard
 from trainers.launch.output import Console, Pump
+from trainers.launch.watchdog import Watchdog
 from trainers.launch.worker import Worker, environment, free_addresses
 
 POLL = 0.05  # seconds between two looks at the workers
@@ -108,11 +108,11 @@ class Launcher:
                 prefix="deq_keras_launch_", ignore_cleanup_errors=True
             ) as folder,
             self._handlers(),
-            Guard(folder) as guard,
+            Watchdog(folder) as watchdog,
         ):
             restarts = 0
             while True:
-                verdict = self._attempt(Path(folder) / str(restarts), guard)
+                verdict = self._attempt(Path(folder) / str(restarts), watchdog)
                 if not verdict.again or self._signals or restarts == self.max_restarts:
                     break
                 restarts += 1
@@ -148,7 +148,7 @@ class Launcher:
             for signum, handler in before.items():
                 signal.signal(signum, handler)
 
-    def _attempt(self, folder, guard):
+    def _attempt(self, folder, watchdog):
         """All workers from their start to their end."""
         folder.mkdir()
         addresses = free_addresses(self.num_workers)
@@ -158,7 +158,7 @@ class Launcher:
                 heartbeat = folder / f"heartbeat-{index}"
                 env = environment(addresses, index, heartbeat, self.threads)
                 workers.append(Worker(index, self.command, env))
-                guard.add(workers[-1].pid)
+                watchdog.add(workers[-1].pid)
             pump = Pump(self._console, workers, self.log_dir)
             pump.start()
             return self._watch(workers)
@@ -166,7 +166,7 @@ class Launcher:
             self._kill(workers)
             for worker in workers:
                 if worker.code is not None:
-                    guard.remove(worker.pid)
+                    watchdog.remove(worker.pid)
             if pump is not None:
                 pump.finish()
 

@@ -11,9 +11,9 @@ from contextlib import ExitStack
 from pathlib import Path
 
 from trainers import exits
-from trainers.launch.guard import kill_group
+from trainers.heartbeat import HEARTBEAT
+from trainers.launch.watchdog import kill_group
 
-HEARTBEAT = "DEQ_KERAS_HEARTBEAT"
 THREADS = ("TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS", "OMP_NUM_THREADS")
 EXIT_NAMES = {code: name for name, code in vars(exits).items() if isinstance(code, int)}
 _STUB = str(Path(__file__).with_name("stub.py"))

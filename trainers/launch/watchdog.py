@@ -1,8 +1,8 @@
 """A small process that outlives the launcher, to end what the launcher could not end.
 
 On Linux the workers die with the launcher by themselves, but what they have started does not, and
-elsewhere neither. The guard holds the reading end of a pipe; when the launcher is gone, however it
-went, the pipe ends, and the guard kills the process groups that are still registered.
+elsewhere neither. The watchdog holds the reading end of a pipe; when the launcher is gone, however
+it went, the pipe ends, and the watchdog kills the process groups that are still registered.
 """
 
 import os
@@ -12,8 +12,8 @@ import subprocess
 import sys
 
 
-class Guard:
-    """The launcher's side of the guard, a context manager.
+class Watchdog:
+    """The launcher's side of the watchdog, a context manager.
 
     Args:
         folder: Temporary folder, removed in the end.
