@@ -110,7 +110,7 @@ class Trainer:
         )
         self._state: ReplicaState | None = None
         self.position = Position()
-        self._saved: int | None = None
+        self._saved: tuple[int, int] | None = None
 
     # Training
 
@@ -171,14 +171,14 @@ class Trainer:
             self.save([])
             return []
         self.position = Position(**host["position"])
-        self._saved = self.position.step
+        self._saved = (self.position.step, self.position.epoch)
         self._state.write(host["replicas"])
         return host["callbacks"]
 
     def save(self, callback_states: list[dict[str, Any]], best: bool = False) -> None:
-        """Write a checkpoint, unless this step has one already. All workers must call it."""
+        """Write a checkpoint, unless this position has one. All workers must call it."""
         step = self.position.step
-        if self._saved == step:
+        if self._saved == (step, self.position.epoch):
             return
         for variable in self.model.trainable_variables:
             if not tf.reduce_all(tf.math.is_finite(variable.value)):
@@ -197,7 +197,7 @@ class Trainer:
             # The best one first: if it cannot be written, the run goes on from the one before.
             for which in ("best", "latest") if best else ("latest",):
                 self._checkpoints.save(step, host, which)
-        self._saved = step
+        self._saved = (step, self.position.epoch)
         beat()
 
     # Evaluation

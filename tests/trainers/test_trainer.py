@@ -505,6 +505,24 @@ def test_a_worker_without_the_callbacks_of_the_chief_remembers_too(tmp_path):
     assert second.epochs == 2
 
 
+def test_a_stop_within_an_epoch_at_a_step_that_was_kept_is_for_good(tmp_path):
+    """The checkpoint of the step is there already when the epoch ends; it must be written again."""
+    options = Options(save_every=1)
+
+    def ending(trainer):
+        def end():
+            trainer.model.stop_training = True
+
+        return At(end, 1, 0)
+
+    trainer = made(convolutional, tmp_path, options)
+    history = train(trainer, callbacks=[ending(trainer)])
+    assert [row["step"] for row in history] == [STEPS, STEPS + 1]
+    trainer, counter = made(convolutional, tmp_path, options), At()
+    assert train(trainer, callbacks=[counter]) == history
+    assert counter.batches == 0
+
+
 def test_early_stopping_ends_the_run_for_good(tmp_path):
     def early():
         return keras.callbacks.EarlyStopping("val_loss", patience=1, min_delta=1.0)
