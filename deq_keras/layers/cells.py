@@ -103,7 +103,8 @@ class GradientStep(keras.layers.Layer):
         """`bind(y)`, and a dictionary of `reference(y)`, `modulus(y)` and `objective(y)`.
 
         What they share, the step size before all, is computed once: its bounds are the larger part
-        of a graph, and of the time to trace it.
+        of a graph, and of the time to trace it. Solves ask for this, so a subclass that overrides
+        one of them overrides this as well.
         """
         gradient, tau = self.gradient_map(y), self._step(y)
         return _descent(gradient, tau), {

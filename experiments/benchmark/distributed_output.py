@@ -99,6 +99,7 @@ def _spread(row, digits=3):
 def draw(results, plt):
     """Left the parts of a step of two, in place of half a step of one; right the forecast."""
     figure, (left, right) = plt.subplots(1, 2, figsize=(11, 4))
+    top = 0.0
     for column, (name, model) in enumerate(results["models"].items()):
         step = model["step"]
         left.bar(2.5 * column, step["whole"] / 2, color="C7", label="half a step of one process")
@@ -112,6 +113,7 @@ def draw(results, plt):
             height = max(0.0, height)
             left.bar(2.5 * column + 1, height, bottom=bottom, color=f"C{index}", label=label)
             bottom += height
+        top = max(top, bottom, step["whole"] / 2)
         for kind, line in (("weak", "o-"), ("strong", "s--")):
             rows = model["forecast"][kind]
             right.plot(
@@ -125,7 +127,8 @@ def draw(results, plt):
     left.set_ylabel("seconds of a step, measured")
     handles, labels = left.get_legend_handles_labels()
     unique = dict(zip(labels, handles, strict=True))
-    left.legend(unique.values(), unique.keys(), fontsize=8)
+    left.set_ylim(0, 1.3 * top)  # room for the legend, and for all of the highest bar
+    left.legend(unique.values(), unique.keys(), fontsize=8, loc="upper left", ncols=2)
     right.set(xscale="log", xlabel="workers", ylabel="efficiency", ylim=(0, 1.05))
     counts = [row["workers"] for row in rows]
     right.set_xticks(counts, [str(count) for count in counts], minor=False)
