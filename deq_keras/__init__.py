@@ -24,7 +24,6 @@ from deq_keras import (
     adjoints,
     certificates,
     convolution,
-    jacobian,
     layers,
     linear_solvers,
     metrics,
@@ -33,6 +32,7 @@ from deq_keras import (
     solvers,
     testing,
 )
+from deq_keras.numerics import jacobian
 from deq_keras._version import __version__
 
 __all__ = [

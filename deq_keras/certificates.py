@@ -7,8 +7,8 @@ import tensorflow as tf
 
 from deq_keras import linear_solvers
 from deq_keras.adjoints.base import transposed_product
-from deq_keras.rows import norm, to_rows
-from deq_keras.solvers.problem import as_problem, evaluate_residual
+from deq_keras.numerics.rows import norm, to_rows
+from deq_keras.problems.problem import as_problem, evaluate_residual
 
 
 class ErrorBound(NamedTuple):

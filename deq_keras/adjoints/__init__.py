@@ -1,14 +1,14 @@
 """How a derivative passes through the solution of `z = f(z)`, with one custom gradient."""
 
-from deq_keras import registry as _registry
+from deq_keras import config as _config
 from deq_keras.adjoints.base import Adjoint
 from deq_keras.adjoints.implicit import Implicit
 from deq_keras.adjoints.jacobian_free import JacobianFree, TruncatedNeumann
-from deq_keras.adjoints.joined import drop, front, joined
 from deq_keras.adjoints.phantom import Phantom
-from deq_keras.adjoints.problem import FixedPointProblem
 from deq_keras.adjoints.shine import SHINE
 from deq_keras.adjoints.unrolled import Unrolled
+from deq_keras.problems.fixed_point import FixedPointProblem
+from deq_keras.problems.joined import drop, front, joined
 
 __all__ = [
     "SHINE",
@@ -38,4 +38,4 @@ _BY_NAME = {
 def get(identifier):
     """An `Adjoint` from a name (`"implicit"`, `"jacobian_free"`, `"phantom"`, `"shine"`,
     `"truncated_neumann"`, `"unrolled"`), a configuration or an adjoint."""
-    return _registry.get(identifier, "adjoint", _BY_NAME, Adjoint)
+    return _config.get(identifier, "adjoint", _BY_NAME, Adjoint)

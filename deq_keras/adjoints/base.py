@@ -2,9 +2,9 @@
 
 import tensorflow as tf
 
-from deq_keras import registry
-from deq_keras.solution import Solution
-from deq_keras.solvers.problem import as_problem
+from deq_keras.config import Configurable
+from deq_keras.problems.problem import as_problem
+from deq_keras.problems.solution import Solution
 
 _SECOND_ORDER = (
     "Second derivatives through this implicit solution are not available. Use "
@@ -13,7 +13,7 @@ _SECOND_ORDER = (
 )
 
 
-class Adjoint(registry.Configurable):
+class Adjoint(Configurable):
     """Base class: solves a `FixedPointProblem` and says how a derivative passes through it.
 
     Subclasses define `solve(problem, z0, solver, report) -> (output, Solution)`. `output` is

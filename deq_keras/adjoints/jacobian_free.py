@@ -4,8 +4,8 @@ import keras
 import tensorflow as tf
 
 from deq_keras.adjoints.base import Adjoint, attach, solve_off_tape, transposed_product
-from deq_keras.registry import positive_int
-from deq_keras.solvers.problem import as_problem
+from deq_keras.checks import positive_int
+from deq_keras.problems.problem import as_problem
 
 
 @keras.saving.register_keras_serializable(package="deq_keras")

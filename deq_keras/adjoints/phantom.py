@@ -4,7 +4,7 @@ import keras
 import tensorflow as tf
 
 from deq_keras.adjoints.base import Adjoint, solve_off_tape
-from deq_keras.registry import positive, positive_int
+from deq_keras.checks import positive, positive_int
 
 
 @keras.saving.register_keras_serializable(package="deq_keras")

@@ -11,9 +11,9 @@ from deq_keras.adjoints.base import (
     solve_off_tape,
     stopped,
 )
-from deq_keras.registry import positive
-from deq_keras.rows import norm, safe_divide, to_rows, where
-from deq_keras.solution import Solution
+from deq_keras.checks import positive
+from deq_keras.numerics.rows import norm, safe_divide, to_rows, where
+from deq_keras.problems.solution import Solution
 
 
 @keras.saving.register_keras_serializable(package="deq_keras")

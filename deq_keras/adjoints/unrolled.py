@@ -4,7 +4,7 @@ import keras
 import tensorflow as tf
 
 from deq_keras.adjoints.base import Adjoint, stopped
-from deq_keras.registry import positive_int
+from deq_keras.checks import positive_int
 
 _CLOSED_OVER = (
     "Unrolled(recompute=True) has derivatives by the measurement and the weights of the cell only, "

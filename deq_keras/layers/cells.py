@@ -4,12 +4,13 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from deq_keras.checks import positive
+from deq_keras.config import deserialise
 from deq_keras.linear_solvers import fourier_preconditioner
+from deq_keras.numerics.rows import norm, to_rows
 from deq_keras.operators import LinearOperator
 from deq_keras.priors import Prior
 from deq_keras.priors.sensitivity import Sensitivity
-from deq_keras.registry import positive
-from deq_keras.rows import norm, to_rows
 from deq_keras.solvers import Objective
 
 
@@ -287,15 +288,6 @@ def split(y):
 def is_shape(shape):
     """Whether this is the shape of one tensor, and not a structure of shapes."""
     return all(size is None or isinstance(size, int) for size in shape)
-
-
-def deserialise(config, *names):
-    """A copy of `config` with the named entries turned from configurations into objects."""
-    config = dict(config)
-    for name in names:
-        if isinstance(config.get(name), dict):
-            config[name] = keras.saving.deserialize_keras_object(config[name])
-    return config
 
 
 def _expect(name, value, cls):

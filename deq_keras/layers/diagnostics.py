@@ -5,7 +5,7 @@ import sys
 import keras
 import tensorflow as tf
 
-from deq_keras.registry import unknown_name_error
+from deq_keras.checks import unknown_name_error
 
 NAMES = (
     "forward_steps",

@@ -6,13 +6,14 @@ import weakref
 import keras
 import tensorflow as tf
 
-from deq_keras import adjoints, certificates, jacobian, solvers
+from deq_keras import adjoints, certificates, solvers
+from deq_keras.checks import positive_int
+from deq_keras.config import deserialise
 from deq_keras.layers import diagnostics
 from deq_keras.layers.calling import InitialState, WithTraining, call_cell, first_shape, symbolic
-from deq_keras.layers.cells import deserialise
 from deq_keras.layers.probing import couples_images, has_symmetric_jacobian
 from deq_keras.layers.problems import fixed_point_problem
-from deq_keras.registry import positive_int
+from deq_keras.numerics import jacobian
 
 # Compiled `solve` of each layer. Kept outside of the layers, where an export would save it.
 _COMPILED = weakref.WeakKeyDictionary()

@@ -1,12 +1,10 @@
 """A convolution with a certified Lipschitz constant."""
 
-import numbers
-
 import keras
 import tensorflow as tf
 
-from deq_keras import convolution
-from deq_keras.registry import positive, positive_int, unknown_name_error
+from deq_keras import checks, convolution
+from deq_keras.checks import positive, positive_int
 
 # The largest slope of Keras's activations, rounded up.
 _SLOPES = {
@@ -87,14 +85,9 @@ class NormalizedConv2D(keras.layers.Layer):
     ):
         super().__init__(**kwargs)
         self.filters = positive_int("filters", filters)
-        pair = (kernel_size,) * 2 if isinstance(kernel_size, numbers.Real) else tuple(kernel_size)
-        self.kernel_size = tuple(positive_int("kernel_size", side) for side in pair)
-        if len(self.kernel_size) != 2:
-            raise ValueError(f"Expected `kernel_size` of one or two integers. Received {pair}.")
+        self.kernel_size = checks.kernel_size(kernel_size)
         self.norm = positive("norm", norm)
-        if padding not in convolution.PADDINGS:
-            raise unknown_name_error("padding", padding, convolution.PADDINGS)
-        self.padding = padding
+        self.padding = convolution.check_padding(padding)
         self.activation = keras.activations.get(activation)
         self.use_bias = bool(use_bias)
         self.always = bool(always)

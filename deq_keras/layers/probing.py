@@ -8,7 +8,7 @@ import tensorflow as tf
 from deq_keras.adjoints.base import transposed_product
 from deq_keras.layers.calling import call_cell
 from deq_keras.layers.cells import is_shape
-from deq_keras.rows import dot, norm, to_rows
+from deq_keras.numerics.rows import dot, norm, to_rows
 
 _SIDE = 12  # of the images for sizes that are not known
 

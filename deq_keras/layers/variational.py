@@ -5,9 +5,10 @@ import tensorflow as tf
 
 from deq_keras import certificates
 from deq_keras.adjoints.base import adjoint_operator
-from deq_keras.layers.cells import GradientStep, deserialise
+from deq_keras.config import deserialise
+from deq_keras.layers.cells import GradientStep
 from deq_keras.layers.equilibrium import Equilibrium
-from deq_keras.rows import norm, to_rows
+from deq_keras.numerics.rows import norm, to_rows
 
 
 @keras.saving.register_keras_serializable(package="deq_keras")

@@ -1,6 +1,6 @@
 """Matrix-free linear solvers for the adjoint equation: per image, stopping on the true residual."""
 
-from deq_keras import registry as _registry
+from deq_keras import config as _config
 from deq_keras.linear_solvers.anderson import AndersonLinear
 from deq_keras.linear_solvers.base import LinearSolver
 from deq_keras.linear_solvers.bicgstab import BiCGStab
@@ -35,4 +35,4 @@ _BY_NAME = {
 def get(identifier):
     """A `LinearSolver` from a name (`"anderson"`, `"bicgstab"`, `"conjugate_gradient"`, `"gmres"`,
     `"minres"`, `"neumann"`), a configuration or a solver."""
-    return _registry.get(identifier, "linear solver", _BY_NAME, LinearSolver)
+    return _config.get(identifier, "linear solver", _BY_NAME, LinearSolver)

@@ -3,10 +3,10 @@
 import keras
 import tensorflow as tf
 
+from deq_keras.checks import positive, positive_int
 from deq_keras.linear_solvers.base import LinearSolver
-from deq_keras.registry import positive, positive_int
-from deq_keras.rows import dot, norm, ranks_only, safe_divide, scaled, where
-from deq_keras.small_systems import solve_positive_definite
+from deq_keras.numerics.rows import dot, norm, ranks_only, safe_divide, scaled, where
+from deq_keras.numerics.small_systems import solve_positive_definite
 
 
 @keras.saving.register_keras_serializable(package="deq_keras")

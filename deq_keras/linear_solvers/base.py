@@ -3,9 +3,10 @@
 import numpy as np
 import tensorflow as tf
 
-from deq_keras.registry import Configurable, positive, positive_int
-from deq_keras.rows import norm, ranks_only, safe_divide, to_rows, where
-from deq_keras.solution import Solution
+from deq_keras.checks import positive, positive_int
+from deq_keras.config import Configurable
+from deq_keras.numerics.rows import norm, ranks_only, safe_divide, to_rows, where
+from deq_keras.problems.solution import Solution
 
 
 class LinearSolver(Configurable):

@@ -5,7 +5,7 @@ import numpy as np
 import tensorflow as tf
 
 from deq_keras.linear_solvers.base import LinearSolver
-from deq_keras.rows import dot, norm, ranks_only, safe_divide, scaled, where
+from deq_keras.numerics.rows import dot, norm, ranks_only, safe_divide, scaled, where
 
 
 @keras.saving.register_keras_serializable(package="deq_keras")

@@ -4,9 +4,9 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from deq_keras.checks import positive_int
 from deq_keras.linear_solvers.base import LinearSolver
-from deq_keras.registry import positive_int
-from deq_keras.rows import norm, ranks_only, safe_divide, where
+from deq_keras.numerics.rows import norm, ranks_only, safe_divide, where
 
 
 @keras.saving.register_keras_serializable(package="deq_keras")

@@ -4,7 +4,7 @@ import keras
 import tensorflow as tf
 
 from deq_keras.linear_solvers.base import LinearSolver
-from deq_keras.rows import dot, norm, ranks_only, safe_divide, scaled
+from deq_keras.numerics.rows import dot, norm, ranks_only, safe_divide, scaled
 
 
 @keras.saving.register_keras_serializable(package="deq_keras")

@@ -4,7 +4,7 @@ import keras
 import tensorflow as tf
 
 from deq_keras.linear_solvers.base import LinearSolver
-from deq_keras.rows import norm, ranks_only, scaled
+from deq_keras.numerics.rows import norm, ranks_only, scaled
 
 
 @keras.saving.register_keras_serializable(package="deq_keras")

@@ -3,6 +3,8 @@
 import keras
 import tensorflow as tf
 
+from deq_keras.checks import shape_4d
+
 
 class LinearOperator(keras.layers.Layer):
     """Base class of linear operators `K` from images to measurements of the same shape.
@@ -119,13 +121,7 @@ class LinearOperator(keras.layers.Layer):
             u_shape: Shape of the images; unknown sizes are `None`.
             data_shape: Shape of the data, or `None` for no data.
         """
-        if u_shape is None or len(u_shape) != 4 or u_shape[-1] is None:
-            received = u_shape if u_shape is None else tuple(u_shape)
-            raise ValueError(
-                f"{type(self).__name__} expected images of shape (batch, height, width, channels) "
-                f"with a known number of channels. Received shape {received}. Add the missing "
-                "axes, for example with `u[None, ..., None]` for one grey image."
-            )
+        shape_4d(type(self).__name__, u_shape)
         self.check_data_shape(u_shape, data_shape)
 
     def check_data_shape(self, u_shape, data_shape):

@@ -1,12 +1,12 @@
 """Blurs: convolutions with a known or learned kernel."""
 
-import difflib
-
 import keras
 import numpy as np
 import tensorflow as tf
 
-from deq_keras import convolution, spectra
+from deq_keras import convolution
+from deq_keras.checks import one_of
+from deq_keras.convolution import spectra
 from deq_keras.operators.base import LinearOperator
 
 METHODS = ("auto", "direct", "fft")
@@ -49,13 +49,6 @@ class Blur(LinearOperator):
 
     def __init__(self, kernel, padding="circular", method="auto", trainable=False, **kwargs):
         super().__init__(trainable=trainable, **kwargs)
-        convolution.check_padding(padding, PADDINGS)
-        if method not in METHODS:
-            near = difflib.get_close_matches(str(method).lower(), METHODS, 1, 0.4)
-            hint = f" Did you mean {near[0]!r}?" if near else ""
-            raise ValueError(
-                f"Expected `method` to be one of {METHODS}. Received: {method!r}.{hint}"
-            )
         array = np.asarray(kernel, np.float64)
         if array.ndim != 2 or array.size == 0:
             raise ValueError(
@@ -64,8 +57,8 @@ class Blur(LinearOperator):
             )
         if not np.isfinite(array).all():
             raise ValueError("Expected `kernel` to be finite. Received NaN or infinite values.")
-        self.padding = padding
-        self.method = method
+        self.padding = convolution.check_padding(padding, PADDINGS)
+        self.method = one_of("method", method, METHODS)
         self._learned = bool(trainable)
         self._initial = array
         self.kernel = self.add_weight(

@@ -3,7 +3,7 @@
 import keras
 import tensorflow as tf
 
-from deq_keras import spectra
+from deq_keras.convolution import spectra
 from deq_keras.operators.base import LinearOperator
 
 

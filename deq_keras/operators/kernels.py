@@ -4,33 +4,12 @@ The origin of a kernel of size `k` is at index `k // 2` of each dimension.
 """
 
 import math
-import numbers
 
 import numpy as np
 
+from deq_keras.checks import kernel_size as check_kernel_size
+
 _SUBSAMPLES = 32  # of a pixel and dimension, in the area integral of a motion kernel
-
-
-def check_size(kernel_size):
-    """Returns a kernel size as `(height, width)`.
-
-    Args:
-        kernel_size: A positive integer or two of them, height and width.
-
-    Raises:
-        ValueError: If it is anything else.
-    """
-    pair = (kernel_size,) * 2 if isinstance(kernel_size, numbers.Integral) else kernel_size
-    try:
-        pair = tuple(pair)
-    except TypeError:
-        pair = ()
-    if len(pair) != 2 or not all(isinstance(k, numbers.Integral) and k > 0 for k in pair):
-        raise ValueError(
-            "Expected `kernel_size` to be a positive integer or a pair (height, width) of them. "
-            f"Received {kernel_size!r}."
-        )
-    return int(pair[0]), int(pair[1])
 
 
 def gaussian_kernel(kernel_size, stddev):
@@ -52,7 +31,7 @@ def gaussian_kernel(kernel_size, stddev):
 
     >>> kernel = deq_keras.operators.gaussian_kernel((9, 7), stddev=1.6)
     """
-    sizes = check_size(kernel_size)
+    sizes = check_kernel_size(kernel_size)
     pair = (stddev, stddev) if np.ndim(stddev) == 0 else tuple(stddev)
     if len(pair) != 2 or not all(0 < s < math.inf for s in pair):
         raise ValueError(
@@ -82,7 +61,7 @@ def box_kernel(kernel_size):
 
     >>> kernel = deq_keras.operators.box_kernel(5)
     """
-    sizes = check_size(kernel_size)
+    sizes = check_kernel_size(kernel_size)
     return np.full(sizes, 1 / (sizes[0] * sizes[1]))
 
 
@@ -105,7 +84,7 @@ def diagonal_kernel(size):
 
     >>> kernel = deq_keras.operators.diagonal_kernel(5)
     """
-    size, width = check_size(size)
+    size, width = check_kernel_size(size)
     if size != width:
         raise ValueError(f"Expected `size` to be one integer. Received {(size, width)}.")
     return np.eye(size) / size

@@ -4,7 +4,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from deq_keras import spectra
+from deq_keras.convolution import spectra
 from deq_keras.operators.base import LinearOperator
 
 

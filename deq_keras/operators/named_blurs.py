@@ -2,6 +2,7 @@
 
 import keras
 
+from deq_keras import checks
 from deq_keras.operators import kernels
 from deq_keras.operators.blur import Blur
 
@@ -48,7 +49,7 @@ class GaussianBlur(_NamedBlur):
     ):
         kernel = kernels.gaussian_kernel(kernel_size, stddev)
         super().__init__(kernel, padding, method, trainable, **kwargs)
-        self.kernel_size = kernels.check_size(kernel_size)
+        self.kernel_size = checks.kernel_size(kernel_size)
         self.stddev = stddev
 
     def _parameters(self):
@@ -77,7 +78,7 @@ class BoxBlur(_NamedBlur):
 
     def __init__(self, kernel_size=5, padding="circular", method="auto", trainable=False, **kwargs):
         super().__init__(kernels.box_kernel(kernel_size), padding, method, trainable, **kwargs)
-        self.kernel_size = kernels.check_size(kernel_size)
+        self.kernel_size = checks.kernel_size(kernel_size)
 
     def _parameters(self):
         return {"kernel_size": self.kernel_size}

@@ -3,7 +3,7 @@
 import keras
 import tensorflow as tf
 
-from deq_keras.registry import positive
+from deq_keras.checks import positive
 
 
 def gaussian_noise(y, stddev, seed, index):

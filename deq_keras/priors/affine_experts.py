@@ -4,9 +4,9 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from deq_keras.checks import positive_int
 from deq_keras.priors import initializers
 from deq_keras.priors.experts import Experts
-from deq_keras.registry import positive_int
 
 
 @keras.saving.register_keras_serializable(package="deq_keras")

@@ -128,13 +128,3 @@ class Prior(keras.layers.Layer):
             "map is no gradient. Use its tied form with `Variational`, or this one with "
             "`Equilibrium`."
         )
-
-
-def channels_of(shape, owner):
-    """The static number of channels of a `(batch, height, width, channels)` shape."""
-    if len(shape) != 4 or shape[-1] is None:
-        raise ValueError(
-            f"{owner} expected images of shape (batch, height, width, channels) with a known "
-            f"number of channels. Received shape {tuple(shape)}."
-        )
-    return int(shape[-1])

@@ -7,10 +7,10 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from deq_keras.checks import positive
+from deq_keras.numerics.rows import norm
 from deq_keras.priors import potentials, sensitivity
 from deq_keras.priors.base import Prior
-from deq_keras.registry import positive
-from deq_keras.rows import norm
 
 
 class Coefficients(NamedTuple):

@@ -1,16 +1,15 @@
 """Fields of experts: convolutional priors."""
 
 import math
-import numbers
 
 import keras
 import tensorflow as tf
 
-from deq_keras import convolution, spectra
+from deq_keras import checks, convolution
+from deq_keras.checks import positive_int
+from deq_keras.convolution import spectra
 from deq_keras.priors import initializers
-from deq_keras.priors.base import channels_of
 from deq_keras.priors.experts import Experts
-from deq_keras.registry import positive_int, unknown_name_error
 
 
 @keras.saving.register_keras_serializable(package="deq_keras")
@@ -75,13 +74,8 @@ class FieldsOfExperts(Experts):
             activation, sharpness, max_sharpness, use_bias, self.filters_initializer, **kwargs
         )
         self.filters = positive_int("filters", filters)
-        pair = (kernel_size,) * 2 if isinstance(kernel_size, numbers.Real) else tuple(kernel_size)
-        self.kernel_size = tuple(positive_int("kernel_size", side) for side in pair)
-        if len(self.kernel_size) != 2:
-            raise ValueError(f"Expected `kernel_size` of one or two integers. Received {pair}.")
-        if padding not in convolution.PADDINGS:
-            raise unknown_name_error("padding", padding, convolution.PADDINGS)
-        self.padding = padding
+        self.kernel_size = checks.kernel_size(kernel_size)
+        self.padding = convolution.check_padding(padding)
         self.zero_mean = bool(zero_mean)
 
     def build(self, input_shape):
@@ -90,7 +84,7 @@ class FieldsOfExperts(Experts):
         self.built = True
 
     def _check_shape(self, shape):
-        channels = channels_of(shape, type(self).__name__)
+        channels = checks.shape_4d(type(self).__name__, shape)[-1]
         if self.built and channels != self.analysis.shape[2]:
             # A convolution would take it for groups of channels.
             raise ValueError(

@@ -3,7 +3,7 @@
 import keras
 import numpy as np
 
-from deq_keras import registry
+from deq_keras import checks
 
 
 class _Filters(keras.initializers.Initializer):
@@ -162,5 +162,5 @@ def get(identifier):
         found = None
     if found is None:
         known = [*_BY_NAME, "he_normal", "glorot_uniform", "orthogonal"]
-        raise registry.unknown_name_error("initializer", identifier, known)
+        raise checks.unknown_name_error("initializer", identifier, known)
     return found

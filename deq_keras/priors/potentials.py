@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import tensorflow as tf
 
-from deq_keras.registry import unknown_name_error
+from deq_keras.checks import unknown_name_error
 
 SHRINKAGE = 0.1
 

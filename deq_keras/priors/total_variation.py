@@ -3,9 +3,10 @@
 import keras
 import tensorflow as tf
 
-from deq_keras import spectra
-from deq_keras.priors.base import Prior, channels_of
-from deq_keras.registry import positive
+from deq_keras import checks
+from deq_keras.checks import positive
+from deq_keras.convolution import spectra
+from deq_keras.priors.base import Prior
 
 
 @keras.saving.register_keras_serializable(package="deq_keras")
@@ -33,7 +34,7 @@ class TotalVariation(Prior):
         self.smoothing = positive("smoothing", smoothing)
 
     def build(self, input_shape):
-        channels_of(input_shape, type(self).__name__)
+        checks.shape_4d(type(self).__name__, input_shape)
         self.built = True
 
     def _differences(self, u):

@@ -1,7 +1,8 @@
 """Fixed-point solvers `z = f(z)`: one algorithm a file, one loop, a row per image."""
 
-from deq_keras import registry as _registry
-from deq_keras.solution import Solution
+from deq_keras import config as _config
+from deq_keras.problems.problem import Objective, Problem
+from deq_keras.problems.solution import Solution
 from deq_keras.solvers.anderson import Anderson
 from deq_keras.solvers.base import Solver
 from deq_keras.solvers.broyden import Broyden
@@ -9,7 +10,6 @@ from deq_keras.solvers.lbfgs import LBFGS
 from deq_keras.solvers.nesterov import Nesterov
 from deq_keras.solvers.nonmonotone_apg import NonmonotoneAPG
 from deq_keras.solvers.picard import Picard
-from deq_keras.solvers.problem import Objective, Problem
 
 __all__ = [
     "LBFGS",
@@ -41,4 +41,4 @@ def get(identifier):
     The names: `"anderson"`, `"broyden"` and `"picard"` for any map; `"nesterov"` for gradient steps
     on convex energies; `"lbfgs"` and `"nonmonotone_apg"` for steps on energies.
     """
-    return _registry.get(identifier, "solver", _BY_NAME, Solver)
+    return _config.get(identifier, "solver", _BY_NAME, Solver)

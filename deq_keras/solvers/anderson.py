@@ -5,11 +5,11 @@ from typing import NamedTuple
 import keras
 import tensorflow as tf
 
-from deq_keras.registry import positive, positive_int
-from deq_keras.rows import dot, norm, safe_divide, where
-from deq_keras.small_systems import solve_positive_definite
+from deq_keras.checks import positive, positive_int
+from deq_keras.numerics.rows import dot, norm, safe_divide, where
+from deq_keras.numerics.small_systems import solve_positive_definite
+from deq_keras.problems.problem import evaluate_residual
 from deq_keras.solvers.base import Solver
-from deq_keras.solvers.problem import evaluate_residual
 
 
 class AndersonState(NamedTuple):

@@ -1,9 +1,9 @@
 """The contract of a fixed-point solver, and the only loop of the forward pass.
 
 A solver finds `z = f(z)`. It knows nothing of derivatives, images or layers: it sees a map of
-rows (`deq_keras.rows`), each row a problem of its own with its own residual, step count and
-verdict. The loop, the stopping rule and the choice of the best iterate are here; a subclass
-says how one iterate leads to the next.
+rows (`deq_keras.numerics.rows`), each a problem of its own with its own residual and verdict. The
+loop, the stopping rule and the choice of the best iterate are here; a subclass says how one
+iterate leads to the next.
 """
 
 from typing import NamedTuple
@@ -11,10 +11,11 @@ from typing import NamedTuple
 import numpy as np
 import tensorflow as tf
 
-from deq_keras.registry import Configurable, positive, positive_int
-from deq_keras.rows import norm, ranks_only, to_rows, where
-from deq_keras.solution import Solution
-from deq_keras.solvers.problem import as_problem
+from deq_keras.checks import positive, positive_int
+from deq_keras.config import Configurable
+from deq_keras.numerics.rows import norm, ranks_only, to_rows, where
+from deq_keras.problems.problem import as_problem
+from deq_keras.problems.solution import Solution
 
 
 class Progress(NamedTuple):

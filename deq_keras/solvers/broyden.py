@@ -5,10 +5,10 @@ from typing import NamedTuple
 import keras
 import tensorflow as tf
 
-from deq_keras.registry import positive, positive_int
-from deq_keras.rows import dot, norm, safe_divide, where
+from deq_keras.checks import positive, positive_int
+from deq_keras.numerics.rows import dot, norm, safe_divide, where
+from deq_keras.problems.problem import evaluate_residual
 from deq_keras.solvers.base import Solver
-from deq_keras.solvers.problem import evaluate_residual
 
 
 class BroydenState(NamedTuple):
@@ -122,7 +122,7 @@ class Broyden(Solver):
         Args:
             state: What `solve(..., return_state=True)` returned.
             rows: Tensor `(batch, n)`: the vector of each image, in the order of
-                `deq_keras.rows.to_rows`.
+                `deq_keras.numerics.rows.to_rows`.
             transpose: Multiply by the transposed estimate.
 
         Returns:

@@ -5,10 +5,10 @@ from typing import NamedTuple
 import keras
 import tensorflow as tf
 
-from deq_keras.registry import positive, positive_int
-from deq_keras.rows import dot, safe_divide, where
+from deq_keras.checks import positive, positive_int
+from deq_keras.numerics.rows import dot, safe_divide, where
+from deq_keras.problems.problem import Rounding, evaluate, step_length
 from deq_keras.solvers.base import Solver
-from deq_keras.solvers.problem import Rounding, evaluate, step_length
 
 _SUFFICIENT = 1e-4  # Armijo's constant
 _OVERSHOOT = 0.5  # slope behind a minimum of a convex energy, relative to that before it

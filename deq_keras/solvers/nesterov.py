@@ -5,9 +5,9 @@ from typing import NamedTuple
 import keras
 import tensorflow as tf
 
-from deq_keras.rows import dot, where
+from deq_keras.numerics.rows import dot, where
+from deq_keras.problems.problem import evaluate_residual
 from deq_keras.solvers.base import Solver
-from deq_keras.solvers.problem import evaluate_residual
 
 
 class NesterovState(NamedTuple):

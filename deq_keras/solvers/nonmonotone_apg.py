@@ -5,10 +5,10 @@ from typing import NamedTuple
 import keras
 import tensorflow as tf
 
-from deq_keras.registry import positive
-from deq_keras.rows import dot, safe_divide, where
+from deq_keras.checks import positive
+from deq_keras.numerics.rows import dot, safe_divide, where
+from deq_keras.problems.problem import Rounding, evaluate, step_length
 from deq_keras.solvers.base import Solver
-from deq_keras.solvers.problem import Rounding, evaluate, step_length
 
 _SUFFICIENT = 1e-4
 _SHRINK = 0.5

@@ -5,7 +5,7 @@ from typing import NamedTuple
 import keras
 import tensorflow as tf
 
-from deq_keras.registry import positive
+from deq_keras.checks import positive
 from deq_keras.solvers.base import Solver
 
 

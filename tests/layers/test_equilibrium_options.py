@@ -5,7 +5,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from deq_keras import adjoints, jacobian, layers, linear_solvers, operators, priors, solvers
+from deq_keras import adjoints, layers, linear_solvers, operators, priors, solvers
+from deq_keras.numerics import jacobian
 
 DTYPE = "float64"
 IMAGES = tf.constant(np.random.default_rng(0).uniform(size=(3, 6, 5, 1)))

@@ -142,7 +142,7 @@ def test_a_call_changes_no_state():
 def test_errors():
     for arguments, message in (
         ({"filters": 0}, "filters"),
-        ({"kernel_size": (3, 3, 3)}, "one or two"),
+        ({"kernel_size": (3, 3, 3)}, "a pair of them"),
         ({"norm": 0}, "norm"),
         ({"padding": "same"}, "padding"),
     ):

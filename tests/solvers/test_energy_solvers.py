@@ -5,7 +5,7 @@ import pytest
 import tensorflow as tf
 
 from deq_keras import solvers
-from deq_keras.solvers.problem import Rounding
+from deq_keras.problems.problem import Rounding
 from tests.solvers.methods import SOLVERS, with_arguments
 from tests.solvers.problems import (
     double_wells,

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from deq_keras import spectra
+from deq_keras.convolution import spectra
 
 
 def _wrapped(kernel, height, width):

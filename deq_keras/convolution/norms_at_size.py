@@ -4,9 +4,11 @@ import numbers
 
 import tensorflow as tf
 
-from deq_keras.convolution_norm import check_padding, norm_bound, square_root
-from deq_keras.convolution_norm_reflect import largest_eigenvalue
-from deq_keras.registry import positive_int
+from deq_keras.checks import positive_int
+from deq_keras.convolution.correlation import correlate, correlate_adjoint
+from deq_keras.convolution.norm_bounds import norm_bound, square_root
+from deq_keras.convolution.padding import check_padding
+from deq_keras.convolution.reflected_bounds import largest_eigenvalue
 
 
 def circular_norm(filters, size):
@@ -128,8 +130,6 @@ def power_iteration_norm(filters, padding, size, steps=30, seed=(0, 0)):
     >>> filters = tf.random.normal((3, 3, 1, 8))
     >>> power_iteration_norm(filters, "zero", (64, 64)) <= norm_bound(filters, "zero")
     """
-    from deq_keras.convolution import correlate, correlate_adjoint  # it re-exports this module
-
     check_padding(padding)
     size = _check_size(size)
     steps = positive_int("steps", steps)

@@ -5,8 +5,9 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from deq_keras import convolution, jacobian, testing
-from deq_keras.jacobian import FrobeniusPenalty, SpectralPenalty, hutchinson, power
+from deq_keras import convolution, testing
+from deq_keras.numerics import jacobian
+from deq_keras.numerics.jacobian import FrobeniusPenalty, SpectralPenalty, hutchinson, power
 
 SEED = (3, 5)
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from deq_keras import rows
+from deq_keras.numerics import rows
 
 
 def _structure():

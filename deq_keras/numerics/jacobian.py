@@ -8,8 +8,9 @@ for each random probe or power iteration, and give one number for each image.
 import keras
 import tensorflow as tf
 
-from deq_keras import registry
-from deq_keras.registry import Configurable, positive, positive_int
+from deq_keras import checks, config
+from deq_keras.checks import positive, positive_int
+from deq_keras.config import Configurable
 
 _PROBES = ("rademacher", "normal")
 _QUANTITIES = ("norm", "radius")
@@ -202,7 +203,7 @@ def get(identifier):
         ValueError: If the name is not known.
         TypeError: If it is something else.
     """
-    return registry.get(identifier, "Jacobian regularizer", _BY_NAME, JacobianRegularizer)
+    return config.get(identifier, "Jacobian regularizer", _BY_NAME, JacobianRegularizer)
 
 
 def _transposed(f, z):
@@ -236,7 +237,7 @@ def _fixed(structure):
 
 def _one_of(name, value, allowed):
     if value not in allowed:
-        raise registry.unknown_name_error(name, value, allowed)
+        raise checks.unknown_name_error(name, value, allowed)
 
 
 def _check_structure(z, value):

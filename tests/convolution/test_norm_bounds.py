@@ -4,12 +4,13 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from deq_keras import convolution, convolution_norm_reflect, testing
+from deq_keras import convolution, testing
 from deq_keras.convolution import (
     circular_norm,
     composition_norm_bound,
     norm_bound,
     power_iteration_norm,
+    reflected_bounds,
 )
 from deq_keras.priors import initializers
 
@@ -97,7 +98,7 @@ def test_border_forms_are_the_difference_to_zero_padding(k, more):
     h = np.random.default_rng(0).standard_normal(k)
     mirrored = np.einsum("kyx,k->yx", taps(n, k, "reflect"), h)
     zeros = np.stack([np.convolve(row, h[::-1]) for row in np.eye(n)], 1)  # with all outputs
-    forms = convolution_norm_reflect._forms(k) @ np.outer(h, h).ravel()
+    forms = reflected_bounds._forms(k) @ np.outer(h, h).ravel()
     first, last = forms.reshape(2, reach, reach)
     expected = zeros.T @ zeros
     expected[:reach, :reach] += first

@@ -1,4 +1,4 @@
-"""Convolutions with exact adjoints and certified norms: pure TensorFlow functions.
+"""Correlation of images with filters, its adjoint, and filtering in the Fourier domain.
 
 `correlate` and `correlate_adjoint` are the inner loop of the library. They are derivatives of the
 trilinear form `<correlate(u, filters), v>`, and so are all their gradients. So each is given as
@@ -14,66 +14,7 @@ import math
 import numpy as np
 import tensorflow as tf
 
-from deq_keras.convolution_norm import PADDINGS, check_padding, norm_bound
-from deq_keras.convolution_norm_sizes import (
-    circular_norm,
-    composition_norm_bound,
-    power_iteration_norm,
-)
-
-__all__ = [
-    "PADDINGS",
-    "check_padding",
-    "circular_norm",
-    "composition_norm_bound",
-    "correlate",
-    "correlate_adjoint",
-    "filter_spectrum",
-    "norm_bound",
-    "pad",
-    "pad_adjoint",
-    "power_iteration_norm",
-    "same_sizes",
-]
-
-
-def pad(u, sizes, padding):
-    """Pads images.
-
-    Args:
-        u: Images `(batch, height, width, channels)`; height and width may be unknown in a graph.
-        sizes: `((top, bottom), (left, right))`, Python integers.
-        padding: `"valid"` (none: returns `u`), `"zero"`, `"circular"` (at most one period) or
-            `"reflect"` (about the border pixels, which are not repeated; less than the size).
-
-    Returns:
-        Images `(batch, top + height + bottom, left + width + right, channels)`.
-    """
-    check_padding(padding)
-    (top, bottom), (left, right) = sizes
-    if padding == "valid" or not any((top, bottom, left, right)):
-        return u
-    _check_sizes(u, sizes, padding)
-    if padding == "circular":
-        return _wrap(_wrap(u, top, bottom, 1), left, right, 2)
-    mode = "REFLECT" if padding == "reflect" else "CONSTANT"
-    return tf.pad(u, [[0, 0], [top, bottom], [left, right], [0, 0]], mode)
-
-
-def pad_adjoint(v, sizes, padding):
-    """Applies the adjoint of `pad` to `v`: crops, or adds each copied pixel to its source."""
-    check_padding(padding)
-    (top, bottom), (left, right) = sizes
-    if padding == "valid" or not any((top, bottom, left, right)):
-        return v
-    if padding == "circular":
-        return _fold(_fold(v, top, bottom, 1), left, right, 2)
-    if padding == "reflect":
-        paddings = [[0, 0], [top, bottom], [left, right], [0, 0]]
-        return tf.raw_ops.MirrorPadGrad(input=v, paddings=paddings, mode="REFLECT")
-    height, width = (v.shape[axis] or tf.shape(v)[axis] for axis in (1, 2))
-    size = [-1, height - top - bottom, width - left - right, v.shape[3] or -1]
-    return tf.slice(v, [0, top, left, 0], size)  # the gradient of v[...] is slow
+from deq_keras.convolution.padding import check_padding, pad, pad_adjoint, same_sizes
 
 
 def correlate(u, filters, padding):
@@ -178,47 +119,6 @@ def filter_spectrum(u, spectrum):
         return tf.ensure_shape(_from_planes(planes, shape), u.shape), gradient
 
     return function(u, spectrum)
-
-
-def same_sizes(filters):
-    """Returns the sizes `((top, bottom), (left, right))` of the padding that keeps a size."""
-    kh, kw = filters.shape[:2]
-    top, left = (kh - 1) // 2, (kw - 1) // 2
-    return (top, kh - 1 - top), (left, kw - 1 - left)
-
-
-def _check_sizes(u, sizes, padding):
-    margin = {"zero": math.inf, "circular": 0, "reflect": -1}[padding]
-    for length, size in zip(u.shape[1:3], sizes, strict=True):
-        if length is not None and max(size) > length + margin:
-            raise ValueError(
-                f"Expected an image large enough for {padding!r} padding by {sizes}. "
-                f"Received an image of shape {tuple(u.shape)}. Use a larger image, a smaller "
-                "kernel or `padding='zero'`."
-            )
-
-
-def _wrap(u, before, after, axis):
-    if not before and not after:
-        return u
-    first = u[:, -before:] if axis == 1 else u[:, :, -before:]
-    last = u[:, :after] if axis == 1 else u[:, :, :after]
-    return tf.concat(([first] if before else []) + [u] + ([last] if after else []), axis)
-
-
-def _fold(v, before, after, axis):
-    def part(x, start, end):
-        return x[:, start:end] if axis == 1 else x[:, :, start:end]
-
-    length = (v.shape[axis] or tf.shape(v)[axis]) - before - after
-    end = before + length
-    if after:
-        head = part(v, before, before + after) + part(v, end, None)
-        v = tf.concat([part(v, None, before), head, part(v, before + after, end)], axis)
-    if before:
-        tail = part(v, length, end) + part(v, None, before)
-        v = tf.concat([part(v, before, length), tail], axis)
-    return v
 
 
 def _filter_gradient(u, v, shape, padding):

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from deq_keras.small_systems import solve_positive_definite
+from deq_keras.numerics.small_systems import solve_positive_definite
 
 
 def _gram(size, batch=5, seed=0):

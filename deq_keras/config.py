@@ -1,9 +1,8 @@
-"""`get()` for names, configurations and objects, in Keras's manner."""
-
-import difflib
-import math
+"""Configurations of objects: `get()` for names, configurations and objects, as in Keras."""
 
 import keras
+
+from deq_keras.checks import unknown_name_error
 
 
 class Configurable:
@@ -21,13 +20,6 @@ class Configurable:
     def __repr__(self):
         arguments = ", ".join(f"{k}={v!r}" for k, v in self.get_config().items())
         return f"{type(self).__name__}({arguments})"
-
-
-def unknown_name_error(kind, name, known):
-    """A `ValueError` that lists the known names and the nearest to the one received."""
-    near = difflib.get_close_matches(str(name), list(known), n=1)
-    hint = f" Did you mean {near[0]!r}?" if near else ""
-    return ValueError(f"Unknown {kind}: {name!r}.{hint} Expected one of {sorted(known)}.")
 
 
 def get(identifier, kind, classes, base):
@@ -60,33 +52,17 @@ def get(identifier, kind, classes, base):
     )
 
 
-def positive(name, value, zero=False, upper=None):
-    """`value` as a float if it is a finite number > 0 (>= 0 with `zero`), else a ValueError."""
-    number = _float(value)
-    fits = (number >= 0 if zero else number > 0) and number < float("inf")
-    if not fits or (upper is not None and number > upper):
-        limit = "" if upper is None else f" and <= {upper}"
-        raise ValueError(
-            f"Expected `{name}` to be a finite number {'>=' if zero else '>'} 0{limit}. "
-            f"Received {name}={value!r}."
-        )
-    return number
+def serialise(value):
+    """An object's configuration; a name, `None` or another plain value as it is."""
+    if value is None or isinstance(value, (str, int, float)):
+        return value
+    return keras.saving.serialize_keras_object(value)
 
 
-def _float(value):
-    try:
-        return float(value)
-    except (TypeError, ValueError):
-        return math.nan
-
-
-def positive_int(name, value, upper=None):
-    """`value` if it is an integer >= 1 (and <= `upper`), else a ValueError."""
-    number = _float(value)
-    fits = number >= 1 and number.is_integer() and (upper is None or number <= upper)
-    if isinstance(value, bool) or not fits:
-        limit = "" if upper is None else f" and <= {upper}"
-        raise ValueError(
-            f"Expected `{name}` to be an integer >= 1{limit}. Received {name}={value!r}."
-        )
-    return int(value)
+def deserialise(config, *names):
+    """A copy of `config` with the named entries turned from configurations into objects."""
+    config = dict(config)
+    for name in names:
+        if isinstance(config.get(name), dict):
+            config[name] = keras.saving.deserialize_keras_object(config[name])
+    return config

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import tensorflow as tf
 
-from deq_keras.rows import norm
+from deq_keras.numerics.rows import norm
 
 
 class Objective(NamedTuple):

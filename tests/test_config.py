@@ -4,7 +4,7 @@ import keras
 import numpy as np
 import pytest
 
-from deq_keras import adjoints, linear_solvers, registry, solvers
+from deq_keras import adjoints, checks, linear_solvers, solvers
 
 GETS = {
     "solver": (solvers.get, solvers.Solver, ("anderson", "nesterov", "picard")),
@@ -46,13 +46,13 @@ def test_a_wrong_type(kind, wrong):
 
 
 def test_a_name_like_none_of_them_lists_them_all():
-    error = registry.unknown_name_error("colour", "xyz", {"red": 1, "blue": 2})
+    error = checks.unknown_name_error("colour", "xyz", {"red": 1, "blue": 2})
     assert str(error) == "Unknown colour: 'xyz'. Expected one of ['blue', 'red']."
 
 
 @pytest.mark.parametrize("value", [1, 0.5, np.float32(2.0), "3"])
 def test_positive_returns_a_float(value):
-    number = registry.positive("x", value)
+    number = checks.positive("x", value)
     assert isinstance(number, float)
     assert number == float(value)
 
@@ -60,19 +60,19 @@ def test_positive_returns_a_float(value):
 @pytest.mark.parametrize("value", [0, -1, float("nan"), float("inf"), -float("inf")])
 def test_positive_refuses(value):
     with pytest.raises(ValueError, match="Expected `x` to be a finite number > 0"):
-        registry.positive("x", value)
+        checks.positive("x", value)
 
 
 def test_limits_of_positive():
-    assert registry.positive("x", 0, zero=True) == 0.0
-    assert registry.positive("x", 1.0, upper=1.0) == 1.0
+    assert checks.positive("x", 0, zero=True) == 0.0
+    assert checks.positive("x", 1.0, upper=1.0) == 1.0
     with pytest.raises(ValueError, match=r">= 0 and <= 1\.0"):
-        registry.positive("x", 1.5, zero=True, upper=1.0)
+        checks.positive("x", 1.5, zero=True, upper=1.0)
 
 
 @pytest.mark.parametrize("value", [1, np.int64(3), 2.0])
 def test_positive_int_returns_an_int(value):
-    number = registry.positive_int("n", value)
+    number = checks.positive_int("n", value)
     assert type(number) is int
     assert number == value
 
@@ -80,4 +80,4 @@ def test_positive_int_returns_an_int(value):
 @pytest.mark.parametrize("value", [0, -2, 1.5, True, False])
 def test_positive_int_refuses(value):
     with pytest.raises(ValueError, match="Expected `n` to be an integer >= 1"):
-        registry.positive_int("n", value)
+        checks.positive_int("n", value)

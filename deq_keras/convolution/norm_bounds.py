@@ -1,14 +1,12 @@
 """Certified bounds on the norm of a convolution."""
 
-import difflib
 import math
 
 import numpy as np
 import tensorflow as tf
 
-from deq_keras.convolution_norm_reflect import fits, largest_eigenvalue, reflect_bound
-
-PADDINGS = ("valid", "zero", "circular", "reflect")
+from deq_keras.convolution.padding import check_padding
+from deq_keras.convolution.reflected_bounds import fits, largest_eigenvalue, reflect_bound
 
 
 def norm_bound(filters, padding, size=None):
@@ -78,14 +76,6 @@ def square_root(square):
     """The square root, with derivative 0 at 0."""
     positive = square > 0
     return tf.where(positive, tf.sqrt(tf.where(positive, square, 1)), 0)
-
-
-def check_padding(padding, allowed=PADDINGS):
-    """Raises a `ValueError` that names the nearest match if `padding` is not allowed."""
-    if padding not in allowed:
-        near = difflib.get_close_matches(str(padding).lower(), allowed, 1, 0.4)
-        hint = f" Did you mean {near[0]!r}?" if near else ""
-        raise ValueError(f"Expected `padding` to be one of {allowed}. Received: {padding!r}.{hint}")
 
 
 def _mirrored(filters, square, size):

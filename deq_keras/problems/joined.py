@@ -2,8 +2,8 @@
 
 import tensorflow as tf
 
-from deq_keras.rows import norm
-from deq_keras.solvers.problem import Problem
+from deq_keras.numerics.rows import norm
+from deq_keras.problems.problem import Problem
 
 
 def joined(problem):

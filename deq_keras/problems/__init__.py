@@ -1,0 +1,1 @@
+"""Problems `z = f(z)`: what is known of one, and what a solver returns."""
