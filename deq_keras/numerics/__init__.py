@@ -1,1 +1,5 @@
-"""Numerics that all rooms share: rows of a batch, small dense systems, products of a Jacobian."""
+"""Numerics that all rooms share: rows of a batch, partial functions, small systems, Jacobians."""
+
+from deq_keras.numerics.partial import Partial
+
+__all__ = ["Partial"]
