@@ -6,7 +6,7 @@ tape records, for some rows of the batch, or with other tensors in place of its 
 """
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import keras
 import tensorflow as tf
