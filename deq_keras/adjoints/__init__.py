@@ -7,22 +7,16 @@ from deq_keras.adjoints.jacobian_free import JacobianFree, TruncatedNeumann
 from deq_keras.adjoints.phantom import Phantom
 from deq_keras.adjoints.shine import SHINE
 from deq_keras.adjoints.unrolled import Unrolled
-from deq_keras.problems.fixed_point import FixedPointProblem
-from deq_keras.problems.joined import drop, front, joined
 
 __all__ = [
     "SHINE",
     "Adjoint",
-    "FixedPointProblem",
     "Implicit",
     "JacobianFree",
     "Phantom",
     "TruncatedNeumann",
     "Unrolled",
-    "drop",
-    "front",
     "get",
-    "joined",
 ]
 
 _BY_NAME = {

@@ -3,8 +3,9 @@
 import tensorflow as tf
 
 from deq_keras.config import Configurable
-from deq_keras.problems.problem import as_problem
-from deq_keras.problems.solution import Solution
+from deq_keras.numerics import partial
+from deq_keras.numerics.partial import Partial
+from deq_keras.problems import as_problem
 
 _SECOND_ORDER = (
     "Second derivatives through this implicit solution are not available. Use "
@@ -14,14 +15,15 @@ _SECOND_ORDER = (
 
 
 class Adjoint(Configurable):
-    """Base class: solves a `FixedPointProblem` and says how a derivative passes through it.
+    """Base class: solves a `Problem` and says how a derivative passes through its solution.
 
-    Subclasses define `solve(problem, z0, solver, report) -> (output, Solution)`. `output` is
+    Subclasses define `solve(problem, solver, report) -> (output, Solution)`. `output` is
     differentiable; nothing in the `Solution` is. `report`, if given, is called with the `Solution`
     of each adjoint equation that is solved in a backward pass.
     """
 
-    def solve(self, problem, z0, solver, report=None):
+    def solve(self, problem, solver, report=None):
+        """The solution, differentiable in what the problem was made from, and its `Solution`."""
         raise NotImplementedError
 
 
@@ -92,41 +94,59 @@ def transposed_product(f, z):
 def adjoint_operator(problem, z):
     """The map `w -> (I - J^T) w` of a `deq_keras.solvers.Problem` or a map at `z`.
 
-    For a gradient step it is the product with the Hessian times the step, computed as such:
+    For a gradient step it is a product with the derivative of the gradient, computed as such:
     `w - J^T w` has lost the digits of short steps.
     """
     problem = as_problem(problem)
-    objective = problem.objective
-    if objective is None or objective.gradient is None or objective.proximal is not None:
+    step = problem.step
+    if step is None or step.gradient is None or step.proximal is not None:
         product = transposed_product(problem.f, z)
         return lambda w: tf.nest.map_structure(tf.subtract, w, product(w))
-    hessian = transposed_product(objective.gradient, z)
+    product = transposed_product(step.gradient, z)
 
     def scaled(leaf):
-        step = tf.cast(objective.step, leaf.dtype)
-        if step.shape.rank:
-            step = tf.reshape(step, [-1] + [1] * (leaf.shape.rank - 1))
-        return step * leaf
+        length = tf.cast(step.length, leaf.dtype)
+        if length.shape.rank:
+            length = tf.reshape(length, [-1] + [1] * (leaf.shape.rank - 1))
+        return length * leaf
 
-    return lambda w: tf.nest.map_structure(scaled, hessian(w))
-
-
-def solve_off_tape(problem, z0, solver, return_state=False):
-    """`Solver.solve` of the frozen problem, of whose result nothing is differentiated."""
-    frozen = as_problem(problem.frozen)
-    stop = tf.nest.map_structure
-    frozen = frozen._replace(
-        **{
-            name: None if value is None else tf.stop_gradient(value)
-            for name, value in (("reference", frozen.reference), ("modulus", frozen.modulus))
-        }
-    )
-    result = solver.solve(frozen, stop(tf.stop_gradient, z0), return_state=return_state)
-    if return_state:
-        return stopped(result[0]), stop(tf.stop_gradient, result[1])
-    return stopped(result)
+    return lambda w: tf.nest.map_structure(scaled, product(w))
 
 
-def stopped(solution):
-    """A `Solution` that is not differentiated."""
-    return Solution(*tf.nest.map_structure(tf.stop_gradient, tuple(solution)))
+def solve_off_tape(problem, solver, return_state=False):
+    """The frozen problem, and the `Solution` that the solver finds of it."""
+    frozen = problem.frozen()
+    return frozen, partial.stopped(solver.solve(frozen, return_state=return_state))
+
+
+def at_solution(problem):
+    """The map that an adjoint records once, at the fixed point.
+
+    The length of a gradient step moves no fixed point, so no derivative passes through it.
+    """
+    if problem.record is not None:
+        return problem.record
+    return _without_step(problem)
+
+
+def explicit(problem, option):
+    """`((z, sources) -> f(z), sources)`: the map as a function of all tensors it depends on.
+
+    Raises:
+        ValueError: If the problem hides them.
+    """
+    f = _without_step(problem)
+    if not isinstance(f, Partial):
+        raise ValueError(
+            f"{option} expected a problem that shows what its map depends on. Received one with "
+            "a plain function. Make `f` a `deq_keras.numerics.Partial`, or do without the option."
+        )
+    sources = partial.differentiable(f)
+    return lambda z, given: partial.replaced(f, sources, given)(z), sources
+
+
+def _without_step(problem):
+    length = problem.step and problem.step.length
+    if not tf.is_tensor(length) or not isinstance(problem.f, Partial):
+        return problem.f
+    return partial.replaced(problem.f, [length], [tf.stop_gradient(length)])

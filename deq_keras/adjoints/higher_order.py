@@ -11,30 +11,25 @@ import tensorflow as tf
 from deq_keras.adjoints.base import (
     adjoint_operator,
     identity_with_gradient,
+    explicit,
     once_only,
-    stopped,
 )
+from deq_keras.numerics import partial
 
 
 def output(problem, z, linear_solver, report=None):
-    """`f(z)` at the fixed point `z`, differentiable to any order in `problem.sources`.
+    """`f(z)` at the fixed point `z`, differentiable to any order in the tensors of `f`.
 
     Args:
-        problem: A `FixedPointProblem` with `explicit` and `sources`.
+        problem: A `deq_keras.solvers.Problem` whose map is a `deq_keras.numerics.Partial`.
         z: The fixed point, a tensor or nested structure.
         linear_solver: A `deq_keras.linear_solvers.LinearSolver`.
         report: Callable that receives the `Solution` of each adjoint equation, or `None`.
-
-    Raises:
-        ValueError: If the problem does not say what its map depends on.
     """
-    if problem.explicit is None:
-        raise ValueError(
-            "Derivatives of every order expected a problem that lists what its map depends on "
-            "(`explicit` and `sources`). Received one that does not. Use `higher_order=False`."
-        )
-    problem.call(z)  # for the changes of state alone
-    return fixed_point(problem.explicit, list(problem.sources), z, linear_solver, report)
+    f, sources = explicit(problem, "Implicit(higher_order=True)")
+    if problem.record is not None:
+        problem.record(z)  # for the changes of state alone
+    return fixed_point(f, sources, z, linear_solver, report)
 
 
 def fixed_point(f, sources, z, linear_solver, report=None):
@@ -85,5 +80,5 @@ def _adjoint_state(f, sources, z, d, linear_solver, report):
         tf.nest.map_structure(tf.stop_gradient, d),
     )
     if report is not None:
-        report(stopped(found))
+        report(partial.stopped(found))
     return fixed_point(g, [*sources, *leaves], found.value, linear_solver)

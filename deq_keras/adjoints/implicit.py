@@ -7,10 +7,12 @@ from deq_keras.adjoints import higher_order as recursion
 from deq_keras.adjoints.base import (
     Adjoint,
     adjoint_operator,
+    at_solution,
     attach,
     solve_off_tape,
-    stopped,
 )
+from deq_keras.config import serialise
+from deq_keras.numerics import partial
 
 
 @keras.saving.register_keras_serializable(package="deq_keras")
@@ -29,8 +31,8 @@ class Implicit(Adjoint):
 
     Args:
         linear_solver: For the adjoint equation: a name, a `deq_keras.linear_solvers.LinearSolver`,
-            or `"auto"`: conjugate gradients if `f` is a gradient step on a convex energy, MINRES on
-            any other energy or where the Jacobian is symmetric, GMRES otherwise.
+            or `"auto"`: conjugate gradients if `f` is a gradient step on a convex energy, MINRES
+            where the Jacobian is symmetric otherwise, GMRES where it is not or nobody knows.
         precondition: Use the preconditioner of the map, if it has one: that of a `GradientStep` on
             an energy (`deq_keras.linear_solvers.fourier_preconditioner`) halves the steps.
             Neumann's series goes without: it may diverge with one.
@@ -54,24 +56,23 @@ class Implicit(Adjoint):
         """The linear solver for a problem."""
         return choose(self.linear_solver, problem)
 
-    def solve(self, problem, z0, solver, report=None):
-        solution = solve_off_tape(problem, z0, solver)
+    def solve(self, problem, solver, report=None):
+        frozen, solution = solve_off_tape(problem, solver)
         linear_solver = self.choose(problem)
         if self.higher_order:
             return recursion.output(problem, solution.value, linear_solver, report), solution
-        frozen = problem.frozen
         wanted = self.precondition and linear_solver.takes_any_preconditioner
 
         def correct(z, d):
-            preconditioner = None
-            if wanted and problem.preconditioner is not None:
-                preconditioner = problem.preconditioner(z)
-            found = linear_solver.solve(adjoint_operator(frozen, z), d, preconditioner)
+            precondition = frozen.preconditioner if wanted else None
+            found = linear_solver.solve(
+                adjoint_operator(frozen, z), d, precondition and precondition(z)
+            )
             if report is not None:
-                report(stopped(found))
+                report(partial.stopped(found))
             return found.value
 
-        return attach(problem.call(solution.value), correct), solution
+        return attach(at_solution(problem)(solution.value), correct), solution
 
     def get_config(self):
         return {
@@ -85,13 +86,6 @@ def choose(linear_solver, problem):
     """The linear solver itself, or the best one for a problem if it is `"auto"`."""
     if linear_solver != "auto":
         return linear_solver
-    if problem.convex:
+    if problem.convex and problem.symmetric:
         return linear_solvers.get("conjugate_gradient")
     return linear_solvers.get("minres" if problem.symmetric else "gmres")
-
-
-def serialise(solver):
-    """A solver's configuration, and a name or `None` as it is."""
-    if solver is None or isinstance(solver, str):
-        return solver
-    return keras.saving.serialize_keras_object(solver)

@@ -3,9 +3,14 @@
 import keras
 import tensorflow as tf
 
-from deq_keras.adjoints.base import Adjoint, attach, solve_off_tape, transposed_product
+from deq_keras.adjoints.base import (
+    Adjoint,
+    at_solution,
+    attach,
+    solve_off_tape,
+    transposed_product,
+)
 from deq_keras.checks import positive_int
-from deq_keras.problems.problem import as_problem
 
 
 @keras.saving.register_keras_serializable(package="deq_keras")
@@ -18,9 +23,9 @@ class JacobianFree(Adjoint):
         Fung et al., JFB: Jacobian-free backpropagation for implicit networks, AAAI 2022.
     """
 
-    def solve(self, problem, z0, solver, report=None):
-        solution = solve_off_tape(problem, z0, solver)
-        return attach(problem.call(solution.value), lambda z, d: d), solution
+    def solve(self, problem, solver, report=None):
+        _, solution = solve_off_tape(problem, solver)
+        return attach(at_solution(problem)(solution.value), lambda z, d: d), solution
 
 
 @keras.saving.register_keras_serializable(package="deq_keras")
@@ -41,17 +46,16 @@ class TruncatedNeumann(Adjoint):
     def __init__(self, steps=5):
         self.steps = positive_int("steps", steps)
 
-    def solve(self, problem, z0, solver, report=None):
-        solution = solve_off_tape(problem, z0, solver)
-        f = as_problem(problem.frozen).f
+    def solve(self, problem, solver, report=None):
+        frozen, solution = solve_off_tape(problem, solver)
 
         def correct(z, d):
-            product, w = transposed_product(f, z), d
+            product, w = transposed_product(frozen.f, z), d
             for _ in range(self.steps):
                 w = tf.nest.map_structure(tf.add, d, product(w))
             return w
 
-        return attach(problem.call(solution.value), correct), solution
+        return attach(at_solution(problem)(solution.value), correct), solution
 
     def get_config(self):
         return {"steps": self.steps}

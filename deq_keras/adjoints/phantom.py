@@ -27,11 +27,11 @@ class Phantom(Adjoint):
         self.steps = positive_int("steps", steps)
         self.damping = positive("damping", damping, upper=1.0)
 
-    def solve(self, problem, z0, solver, report=None):
-        solution = solve_off_tape(problem, z0, solver)
-        z, pure = solution.value, problem.pure().f
+    def solve(self, problem, solver, report=None):
+        _, solution = solve_off_tape(problem, solver)
+        z, record = solution.value, problem.record or problem.f
         for i in range(self.steps):
-            f = pure if i < self.steps - 1 else problem.call  # state changes once
+            f = problem.f if i < self.steps - 1 else record  # state changes once
             z = tf.nest.map_structure(lambda old, new: old + self.damping * (new - old), z, f(z))
         return z, solution
 

@@ -7,13 +7,14 @@ from deq_keras import linear_solvers
 from deq_keras.adjoints.base import (
     Adjoint,
     adjoint_operator,
+    at_solution,
     attach,
     solve_off_tape,
-    stopped,
 )
 from deq_keras.checks import positive
 from deq_keras.numerics.rows import norm, safe_divide, to_rows, where
-from deq_keras.problems.solution import Solution
+from deq_keras.numerics import partial
+from deq_keras.problems import Solution
 
 
 @keras.saving.register_keras_serializable(package="deq_keras")
@@ -48,18 +49,18 @@ class SHINE(Adjoint):
                 config = {**self.fallback.get_config(), "tolerance": self.tolerance}
                 self.fallback = type(self.fallback).from_config(config)
 
-    def solve(self, problem, z0, solver, report=None):
+    def solve(self, problem, solver, report=None):
         if not hasattr(solver, "apply_inverse"):
             raise ValueError(
                 "SHINE takes the derivative from the solver's estimate of the inverse Jacobian and "
                 f"expected solver='broyden'. Received {solver!r}."
             )
-        solution, state = solve_off_tape(problem, z0, solver, return_state=True)
+        frozen, solution = solve_off_tape(problem, solver, return_state=True)
 
         def correct(z, d):
-            operator = adjoint_operator(problem.frozen, z)
+            operator = adjoint_operator(frozen, z)
             rows, ravel, unravel = to_rows(d)
-            estimate = solver.apply_inverse(state, rows, transpose=True)
+            estimate = solver.apply_inverse(solution.state, rows, transpose=True)
             estimate = where(tf.math.is_finite(norm(estimate)), estimate, rows)
             if self.fallback != "jacobian_free":
                 found = self.fallback.solve(operator, d, guess=unravel(estimate))
@@ -67,10 +68,10 @@ class SHINE(Adjoint):
                 found = self._best(lambda w: ravel(operator(unravel(w))), rows, estimate)
                 found = found._replace(value=unravel(found.value))
             if report is not None:
-                report(stopped(found))
+                report(partial.stopped(found))
             return found.value
 
-        return attach(problem.call(solution.value), correct), solution
+        return attach(at_solution(problem)(solution.value), correct), solution
 
     def _best(self, operator, d, estimate):
         """The better one of the estimate and `d` itself."""

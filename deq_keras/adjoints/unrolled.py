@@ -3,8 +3,9 @@
 import keras
 import tensorflow as tf
 
-from deq_keras.adjoints.base import Adjoint, stopped
+from deq_keras.adjoints.base import Adjoint, explicit
 from deq_keras.checks import positive_int
+from deq_keras.numerics import partial
 
 _CLOSED_OVER = (
     "Unrolled(recompute=True) has derivatives by the measurement and the weights of the cell only, "
@@ -39,48 +40,36 @@ class Unrolled(Adjoint):
             raise ValueError(f"Expected `steps` >= 2. Received steps={steps!r}.")
         self.recompute = bool(recompute)
 
-    def solve(self, problem, z0, solver, report=None):
-        pure = problem.pure()
+    def solve(self, problem, solver, report=None):
+        pure, start = problem, problem.initial_value
         if self.recompute:
-            pure = pure._replace(f=_recomputed(problem, z0))
-        solution = solver.unroll(pure, z0, self.steps - 1)
+            f, sources = explicit(problem, "Unrolled(recompute=True)")
+            pure = problem._replace(f=_recomputed(f, sources, start))
+        solution = solver.unroll(pure, self.steps - 1)
         z = solution.value
         if self.recompute:
-            z = _guarded(z, _closed_over(problem, z))
-        return problem.call(z), stopped(solution)
+            z = _guarded(z, _closed_over(f, sources, z))
+        return (problem.record or problem.f)(z), partial.stopped(solution)
 
     def get_config(self):
         return {"steps": self.steps, "recompute": self.recompute}
 
 
-def _recomputed(problem, z0):
+def _recomputed(f, sources, like):
     """`f` as a function of all that it is differentiated by, evaluated again for that."""
-    if problem.explicit is None:
-        raise ValueError(
-            "Unrolled(recompute=True) expected a problem that lists what its map depends on "
-            "(`explicit` and `sources`). Received one that does not. Use `recompute=False`."
-        )
-    count = len(tf.nest.flatten(z0))
+    count = len(tf.nest.flatten(like))
 
     @tf.recompute_grad
     def step(*tensors):
-        z = tf.nest.pack_sequence_as(z0, tensors[:count])
-        return tf.nest.flatten(problem.explicit(z, list(tensors[count:])))
+        z = tf.nest.pack_sequence_as(like, tensors[:count])
+        return tf.nest.flatten(f(z, list(tensors[count:])))
 
-    def f(z):
-        result = step(*tf.nest.flatten(z), *problem.sources)
-        return tf.nest.pack_sequence_as(z0, result)
-
-    return f
+    return lambda z: tf.nest.pack_sequence_as(like, step(*tf.nest.flatten(z), *sources))
 
 
-def _closed_over(problem, z):
+def _closed_over(f, sources, z):
     """The floating-point tensors that `f` depends on and that are not among its sources."""
-
-    def evaluate(z, sources):
-        return problem.explicit(z, sources)
-
-    traced = tf.function(evaluate, autograph=False).get_concrete_function(z, list(problem.sources))
+    traced = tf.function(f, autograph=False).get_concrete_function(z, sources)
     found = [tensor for tensor in traced.captured_inputs if tensor.dtype.is_floating]
     if not tf.executing_eagerly() and any(hasattr(tensor, "numpy") for tensor in found):
         raise ValueError(_CLOSED_OVER)  # TensorFlow cannot differentiate its loop then

@@ -59,15 +59,28 @@ def norm_bound(filters, padding, size=None):
         H. Ehlich, K. Zeller: Schwankung von Polynomen zwischen Gitterpunkten. Mathematische
         Zeitschrift 86 (1964), 41-44.
     """
+    every, at_size = norm_bounds(filters, padding, size)
+    return every if size is None else at_size
+
+
+def norm_bounds(filters, padding, size):
+    """`norm_bound` for every image and for those of a size, at the price of one: a pair."""
     check_padding(padding)
     filters = tf.convert_to_tensor(filters)
     dtype = filters.dtype
     if dtype not in (tf.float32, tf.float64):  # there is no half-precision FFT
         filters = tf.cast(filters, tf.float32)
-    square = _spectral_bound(filters)
+    grid, schur = _spectral_bound(filters), _schur_bound(filters, padding)
+    doubled = grid
     if padding == "reflect":
-        square = _mirrored(filters, square, size)
-    square = tf.minimum(square, _schur_bound(filters, padding))
+        doubled = grid * 2 ** sum(k > 1 for k in filters.shape[:2])
+    every = _root(tf.minimum(doubled, schur), dtype)
+    if padding != "reflect" or size is None:
+        return every, every
+    return every, _root(tf.minimum(_mirrored(filters, grid, doubled, size), schur), dtype)
+
+
+def _root(square, dtype):
     norm = square_root(square)
     return norm if norm.dtype == dtype else tf.cast(1.01 * norm, dtype)  # never rounded down
 
@@ -78,11 +91,8 @@ def square_root(square):
     return tf.where(positive, tf.sqrt(tf.where(positive, square, 1)), 0)
 
 
-def _mirrored(filters, square, size):
-    """The bound for mirrored boundaries from that of the infinite grid."""
-    doubled = square * 2 ** sum(k > 1 for k in filters.shape[:2])
-    if size is None:
-        return doubled
+def _mirrored(filters, grid, doubled, size):
+    """The bound for mirrored boundaries from that of the infinite grid, at a size."""
     if tf.is_tensor(size):
         static = tf.get_static_value(size)
         size = tf.unstack(size, 2) if static is None else static
@@ -90,7 +100,7 @@ def _mirrored(filters, square, size):
     known = not any(tf.is_tensor(part) for part in large)
     if known and not all(large):
         return doubled
-    tight = tf.minimum(doubled, reflect_bound(filters, square, _frequencies(filters.shape)))
+    tight = tf.minimum(doubled, reflect_bound(filters, grid, _frequencies(filters.shape)))
     return tight if known else tf.where(tf.reduce_all(large), tight, doubled)
 
 

@@ -74,8 +74,9 @@ class AffineExperts(Experts):
         image = tf.reshape(tf.linalg.matmul(v, weights, transpose_b=True), tf.shape(like))
         return tf.ensure_shape(image, like.shape)
 
-    def _norm(self, weights):
-        return matrix_norm_bound(weights)
+    def _norms(self, weights, size=None):
+        norm = matrix_norm_bound(weights)
+        return norm, norm
 
     def get_config(self):
         config = super().get_config()

@@ -1,85 +1,137 @@
 """The contract of a prior (regulariser)."""
 
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
 import keras
 import tensorflow as tf
+
+from deq_keras.numerics import partial
+from deq_keras.numerics.shapes import sizes_of
+
+
+class BoundPrior(NamedTuple):
+    """A prior for its current weights and images of one shape: what does not change is computed.
+
+    Attributes:
+        gradient: `deq_keras.numerics.Partial`, `u -> grad R(u)`.
+        energy: `Partial`, `u -> R(u)` `(batch,)`, or `None` if there is no energy.
+        lipschitz: Certified Lipschitz constant of the gradient for images of this size, a scalar
+            tensor; `None` if none is known.
+        strong_convexity: Certified modulus, a scalar tensor, negative for a weakly convex prior;
+            `None` if none is known.
+        hessian_spectrum: `Partial`, `u -> (batch, height, width // 2 + 1)`: the Fourier spectrum of
+            the Hessian at `u` as if it were a circular convolution, not negative. Preconditioners
+            divide by it, so it need not be exact: coefficients that vary from pixel to pixel are
+            replaced by their means, the boundary is forgotten, channels share their mean. Or `None`.
+        hessian_diagonal: `Partial`, `u -> diagonal of the Hessian`, of the shape of `u`, or what is
+            near it, not negative; or `None`.
+    """
+
+    gradient: Callable
+    energy: Callable | None = None
+    lipschitz: Any = None
+    strong_convexity: Any = None
+    hessian_spectrum: Callable | None = None
+    hessian_diagonal: Callable | None = None
 
 
 class Prior(keras.layers.Layer):
     """Base class of priors `R`: an energy, its gradient, and what is certified about them.
 
-    A subclass defines
+    A subclass defines `energy(u) -> (batch,)`, and then its gradient is found by differentiation;
+    or `gradient(u)` of the shape of `u` alone, for a learned map that is the gradient of nothing; or
+    both. If it knows more, it says so:
 
-    - `gradient_map() -> callable`: a function `u -> grad R(u)` (for a prior without an energy: the
-      learned map that stands in its place). All that does not depend on `u`, such as normalised
-      filters, is computed once, outside the function; a solver then calls it many times.
-    - `energy(u) -> (batch,)`, unless `has_energy` is `False`, and if it has weights to prepare also
-      `energy_map()`, the same function with all that computed once;
+    - `is_convex = True`: the energy is convex for all weights;
     - `gradient_lipschitz(size=None)`: a certified upper bound on the Lipschitz constant of the
-      map, from the current weights, for images of any size, or of at least this size;
-    - `convexity()`: a certified modulus `m` with
+      gradient, from the current weights. Without one, layers search along lines;
+    - `strong_convexity()`: a certified modulus `m` with
       `<grad R(a) - grad R(b), a - b> >= m ||a - b||^2`: 0 or more for a convex prior, negative for
-      a weakly convex one.
-
-    and, where more is known than the default here says,
-
-    - `hessian_spectrum_map()` and `hessian_diagonal_map()`: the Fourier spectrum of the Hessian
-      and its diagonal, for preconditioners.
-
-    The class attributes `has_energy` and `is_convex` state what holds for all weights; solvers and
-    adjoints are chosen by them.
+      a weakly convex one;
+    - `bind(image_shape)`, in place of all these, for what is computed once and used often.
 
     `prior(u)` is `prior.gradient(u)`. Images are `(batch, height, width, channels)` on [0, 1].
+
+    Example:
+
+    >>> @keras.saving.register_keras_serializable(package="example")
+    ... class Tikhonov(deq_keras.priors.Prior):
+    ...     is_convex = True
+    ...     def energy(self, u):
+    ...         return 0.5 * tf.reduce_sum(u**2, axis=(1, 2, 3))
+    >>> Tikhonov().gradient(tf.ones((2, 8, 8, 1))).shape
+    TensorShape([2, 8, 8, 1])
     """
 
-    has_energy = True
     is_convex = False
 
-    def gradient_map(self):
-        """The function `u -> grad R(u)` for the current weights."""
-        raise NotImplementedError
+    @property
+    def has_energy(self) -> bool:
+        """Whether the prior has an energy; otherwise it is a learned map."""
+        return type(self).energy is not Prior.energy
+
+    @property
+    def certified(self) -> bool:
+        """Whether the prior certifies a Lipschitz constant of its gradient."""
+        own = type(self)
+        return (
+            own.gradient_lipschitz is not Prior.gradient_lipschitz or own.bind is not Prior.bind
+        )
+
+    def bind(self, image_shape) -> BoundPrior:
+        """The prior for its current weights, and images of a shape.
+
+        Args:
+            image_shape: `(batch, height, width, channels)`: integers, or scalar tensors where a
+                size is known in a graph only.
+        """
+        gradient, energy = self._functions()
+        return BoundPrior(
+            partial.of_layer(self, gradient),
+            None if energy is None else partial.of_layer(self, energy),
+            self.gradient_lipschitz(image_shape[1:3]),
+            self.strong_convexity(),
+        )
+
+    def energy(self, u):
+        """Energy of each image of `u`, shape `(batch,)`.
+
+        Raises:
+            ValueError: If the prior has none.
+        """
+        self.ensure_built(u)
+        energy = self.bind(sizes_of(u)).energy
+        if energy is None:
+            raise ValueError(
+                f"{type(self).__name__} has no energy: it is a learned map that is no gradient. "
+                "Use it in `Equilibrium(GradientStep(operator, prior))`, and in `Variational` a "
+                "prior with an energy, such as its tied form."
+            )
+        return energy(u)
 
     def gradient(self, u):
         """Gradient of the energy at `u`, of the same shape as `u`."""
         self.ensure_built(u)
-        return self.gradient_map()(u)
-
-    def energy(self, u):
-        """Energy of each image of `u`, shape `(batch,)`."""
-        raise NotImplementedError
-
-    def energy_map(self):
-        """The function `u -> R(u)`, `(batch,)`, for the current weights."""
-        return self.energy
-
-    def hessian_spectrum_map(self):
-        """The function `u -> spectrum` of the Hessian at `u` as if it were a circular convolution.
-
-        Preconditioners divide by it, so it need not be exact: coefficients that vary from pixel to
-        pixel are replaced by their means for each image, the boundary is forgotten, and channels
-        share their mean.
-
-        Returns:
-            A function of images that gives a real tensor `(batch, height, width // 2 + 1)`, not
-            negative, at the frequencies of `tf.signal.rfft2d`; or `None` if there is none.
-        """
-        return None
-
-    def hessian_diagonal_map(self):
-        """The function `u -> diagonal` of the Hessian, or what is near it; not negative.
-
-        Returns:
-            A function of images that gives a tensor of their shape, or `None` if there is none.
-        """
-        return None
+        return self.bind(sizes_of(u)).gradient(u)
 
     def gradient_lipschitz(self, size=None):
         """Certified upper bound on the Lipschitz constant of the gradient, a scalar tensor.
 
         Args:
-            size: `(height, width)` of the smallest image it must hold for, integers or a tensor;
+            size: `(height, width)` of the smallest image it must hold for, integers or tensors;
                 `None`: every image.
+
+        Returns:
+            `None` if none is known.
         """
-        raise NotImplementedError
+        return None
+
+    def strong_convexity(self):
+        """Certified modulus, a scalar tensor, negative for a weakly convex prior, or `None`."""
+        return tf.zeros((), self.variable_dtype) if self.is_convex else None
 
     def hessian_variation(self, p, size=None):
         """Certified `L`, `(batch,)`, with `||(Hess R(u) - Hess R(v)) p|| <= L ||u - v||`.
@@ -107,24 +159,33 @@ class Prior(keras.layers.Layer):
         """
         return {}
 
-    def convexity(self):
-        """Certified modulus of convexity, a scalar tensor; negative if weakly convex."""
-        return tf.zeros((), self.variable_dtype)
-
     def ensure_built(self, u):
         """Create the weights from the shape of `u` if they do not exist yet."""
         if not self.built:
             self.build(u.shape)
 
     def call(self, u):
-        return self.gradient_map()(u)
+        return self.gradient(u)
 
     def compute_output_shape(self, input_shape):
         return input_shape
 
-    def _no_energy(self):
-        return ValueError(
-            f"{type(self).__name__} has no energy: its two sets of weights are not tied, so the "
-            "map is no gradient. Use its tied form with `Variational`, or this one with "
-            "`Equilibrium`."
-        )
+    def _functions(self):
+        """`(gradient, energy)` as the subclass defines them."""
+        own = type(self)
+        energy = self.energy if own.energy is not Prior.energy else None
+        if own.gradient is not Prior.gradient:
+            return self.gradient, energy
+        if energy is None:
+            raise NotImplementedError(
+                f"{own.__name__} expected a method `energy(u)` or `gradient(u)`. Found neither. "
+                "Define one of them: the gradient of an energy is found by differentiation."
+            )
+
+        def gradient(u):
+            with tf.GradientTape() as tape:
+                tape.watch(u)
+                total = tf.reduce_sum(energy(u))
+            return tape.gradient(total, u, unconnected_gradients=tf.UnconnectedGradients.ZERO)
+
+        return gradient, energy

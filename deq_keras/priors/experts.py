@@ -8,9 +8,10 @@ import numpy as np
 import tensorflow as tf
 
 from deq_keras.checks import positive
+from deq_keras.numerics.partial import Partial
 from deq_keras.numerics.rows import norm
 from deq_keras.priors import potentials, sensitivity
-from deq_keras.priors.base import Prior
+from deq_keras.priors.base import BoundPrior, Prior
 
 
 class Coefficients(NamedTuple):
@@ -21,12 +22,14 @@ class Coefficients(NamedTuple):
         synthesis: The linear map `S`; the same tensor as `analysis` if the prior is tied.
         sharpness: `chi`, one positive number for each expert.
         bias: `b`, or `None`.
+        lipschitz: Certified Lipschitz constant of the gradient for images of the size.
     """
 
     analysis: tf.Tensor
     synthesis: tf.Tensor
     sharpness: tf.Tensor
     bias: tf.Tensor
+    lipschitz: tf.Tensor
 
 
 @keras.saving.register_keras_serializable(package="deq_keras")
@@ -57,8 +60,8 @@ class Experts(Prior):
     most `max_i chi_i`, whatever the weights. The scale of the prior belongs to the layer that uses
     it.
 
-    A subclass defines `_analyse(u, weights)`, `_synthesise(v, weights, like)`, `_norm(weights)` and
-    `_weight_shape(input_shape)`. With `tied = False` a second set of weights takes the place of
+    A subclass defines `_analyse(u, weights)`, `_synthesise(v, weights, like)` and `_norms(weights,
+    size)`, bounds on the norm of the linear map for every image and for those of a size. With `tied = False` a second set of weights takes the place of
     the first in the synthesis; the map is then no gradient and has no energy.
     """
 
@@ -101,45 +104,56 @@ class Experts(Prior):
         if self.use_bias:
             self.bias = self.add_weight(shape=(count,), initializer="zeros", name="bias")
 
-    def coefficients(self):
-        """The `Coefficients` that belong to the current weights."""
-        analysis = self._normalise(self.analysis)
-        synthesis = analysis if self.tied else self._normalise(self.synthesis)
+    def coefficients(self, size=None):
+        """The `Coefficients` that belong to the current weights, for images of a size or any."""
+        analysis, ratio = self._normalise(self.analysis, size)
+        synthesis, other = analysis, ratio
+        if not self.tied:
+            synthesis, other = self._normalise(self.synthesis, size)
+        sharpness = tf.exp(self.log_sharpness)
         bias = None if self.bias is None else tf.convert_to_tensor(self.bias)
-        return Coefficients(analysis, synthesis, tf.exp(self.log_sharpness), bias)
+        lipschitz = tf.reduce_max(sharpness)
+        if ratio is not None:
+            lipschitz *= ratio * other
+        return Coefficients(analysis, synthesis, sharpness, bias, lipschitz)
 
-    def _normalise(self, weights):
+    def _normalise(self, weights, size):
+        """The weights over their norm for every image, and how much smaller that at a size is."""
         weights = self._project(tf.convert_to_tensor(weights))
-        norm = self._norm(weights)
-        return weights / tf.where(norm > 0, norm, tf.ones_like(norm))
+        norm, at_size = self._norms(weights, size)
+        safe = tf.where(norm > 0, norm, tf.ones_like(norm))
+        return weights / safe, None if at_size is norm else at_size / safe
 
     def _project(self, weights):
         return weights
 
-    def gradient_map(self):
-        c = self.coefficients()
+    def bind(self, image_shape):
+        c = self.coefficients(self._size(image_shape))
 
-        def gradient(u):
+        def gradient(u, c):
             return self._synthesise(self._respond(u, c, self.potential.activation), c.synthesis, u)
 
-        return gradient
-
-    def energy(self, u):
-        if not self.tied:
-            raise self._no_energy()
-        self.ensure_built(u)
-        return self.energy_map()(u)
-
-    def energy_map(self):
-        if not self.tied:
-            raise self._no_energy()
-        c = self.coefficients()
-
-        def energy(u):
+        def energy(u, c):
             energies = self._respond(u, c, self.potential.value) / c.sharpness
             return tf.reduce_sum(energies, axis=tf.range(1, tf.rank(energies)))
 
-        return energy
+        spectrum, diagonal = self._hessian(c)
+        return BoundPrior(
+            Partial(gradient, (c,)),
+            Partial(energy, (c,)) if self.tied else None,
+            c.lipschitz,
+            # Nothing better than Lipschitz continuity is known of a map that is no gradient.
+            tf.zeros_like(c.lipschitz) if self.tied else -c.lipschitz,
+            spectrum,
+            diagonal,
+        )
+
+    def _size(self, image_shape):
+        return None
+
+    def _hessian(self, c):
+        """The functions for the spectrum of the Hessian and its diagonal, or twice `None`."""
+        return None, None
 
     def _respond(self, u, c, function):
         response = self._analyse(u, c.analysis)
@@ -148,7 +162,7 @@ class Experts(Prior):
         return function(c.sharpness * response)
 
     def gradient_lipschitz(self, size=None):
-        return tf.reduce_max(tf.exp(self.log_sharpness))
+        return self.coefficients(size).lipschitz
 
     def hessian_variation(self, p, size=None):
         if not self.tied:
@@ -177,15 +191,13 @@ class Experts(Prior):
         """A bound on `||patch|| / ||u||` over the patches of an image that an expert sees."""
         return 1.0
 
-    def centre(self, u):
+    def remove_mean(self, u):
         """`u` without the part that every change of the experts that may occur annihilates."""
         return u
 
-    def convexity(self):
-        if self.tied:
-            return super().convexity()
+    def strong_convexity(self):
         # Nothing better than Lipschitz continuity is known of a map that is no gradient.
-        return -self.gradient_lipschitz()
+        return super().strong_convexity() if self.tied else -self.gradient_lipschitz()
 
     def adopt(self, tied):
         """Start from the weights of the tied form of this prior, so that both maps are equal."""

@@ -8,6 +8,7 @@ import tensorflow as tf
 from deq_keras import checks, convolution
 from deq_keras.checks import positive_int
 from deq_keras.convolution import spectra
+from deq_keras.numerics.partial import Partial
 from deq_keras.priors import initializers
 from deq_keras.priors.experts import Experts
 
@@ -109,33 +110,30 @@ class FieldsOfExperts(Experts):
     def _synthesise(self, v, weights, like):
         return tf.ensure_shape(convolution.correlate_adjoint(v, weights, self.padding), like.shape)
 
-    def hessian_spectrum_map(self):
-        """`sum_i d_i |a_i^|^2`, with `d_i` the mean of `chi_i sigma'(chi_i (a_i * u + b_i))`.
+    def _size(self, image_shape):
+        # For "reflect" alone the norm is smaller if images are known not to be tiny.
+        return tuple(image_shape[1:3]) if self.padding == "reflect" else None
 
-        That is the Hessian `A^T diag(chi sigma'(chi A u)) A` with its coefficients replaced by
-        their means. `None` if the prior is not tied: its Jacobian is no Hessian.
+    def _hessian(self, c):
+        """Both from the Hessian `A^T diag(d) A`, `d_i = chi_i sigma'(chi_i (a_i * u + b_i))`.
+
+        For the spectrum `sum_i d_i |a_i^|^2` coefficients are replaced by their means; the diagonal
+        `sum_i a_i^2 * d_i` is exact where filters do not meet a mirrored boundary. `None` if the
+        prior is not tied: its Jacobian is no Hessian.
         """
         if not self.tied:
-            return None
-        c = self.coefficients()
+            return None, None
 
-        def spectrum(u):
+        def spectrum(u, c):
             filters = tf.transpose(c.analysis, [2, 3, 0, 1])
             powers = tf.reduce_mean(spectra.power(filters, *spectra.size_of(u)), axis=0)
             weights = tf.reduce_mean(self._curvatures(u, c), axis=(1, 2))
             return tf.tensordot(weights, powers, 1)
 
-        return spectrum
+        def diagonal(u, c):
+            return self._synthesise(self._curvatures(u, c), c.analysis**2, u)
 
-    def hessian_diagonal_map(self):
-        """`sum_i a_i^2 * d_i`, with `d_i = chi_i sigma'(chi_i (a_i * u + b_i))` at each pixel.
-
-        Exact where filters do not meet a mirrored boundary. `None` if the prior is not tied.
-        """
-        if not self.tied:
-            return None
-        c = self.coefficients()
-        return lambda u: self._synthesise(self._curvatures(u, c), c.analysis**2, u)
+        return Partial(spectrum, (c,)), Partial(diagonal, (c,))
 
     def _curvatures(self, u, c):
         return c.sharpness * self._respond(u, c, self.potential.curvature)
@@ -145,27 +143,8 @@ class FieldsOfExperts(Experts):
             return weights
         return weights - tf.reduce_mean(weights, axis=(0, 1), keepdims=True)
 
-    def _norm(self, weights):
-        return convolution.norm_bound(weights, self.padding)
-
-    def gradient_lipschitz(self, size=None):
-        """`max_i chi_i`, and less where the images are known not to be tiny.
-
-        The filters are normalised by a bound for every image; one for images of `size` may be much
-        smaller, and the map's constant with it.
-        """
-        constant = super().gradient_lipschitz()
-        if self.padding != "reflect" or size is None:
-            return constant
-        ratio = self._norm_ratio(self.analysis, size)
-        return constant * ratio * (ratio if self.tied else self._norm_ratio(self.synthesis, size))
-
-    def _norm_ratio(self, weights, size):
-        """The norm for images of a size over that for every image."""
-        weights = self._project(tf.convert_to_tensor(weights))
-        every = self._norm(weights)
-        known = convolution.norm_bound(weights, self.padding, size)
-        return known / tf.where(every > 0, every, tf.ones_like(every))
+    def _norms(self, weights, size=None):
+        return convolution.norm_bounds(weights, self.padding, size)
 
     def parameter_norms(self, u, response):
         kh, kw = self.kernel_size
@@ -183,7 +162,7 @@ class FieldsOfExperts(Experts):
         # A mirrored pixel occurs at most twice in each dimension.
         return 2.0 if self.padding == "reflect" else 1.0
 
-    def centre(self, u):
+    def remove_mean(self, u):
         if not self.zero_mean or self.padding == "zero":
             return u
         return u - tf.reduce_mean(u, axis=(1, 2), keepdims=True)

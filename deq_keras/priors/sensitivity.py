@@ -40,9 +40,9 @@ def of_experts(prior, u, radius, size=None):
         Dictionary from the name of a weight (`"analysis"`, `"log_sharpness"`, `"bias"`) to a
         `Sensitivity`.
     """
-    c = prior.coefficients()
+    c = prior.coefficients(size)
     chi = tf.reduce_max(c.sharpness)
-    norm_of_a = tf.sqrt(prior.gradient_lipschitz(size) / chi)
+    norm_of_a = tf.sqrt(c.lipschitz / chi)
     t = prior._respond(u, c, tf.identity)
     slope, second = prior.potential.curvature(t), prior.potential.curvature_lipschitz
 
@@ -51,7 +51,7 @@ def of_experts(prior, u, radius, size=None):
         squares = tf.reduce_sum(x * x, axis=tf.range(1, tf.rank(x) - 1))
         return tf.sqrt(tf.reduce_max(squares, axis=-1))
 
-    of_image, of_response = prior.parameter_norms(prior.centre(u), prior.potential.activation(t))
+    of_image, of_response = prior.parameter_norms(prior.remove_mean(u), prior.potential.activation(t))
     everywhere = prior.parameter_constant()  # those norms, over that of the image or response
     chain = _normalisation_norm(prior, c.analysis)
     # The largest change of an entry of A u for a change of u of norm one.
@@ -82,8 +82,8 @@ def hessian_variation(prior, p, size=None):
     `Hess R(u) = A^T diag(chi sigma'(t)) A`, so the left side is at most
     `||A|| max_j (chi_j^2 sup|sigma''| |A p|_j) ||A (u - v)||`.
     """
-    c = prior.coefficients()
-    square_of_norm = prior.gradient_lipschitz(size) / tf.reduce_max(c.sharpness)
+    c = prior.coefficients(size)
+    square_of_norm = c.lipschitz / tf.reduce_max(c.sharpness)
     changes = c.sharpness**2 * tf.abs(prior._analyse(p, c.analysis))
     largest = tf.reduce_max(changes, axis=tf.range(1, tf.rank(changes)))
     return square_of_norm * prior.potential.curvature_lipschitz * largest
@@ -94,7 +94,7 @@ def _normalisation_norm(prior, analysis):
     with tf.GradientTape() as tape:
         raw = tf.convert_to_tensor(prior.analysis)
         tape.watch(raw)
-        scale = prior._norm(prior._project(raw))
+        scale, _ = prior._norms(prior._project(raw))
     slope = tape.gradient(scale, raw)
     # Of I - a s'^T: the identity but in the plane of a and s', where it is a matrix of two rows.
     a, s = tf.norm(analysis), tf.norm(slope)

@@ -6,7 +6,8 @@ import tensorflow as tf
 from deq_keras import checks
 from deq_keras.checks import positive
 from deq_keras.convolution import spectra
-from deq_keras.priors.base import Prior
+from deq_keras.numerics.partial import Partial
+from deq_keras.priors.base import BoundPrior, Prior
 
 
 @keras.saving.register_keras_serializable(package="deq_keras")
@@ -46,55 +47,55 @@ class TotalVariation(Prior):
         square = tf.reduce_sum(down * down + right * right, axis=-1, keepdims=True)
         return tf.sqrt(square + self.smoothing**2)
 
-    def energy(self, u):
-        self.ensure_built(u)
+    def bind(self, image_shape):
+        return BoundPrior(
+            Partial(self._gradient),
+            Partial(self._energy),
+            self.gradient_lipschitz(),
+            self.strong_convexity(),
+            Partial(self._spectrum),
+            Partial(self._diagonal),
+        )
+
+    @property
+    def has_energy(self):
+        return True
+
+    def _energy(self, u):
         magnitude = self._magnitude(*self._differences(u))
         return tf.reduce_sum(magnitude - self.smoothing, axis=(1, 2, 3))
 
-    def gradient_map(self):
-        def gradient(u):
-            down, right = self._differences(u)
-            magnitude = self._magnitude(down, right)
-            down, right = (down / magnitude)[:, :-1], (right / magnitude)[:, :, :-1]
-            none = [0, 0]
-            down = tf.pad(down, [none, [1, 0], none, none]) - tf.pad(
-                down, [none, [0, 1], none, none]
-            )
-            right = tf.pad(right, [none, none, [1, 0], none]) - tf.pad(
-                right, [none, none, [0, 1], none]
-            )
-            return down + right
+    def _gradient(self, u):
+        down, right = self._differences(u)
+        magnitude = self._magnitude(down, right)
+        down, right = (down / magnitude)[:, :-1], (right / magnitude)[:, :, :-1]
+        none = [0, 0]
+        down = tf.pad(down, [none, [1, 0], none, none]) - tf.pad(down, [none, [0, 1], none, none])
+        right = tf.pad(right, [none, none, [1, 0], none]) - tf.pad(
+            right, [none, none, [0, 1], none]
+        )
+        return down + right
 
-        return gradient
-
-    def hessian_spectrum_map(self):
+    def _spectrum(self, u):
         """`sum_i d_i |D_i^|^2`, with `d_i` the mean of the second derivative along axis `i`."""
+        height, width = spectra.size_of(u)
+        total = 0.0
+        for shape, curvature in zip(((2, 1), (1, 2)), self._curvatures(u), strict=True):
+            weights = tf.reduce_mean(curvature, axis=(1, 2, 3))[:, None, None]
+            kernel = tf.constant([-1.0, 1.0], u.dtype, shape)
+            total += weights * spectra.power(kernel, height, width)
+        return total
 
-        def spectrum(u):
-            height, width = spectra.size_of(u)
-            total = 0.0
-            for shape, curvature in zip(((2, 1), (1, 2)), self._curvatures(u), strict=True):
-                weights = tf.reduce_mean(curvature, axis=(1, 2, 3))[:, None, None]
-                kernel = tf.constant([-1.0, 1.0], u.dtype, shape)
-                total += weights * spectra.power(kernel, height, width)
-            return total
-
-        return spectrum
-
-    def hessian_diagonal_map(self):
+    def _diagonal(self, u):
         """What the two axes contribute to the diagonal, without the product of the two."""
-
-        def diagonal(u):
-            down, right = self._curvatures(u)
-            down, right = down[:, :-1], right[:, :, :-1]
-            return (
-                tf.pad(down, [[0, 0], [0, 1], [0, 0], [0, 0]])
-                + tf.pad(down, [[0, 0], [1, 0], [0, 0], [0, 0]])
-                + tf.pad(right, [[0, 0], [0, 0], [0, 1], [0, 0]])
-                + tf.pad(right, [[0, 0], [0, 0], [1, 0], [0, 0]])
-            )
-
-        return diagonal
+        down, right = self._curvatures(u)
+        down, right = down[:, :-1], right[:, :, :-1]
+        return (
+            tf.pad(down, [[0, 0], [0, 1], [0, 0], [0, 0]])
+            + tf.pad(down, [[0, 0], [1, 0], [0, 0], [0, 0]])
+            + tf.pad(right, [[0, 0], [0, 0], [0, 1], [0, 0]])
+            + tf.pad(right, [[0, 0], [0, 0], [1, 0], [0, 0]])
+        )
 
     def _curvatures(self, u):
         """The second derivatives of the magnitude in each of the two differences."""

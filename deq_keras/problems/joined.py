@@ -2,29 +2,27 @@
 
 import tensorflow as tf
 
+from deq_keras.numerics.partial import Partial
 from deq_keras.numerics.rows import norm
 from deq_keras.problems.problem import Problem
 
 
 def joined(problem):
-    """The `FixedPointProblem` for states with one more axis in front: a batch of one batch.
+    """The `Problem` for states with one more axis in front: a batch of one batch.
 
     Solvers treat each row of a state as a problem of its own, with coefficients of its own. Where a
     cell couples the images of a batch (batch normalisation in training) that is wrong: the batch
-    is one problem then, with one residual and one verdict.
+    is one problem then, with one residual and one verdict. Only the map is kept, its residual
+    scale and its convexity.
     """
-    sources = problem.explicit and (lambda z, given: front(problem.explicit(drop(z), given)))
-
-    def preconditioner(z):
-        inner = problem.preconditioner(drop(z))
-        return inner and (lambda w: front(inner(drop(w))))
-
-    return problem._replace(
-        call=lambda z: front(problem.call(drop(z))),
-        pure=lambda: _join(problem.pure()),
-        frozen=_join(problem.frozen),
-        explicit=sources,
-        preconditioner=problem.preconditioner and preconditioner,
+    scale, modulus, record = problem.scale, problem.strong_convexity, problem.record
+    return Problem(
+        f=_of_batch(problem.f),
+        initial_value=front(problem.initial_value),
+        scale=None if scale is None else norm(scale[None]),
+        strong_convexity=None if modulus is None else tf.reduce_min(modulus),
+        symmetric=problem.symmetric,
+        record=record and (lambda z: front(record(drop(z)))),
     )
 
 
@@ -38,12 +36,7 @@ def drop(structure):
     return tf.nest.map_structure(lambda leaf: leaf[0], structure)
 
 
-def _join(known):
-    reference, modulus = known.reference, known.modulus
-    problem = Problem(
-        f=lambda z: front(known.f(drop(z))),
-        reference=None if reference is None else norm(reference[None]),
-        modulus=None if modulus is None else tf.reduce_min(modulus),
-    )
-    # There is one row, which stays until it has converged.
-    return problem._replace(take=lambda index: problem)
+def _of_batch(f):
+    # The rows of the images are no rows of this problem: it has one.
+    inner = f._replace(shared=(*f.shared, *f.rows), rows=())
+    return Partial(lambda z, f: front(f(drop(z))), (inner,))

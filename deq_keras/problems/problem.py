@@ -1,4 +1,6 @@
-"""What a solver may know of a fixed-point problem `z = f(z)`, all of it optional but `f`."""
+"""What a solver and an adjoint may know of a fixed-point problem `z = f(z)`; all but `f` optional."""
+
+from __future__ import annotations
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -6,71 +8,112 @@ from typing import Any, NamedTuple
 import numpy as np
 import tensorflow as tf
 
+from deq_keras.numerics import partial
+from deq_keras.numerics.partial import Partial
 from deq_keras.numerics.rows import norm
 
 
-class Objective(NamedTuple):
-    """The energy `E = F + G` of which `f(z) = prox_{step G}(z - step grad F(z))` is a step.
+class Step(NamedTuple):
+    """How `f(z) = prox_{length G}(z - length g(z))` is made, if it is a step along `-g`.
+
+    Residuals and linear systems that are made of `g` have more digits than `z - f(z)`. If `g` is the
+    gradient of a function `F`, the step is one on the energy `E = F + G`.
 
     Attributes:
-        value: `E`: from a structure like `z` to the energy of each image, `(batch,)`.
-        step: Length of the gradient step in `f`, > 0: a scalar or `(batch,)`.
-        gradient: `grad F`. May be left out where there is no `G`: it is `(z - f(z)) / step`.
-        proximal: `(z, step) -> argmin_x G(x) + ||x - z||^2 / (2 step)` for steps `(batch,)`, or
-            `None` where there is no `G`.
-        convex: Whether `E` is certified to be convex; slopes alone then tell descent.
+        energy: `E`: from a structure like `z` to the energy of each image, `(batch,)`; `None` if
+            there is none.
+        length: > 0: a scalar or `(batch,)`.
+        gradient: `g`. May be left out where there is no `G`: it is `(z - f(z)) / length`.
+        proximal: `(z, length) -> argmin_x G(x) + ||x - z||^2 / (2 length)` for lengths `(batch,)`,
+            or `None` where there is no `G`.
     """
 
-    value: Callable
-    step: Any
+    energy: Callable | None
+    length: Any
     gradient: Callable | None = None
     proximal: Callable | None = None
-    convex: bool = False
 
 
 class Problem(NamedTuple):
     """A map `f` whose fixed point is wanted, and what is known about it.
 
+    Where the functions are `deq_keras.numerics.Partial`, the tensors that they depend on are known:
+    a solver may then iterate a `frozen` problem, drop converged images (`take`), and derivatives
+    of every order exist.
+
     Attributes:
         f: Callable from a structure like `z` to one of the same shape and dtype. Row `i` of the
             result depends on row `i` of the argument only.
-        reference: Tensor `(batch,)`, what the residual is relative to; see `Solver`.
-        modulus: Scalar or tensor `(batch,)`, a certified `m >= 0` with
-            `<(a - f(a)) - (b - f(b)), a - b> >= m ||a - b||^2`, if known.
-        objective: The `Objective` that `f` decreases, if it is a step on an energy.
-        take: Callable from an integer tensor `(k,)` to the `Problem` of these rows of the batch:
-            what a solver needs to let converged images leave it (`compact=True`).
+        initial_value: Where to start, a tensor `(batch, ...)` or a nested structure of them.
+        scale: Tensor `(batch,)`, what the residual is relative to; see `Solver`.
+        strong_convexity: Scalar or tensor `(batch,)`, a certified `m >= 0` with
+            `<(a - f(a)) - (b - f(b)), a - b> >= m ||a - b||^2`, if known. For a gradient step it
+            is the modulus of strong convexity of the energy, times the step.
+        step: The `Step` that `f` is, if it is one.
+        symmetric: Whether the Jacobian of `f` is symmetric everywhere; `None`: not known.
+        convex: Whether the energy of the step is certified to be convex.
+        preconditioner: From a fixed point `z` to a linear map near `(I - J^T)^{-1}`, symmetric and
+            positive definite, or `None`.
+        record: `f`, recorded by tapes, which may change the state of layers: an adjoint calls it
+            once, at the solution. `None`: `f` itself.
     """
 
     f: Callable
-    reference: Any = None
-    modulus: Any = None
-    objective: Objective | None = None
-    take: Callable | None = None
+    initial_value: Any = None
+    scale: Any = None
+    strong_convexity: Any = None
+    step: Step | None = None
+    symmetric: bool | None = False
+    convex: bool = False
+    preconditioner: Callable | None = None
+    record: Callable | None = None
 
-    def in_rows(self, ravel, unravel):
-        """The same problem for `(batch, n)` matrices of rows."""
+    def frozen(self) -> Problem:
+        """The problem cut off from gradients: what solvers iterate."""
+        return partial.stopped(self)
+
+    @property
+    def can_take(self) -> bool:
+        """Whether `take` works: all functions that a solver calls show their tensors."""
+        functions = (self.f, *(self.step or ()))
+        return all(isinstance(f, Partial) for f in functions if callable(f))
+
+    def take(self, index) -> Problem:
+        """The problem for the rows `index` `(k,)` of the batch: images that converged leave it."""
+
+        def each(value):  # what is a scalar holds for all images
+            ranked = tf.is_tensor(value) and value.shape.rank
+            return partial.gather(value, index) if ranked else value
+
+        step = self.step
+        if step is not None:
+            step = partial.take_rows(step, index)._replace(length=each(step.length))
+        return self._replace(
+            f=partial.take_rows(self.f, index),
+            initial_value=partial.gather(self.initial_value, index),
+            scale=each(self.scale),
+            strong_convexity=each(self.strong_convexity),
+            step=step,
+        )
+
+    def in_rows(self, ravel, unravel) -> Problem:
+        """The same problem for `(batch, n)` matrices of rows; see `deq_keras.numerics.rows`."""
 
         def lift(function):
             return None if function is None else lambda rows: ravel(function(unravel(rows)))
 
-        objective = self.objective
-        if objective is not None:
-            proximal = objective.proximal
-            objective = objective._replace(
-                value=lambda rows: self.objective.value(unravel(rows)),
-                gradient=lift(objective.gradient),
-                proximal=proximal and (lambda rows, step: ravel(proximal(unravel(rows), step))),
+        step = self.step
+        if step is not None:
+            energy, proximal = step.energy, step.proximal
+            step = step._replace(
+                energy=energy and (lambda rows: energy(unravel(rows))),
+                gradient=lift(step.gradient),
+                proximal=proximal and (lambda rows, size: ravel(proximal(unravel(rows), size))),
             )
-        take = self.take
-        return self._replace(
-            f=lift(self.f),
-            objective=objective,
-            take=take and (lambda index: take(index).in_rows(ravel, unravel)),
-        )
+        return self._replace(f=lift(self.f), step=step)
 
 
-def as_problem(problem):
+def as_problem(problem) -> Problem:
     """A `Problem` from one, or from a map alone."""
     if isinstance(problem, Problem):
         return problem
@@ -80,60 +123,32 @@ def as_problem(problem):
 
 
 def step_length(problem, z):
-    """`objective.step` for each row of `z`, `(batch,)`."""
-    return tf.ones_like(z[:, 0]) * tf.cast(problem.objective.step, z.dtype)
+    """`step.length` for each row of `z`, `(batch,)`."""
+    return tf.ones_like(z[:, 0]) * tf.cast(problem.step.length, z.dtype)
 
 
 def evaluate(problem, z):
-    """`(f(z), grad F(z))` for rows `z` from one evaluation of either of them."""
-    step, objective = step_length(problem, z), problem.objective
-    if objective.gradient is None:
+    """`(f(z), g(z))` for rows `z` from one evaluation of either of them."""
+    length, step = step_length(problem, z), problem.step
+    if step.gradient is None:
         fz = problem.f(z)
-        return fz, (z - fz) / step[:, None]
-    gradient = objective.gradient(z)
-    fz = z - step[:, None] * gradient
-    if objective.proximal is not None:
-        fz = objective.proximal(fz, step)
+        return fz, (z - fz) / length[:, None]
+    gradient = step.gradient(z)
+    fz = z - length[:, None] * gradient
+    if step.proximal is not None:
+        fz = step.proximal(fz, length)
     return fz, gradient
 
 
 def evaluate_residual(problem, z):
     """`(f(z), f(z) - z, noise)` for rows `z`, and the rounding `(batch,)` of a difference of those.
 
-    Where the gradient of an energy is known the residual has all its digits, and the noise is zero.
+    Where `g` is known the residual has all its digits, and the noise is zero.
     """
-    objective = problem.objective
-    if objective is None or objective.gradient is None or objective.proximal is not None:
+    step = problem.step
+    if step is None or step.gradient is None or step.proximal is not None:
         fz = problem.f(z)
         eps = float(np.finfo(z.dtype.as_numpy_dtype).eps)
         return fz, fz - z, 2.0 * eps * norm(z)
-    residual = -step_length(problem, z)[:, None] * objective.gradient(z)
+    residual = -step_length(problem, z)[:, None] * step.gradient(z)
     return z + residual, residual, tf.zeros_like(residual[:, 0])
-
-
-class Rounding(NamedTuple):
-    """What an image knows of the rounding of its energies; `(batch,)` each.
-
-    How much the terms of an energy cancel is not known beforehand. The estimate starts from the
-    largest energy seen and is raised whenever a search fails that should not.
-    """
-
-    size: tf.Tensor  # largest |E|
-    factor: tf.Tensor  # times the machine epsilon
-
-    @classmethod
-    def start(cls, energy, factor):
-        """The first estimate: `factor` roundings of the energy."""
-        return cls(tf.abs(energy), factor * tf.ones_like(energy))
-
-    def level(self):
-        """A difference of energies below this says nothing."""
-        eps = float(np.finfo(self.size.dtype.as_numpy_dtype).eps)
-        return tf.minimum(self.factor * eps, eps**0.5) * self.size
-
-    def update(self, energy, failed):
-        """After another accepted energy, or a search that failed."""
-        limit = 1.0 / float(np.finfo(energy.dtype.as_numpy_dtype).eps)
-        raised = tf.minimum(16.0 * self.factor, limit)
-        factor = tf.where(failed, raised, self.factor)
-        return Rounding(tf.maximum(self.size, tf.abs(energy)), factor)

@@ -9,15 +9,20 @@ class Solution(NamedTuple):
     Attributes:
         value: Tensor `(batch, ...)` or a nested structure of them: the best iterate found.
         residual: Tensor `(batch,)`, the relative residual of `value`. For a fixed point
-            `||f(z) - z||` and for a linear system `||b - A w||`, each divided by the reference
-            that the solver documents.
+            `||f(z) - z||` and for a linear system `||b - A w||`, each divided by the scale that
+            the solver documents.
         steps: int32 tensor `(batch,)`: how often the map was evaluated for this image.
         converged: Boolean tensor `(batch,)`: the residual reached the tolerance (or the level
             of the rounding errors of the dtype). An image whose iterates became infinite or
             NaN has `False` here and its last finite iterate in `value`.
+        history: Tensor `(evaluations, batch)` of the relative residuals, if it was asked for; after
+            an image has stopped, its column repeats its best value.
+        state: The solver's own state of each image when it stopped, if it was asked for.
     """
 
     value: Any
     residual: Any
     steps: Any
     converged: Any
+    history: Any = None
+    state: Any = None

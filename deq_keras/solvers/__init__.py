@@ -1,8 +1,7 @@
 """Fixed-point solvers `z = f(z)`: one algorithm a file, one loop, a row per image."""
 
 from deq_keras import config as _config
-from deq_keras.problems.problem import Objective, Problem
-from deq_keras.problems.solution import Solution
+from deq_keras.problems import Step, Problem, Solution
 from deq_keras.solvers.anderson import Anderson
 from deq_keras.solvers.base import Solver
 from deq_keras.solvers.broyden import Broyden
@@ -17,7 +16,7 @@ __all__ = [
     "Broyden",
     "Nesterov",
     "NonmonotoneAPG",
-    "Objective",
+    "Step",
     "Picard",
     "Problem",
     "Solution",

@@ -42,7 +42,7 @@ class Anderson(Solver):
     The small system is solved through its Gram matrix, scaled to unit diagonal, with a ridge that
     is relative to it: an absolute one dominates near convergence and turns the acceleration off.
     When the residual of an image grows by more than `growth`, its history is dropped. If the
-    objective of a problem has a gradient, residuals are made of that: in single precision
+    map is a step along a known gradient, residuals are made of that: in single precision
     `f(z) - z` has lost its digits when it nears the rounding of `z`.
 
     The history is a tuple of tensors that are passed on, not an array that is written to, so a step

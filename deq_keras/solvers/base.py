@@ -6,6 +6,7 @@ loop, the stopping rule and the choice of the best iterate are here; a subclass 
 iterate leads to the next.
 """
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
@@ -14,8 +15,7 @@ import tensorflow as tf
 from deq_keras.checks import positive, positive_int
 from deq_keras.config import Configurable
 from deq_keras.numerics.rows import norm, ranks_only, to_rows, where
-from deq_keras.problems.problem import as_problem
-from deq_keras.problems.solution import Solution
+from deq_keras.problems import Solution, as_problem
 
 
 class Progress(NamedTuple):
@@ -26,7 +26,7 @@ class Progress(NamedTuple):
     steps: tf.Tensor
     converged: tf.Tensor
     active: tf.Tensor  # neither converged nor given up
-    least: tf.Tensor  # smallest ||f(z) - z||, to see divergence by: the reference may grow as well
+    least: tf.Tensor  # smallest ||f(z) - z||, to see divergence by: the scale may grow as well
 
 
 class Solver(Configurable):
@@ -37,17 +37,17 @@ class Solver(Configurable):
 
     - `init(problem, z) -> state`, which evaluates `problem.f` once;
     - `step(problem, state) -> state`, which evaluates it once, at the new `z`;
-    - `needs_objective = True` if it uses `problem.objective`.
+    - `needs_energy = True` if it uses `problem.step.energy`.
 
     A line search fits in as well: a step is then one trial, and each image accepts or rejects its
     own, so that no image waits for the search of another one.
 
-    **Stopping.** Image `i` stops when `||f(z) - z|| <= tolerance * reference[i]`. The default
-    reference is `||f(z)||`; a caller who knows the scale of the problem passes a better one (the
-    layers do: for a gradient step of length `tau` the reference is `tau ||K^T y||`, so the
-    criterion is `||grad E(u)|| <= tolerance ||K^T y||`, whatever the step size). The tolerance
-    is never taken below a unit of rounding, nor the residual below half a unit of `||f(z)||`; where
-    the state has a field `residual` that is no difference of near numbers, below half of that.
+    **Stopping.** Image `i` stops when `||f(z) - z|| <= tolerance * scale[i]`. The default scale is
+    `||f(z)||`; a caller who knows that of the problem passes a better one (the layers do: for a
+    gradient step of length `tau` it is `tau ||K^T y||`, so the criterion is
+    `||grad E(u)|| <= tolerance ||K^T y||`, whatever the step size). The tolerance is never taken
+    below a unit of rounding, nor the residual below half a unit of `||f(z)||`; where the state has
+    a field `residual` that is no difference of near numbers, below half of that.
 
     **Compaction.** Without it an image that has stopped is still computed with, until the last one
     stops. With it, the rest moves to a smaller batch whenever half of the images have stopped:
@@ -60,7 +60,7 @@ class Solver(Configurable):
         compact: Let images that have stopped leave the batch.
     """
 
-    needs_objective = False
+    needs_energy = False
     # An image whose residual exceeds its best one by this factor is given up.
     divergence = float("inf")
 
@@ -77,30 +77,31 @@ class Solver(Configurable):
         """The next state; evaluates `problem.f` once."""
         raise NotImplementedError
 
-    def solve(self, problem, z0, max_steps=None, return_history=False, return_state=False):
+    def solve(
+        self, problem, initial_value=None, max_steps=None, return_history=False, return_state=False
+    ):
         """Find `z = f(z)` for every image of a batch.
 
         Args:
             problem: The map `f`, or a `deq_keras.solvers.Problem` with what is known about it.
-            z0: Tensor `(batch, ...)` or nested structure of them: where to start.
+            initial_value: Tensor `(batch, ...)` or nested structure of them: where to start.
+                `None`: at that of the problem.
             max_steps: Integer or integer tensor in place of `self.max_steps`.
-            return_history: Return `(solution, residuals)`, the second a `(steps, batch)` tensor
-                with the relative residual at each evaluation; after an image has stopped its row
-                repeats its best value.
-            return_state: Return `(solution, state)`, the second this solver's state of each image
-                when it stopped.
+            return_history: Whether the solution has a `history`.
+            return_state: Whether the solution has the `state` of this solver.
 
         Returns:
             A `Solution`. Nothing in it is differentiated here: see `deq_keras.adjoints`.
 
         Raises:
-            ValueError: If the solver needs an objective, or compaction needs `take`, and the
-                problem has none.
+            ValueError: If there is no initial value, the solver needs an energy and the problem has
+                none, or compaction needs to take rows of a problem that hides its tensors.
         """
         problem = self._check(problem)
         limit = self.max_steps if max_steps is None else max_steps
-        flat, ravel, unravel = to_rows(z0)
-        rows = problem.in_rows(ravel, unravel)
+        flat, ravel, unravel = to_rows(_start(problem, initial_value))
+        lift = _Lift(problem, ravel, unravel)
+        rows = lift()
         state = self.init(rows, flat)
         residual, done, absolute = self._assess(rows, state)
         history = None
@@ -108,7 +109,7 @@ class Solver(Configurable):
             history = tf.TensorArray(flat.dtype, size=1, dynamic_size=True, clear_after_read=False)
             history = history.write(0, residual)
         progress = Progress(
-            # A diverged start leaves z0 itself as the best there is.
+            # A diverged start leaves the initial value itself as the best there is.
             best=where(tf.math.is_finite(residual), state.z, flat),
             residual=residual,
             steps=tf.ones_like(residual, tf.int32),
@@ -117,14 +118,17 @@ class Solver(Configurable):
             least=absolute,
         )
         run = self._run_compact if self.compact else self._run
-        state, progress, history = run(rows, state, progress, limit, history, return_state)
-        solution = Solution(unravel(progress.best), *progress[1:4])
-        if return_history:
-            return solution, history.stack()
-        return (solution, state) if return_state else solution
+        state, progress, history = run(lift, state, progress, limit, history, return_state)
+        return Solution(
+            unravel(progress.best),
+            *progress[1:4],
+            history=history.stack() if return_history else None,
+            state=state if return_state else None,
+        )
 
-    def _run(self, rows, state, progress, limit, history, freeze):
+    def _run(self, lift, state, progress, limit, history, freeze):
         """All images until the last one stops."""
+        rows = lift()
         loop = (tf.constant(1), state, progress, () if history is None else history)
 
         def keep_going(k, state, progress, history):
@@ -138,7 +142,7 @@ class Solver(Configurable):
         _, *result = tf.while_loop(keep_going, body, loop, shape_invariants=ranks_only(loop))
         return result
 
-    def _run_compact(self, rows, state, progress, limit, history, freeze):
+    def _run_compact(self, lift, state, progress, limit, history, freeze):
         """Rounds of the loop, each for the images that the one before has left."""
         index = tf.range(tf.shape(progress.residual)[0])
         # What is returned, for all images: gathered after each round, and history in each step.
@@ -149,7 +153,7 @@ class Solver(Configurable):
             return (k < limit) & tf.reduce_any(progress.active)
 
         def round_(k, index, state, progress, everything, history):
-            part = rows.take(index)
+            part = lift(index)
             enough = tf.size(index) // 2
 
             def keep_going(k, state, progress, history):
@@ -202,13 +206,13 @@ class Solver(Configurable):
         shown = tf.where(active, now, residual)
         return new, Progress(best, residual, steps, converged, active, least), shown
 
-    def unroll(self, problem, z0, steps):
+    def unroll(self, problem, steps, initial_value=None):
         """Take exactly `steps` steps with no stopping, so that a tape can go through them.
 
         Args and the returned `Solution` are those of `solve`; `value` is the last iterate.
         """
         problem = self._check(problem, compact=False)
-        flat, ravel, unravel = to_rows(z0)
+        flat, ravel, unravel = to_rows(_start(problem, initial_value))
         rows = problem.in_rows(ravel, unravel)
         loop = (tf.constant(1), self.init(rows, flat))
         _, state = tf.while_loop(
@@ -225,17 +229,17 @@ class Solver(Configurable):
     def _check(self, problem, compact=None):
         problem = as_problem(problem)
         name = type(self).__name__
-        if self.needs_objective and problem.objective is None:
+        if self.needs_energy and (problem.step is None or problem.step.energy is None):
             raise ValueError(
-                f"{name} searches along an energy and expected a problem with an `objective`. "
-                "Received a map alone. Use it in `deq_keras.layers.Variational`, or take "
+                f"{name} searches along an energy and expected a problem with one. Received a "
+                "map that has none. Use it in `deq_keras.layers.Variational`, or take "
                 "`solver='anderson'`, which needs nothing but the map."
             )
-        if (self.compact if compact is None else compact) and problem.take is None:
+        if (self.compact if compact is None else compact) and not problem.can_take:
             raise ValueError(
-                f"{name}(compact=True) expected a problem that can `take` rows of the batch. "
-                "Received one that cannot. Pass `deq_keras.solvers.Problem(f, take=...)`, or leave "
-                "`compact=False`."
+                f"{name}(compact=True) expected a problem whose rows it can take. Received one "
+                "with functions that hide their tensors. Make `f` a `deq_keras.numerics.Partial` "
+                "with its per-image tensors in `rows`, or leave `compact=False`."
             )
         return problem
 
@@ -244,16 +248,16 @@ class Solver(Configurable):
         limits = np.finfo(state.z.dtype.as_numpy_dtype)
         exact = hasattr(state, "residual")  # f(z) - z with more digits than its difference has
         difference = state.residual if exact else state.fz - state.z
-        absolute, scale = norm(difference), norm(state.fz)
-        reference = problem.reference
-        relative_to = scale if reference is None else tf.cast(reference, scale.dtype)
+        absolute = norm(difference)
+        size = norm(state.fz)
+        scale = size if problem.scale is None else tf.cast(problem.scale, size.dtype)
         # The rounding of z itself; the difference of z and f(z) has more.
         noise = float(limits.eps) * (0.25 if exact else 0.5)
-        # A zero reference (y = 0, say) must not make an exact solution look bad.
-        floor = tf.maximum(noise * scale, float(limits.tiny))
+        # A zero scale (y = 0, say) must not make an exact solution look bad.
+        floor = tf.maximum(noise * size, float(limits.tiny))
         # Norms that overflow belong to an image that diverges.
-        finite = tf.math.is_finite(absolute) & tf.math.is_finite(scale)
-        residual = tf.where(finite, absolute / tf.maximum(relative_to, floor), float("inf"))
+        finite = tf.math.is_finite(absolute) & tf.math.is_finite(size)
+        residual = tf.where(finite, absolute / tf.maximum(scale, floor), float("inf"))
         done = (residual <= max(self.tolerance, 2 * noise)) | (finite & (absolute <= floor))
         return residual, done, absolute
 
@@ -263,6 +267,29 @@ class Solver(Configurable):
             "max_steps": self.max_steps,
             "compact": self.compact,
         }
+
+
+class _Lift(NamedTuple):
+    """A problem, and how it becomes one of rows."""
+
+    problem: NamedTuple
+    ravel: Callable
+    unravel: Callable
+
+    def __call__(self, index=None):
+        problem = self.problem if index is None else self.problem.take(index)
+        return problem.in_rows(self.ravel, self.unravel)
+
+
+def _start(problem, initial_value):
+    if initial_value is None:
+        initial_value = problem.initial_value
+    if initial_value is None:
+        raise ValueError(
+            "Expected an initial value, of the problem or as an argument. Received none. Call "
+            "`solver.solve(problem, initial_value)`."
+        )
+    return initial_value
 
 
 def _scatter(whole, index, rows):

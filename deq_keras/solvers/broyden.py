@@ -62,8 +62,8 @@ class Broyden(Solver):
 
     >>> solver = deq_keras.solvers.Broyden()
     >>> half = lambda z: 0.5 * z + 1.0
-    >>> solution, state = solver.solve(half, tf.zeros((3, 4)), return_state=True)
-    >>> solver.apply_inverse(state, tf.ones((3, 4)))  # (I - J)^{-1} = 2 along what was visited
+    >>> solution = solver.solve(half, tf.zeros((3, 4)), return_state=True)
+    >>> solver.apply_inverse(solution.state, tf.ones((3, 4)))  # (I - J)^{-1} = 2 along what was visited
     """
 
     def __init__(
@@ -120,7 +120,7 @@ class Broyden(Solver):
         """Multiply by the estimate of `(I - J_f)^{-1}`.
 
         Args:
-            state: What `solve(..., return_state=True)` returned.
+            state: That of `solve(..., return_state=True)`.
             rows: Tensor `(batch, n)`: the vector of each image, in the order of
                 `deq_keras.numerics.rows.to_rows`.
             transpose: Multiply by the transposed estimate.

@@ -7,8 +7,9 @@ import tensorflow as tf
 
 from deq_keras.checks import positive, positive_int
 from deq_keras.numerics.rows import dot, safe_divide, where
-from deq_keras.problems.problem import Rounding, evaluate, step_length
+from deq_keras.problems.problem import evaluate, step_length
 from deq_keras.solvers.base import Solver
+from deq_keras.solvers.rounding import Rounding
 
 _SUFFICIENT = 1e-4  # Armijo's constant
 _OVERSHOOT = 0.5  # slope behind a minimum of a convex energy, relative to that before it
@@ -39,7 +40,7 @@ class LBFGSState(NamedTuple):
 class LBFGS(Solver):
     """Limited-memory BFGS for `f(u) = u - tau grad E(u)` with a smooth energy `E`.
 
-    A step is one trial: `E` and its gradient, `(u - f(u)) / tau` unless the objective has it, are
+    A step is one trial: `E` and its gradient, `(u - f(u)) / tau` unless the step has it, are
     evaluated once at `z + length * direction`. Each image then accepts its point and computes a new
     direction by the two-loop recursion, or shrinks its own length by safeguarded quadratic
     interpolation. No image waits for the line search of another one, and `Solution.steps` counts
@@ -64,7 +65,7 @@ class LBFGS(Solver):
         compact: Let images that have stopped leave the batch; see `Solver`.
 
     Raises:
-        ValueError: In `solve`, if the objective has a proximal term: it is not smooth.
+        ValueError: In `solve`, if the energy has a proximal term: it is not smooth.
 
     Reference:
         Nocedal and Wright, Numerical Optimization, 2006, algorithm 7.4; Hager and Zhang, A new
@@ -73,7 +74,7 @@ class LBFGS(Solver):
         unconstrained optimization problems, SIAM J. Optim. 2001 (cautious updates).
     """
 
-    needs_objective = True
+    needs_energy = True
 
     def __init__(
         self,
@@ -115,7 +116,7 @@ class LBFGS(Solver):
         trial = state.z + state.length[:, None] * state.direction
         fz, gradient = evaluate(problem, trial)
         energy, slope = self._energy(problem, trial), dot(gradient, state.direction)
-        if problem.objective.convex:
+        if problem.convex:
             accepted = slope <= -_OVERSHOOT * state.slope  # not if it is NaN
         else:
             accepted = self._accepts(state, energy, slope)
@@ -161,7 +162,7 @@ class LBFGS(Solver):
         )
 
     def _energy(self, problem, z):
-        return tf.zeros_like(z[:, 0]) if problem.objective.convex else problem.objective.value(z)
+        return tf.zeros_like(z[:, 0]) if problem.convex else problem.step.energy(z)
 
     def _accepts(self, state, energy, slope):
         """Which images accept their trials: Armijo's or the approximate Wolfe condition."""
@@ -184,9 +185,9 @@ class LBFGS(Solver):
 
     def _check(self, problem, compact=None):
         problem = super()._check(problem, compact)
-        if problem.objective.proximal is not None:
+        if problem.step.proximal is not None:
             raise ValueError(
-                "LBFGS expected a smooth energy. Received an objective with a proximal map. Use "
+                "LBFGS expected a smooth energy. Received one with a proximal map. Use "
                 "deq_keras.solvers.NonmonotoneAPG."
             )
         return problem

@@ -55,7 +55,8 @@ class Nesterov(Solver):
         return NesterovState(z, fz, residual, fz, tf.ones_like(z[:, 0]))
 
     def step(self, problem, state):
-        q = tf.cast(0.0 if problem.modulus is None else problem.modulus, state.z.dtype)
+        known = problem.strong_convexity
+        q = tf.cast(0.0 if known is None else known, state.z.dtype)
         q = tf.clip_by_value(q, 0.0, 0.999)
         x, t = state.fz, state.t
         difference = x - state.previous

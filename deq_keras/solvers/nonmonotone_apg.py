@@ -7,8 +7,9 @@ import tensorflow as tf
 
 from deq_keras.checks import positive
 from deq_keras.numerics.rows import dot, safe_divide, where
-from deq_keras.problems.problem import Rounding, evaluate, step_length
+from deq_keras.problems.problem import evaluate, step_length
 from deq_keras.solvers.base import Solver
+from deq_keras.solvers.rounding import Rounding
 
 _SUFFICIENT = 1e-4
 _SHRINK = 0.5
@@ -60,7 +61,7 @@ class NonmonotoneAPG(Solver):
         compact: Let images that have stopped leave the batch; see `Solver`.
 
     Raises:
-        ValueError: In `solve`, if the objective has a proximal map but no gradient.
+        ValueError: In `solve`, if the energy has a proximal map but no gradient.
 
     Reference:
         Li and Lin, Accelerated proximal gradient methods for nonconvex programming, NeurIPS 2015,
@@ -68,7 +69,7 @@ class NonmonotoneAPG(Solver):
         restart for accelerated gradient schemes, 2015.
     """
 
-    needs_objective = True
+    needs_energy = True
 
     def __init__(
         self,
@@ -92,7 +93,7 @@ class NonmonotoneAPG(Solver):
 
     def init(self, problem, z):
         fz, gradient = evaluate(problem, z)
-        energy, step = problem.objective.value(z), step_length(problem, z)
+        energy, step = problem.step.energy(z), step_length(problem, z)
         no, one = tf.zeros_like(step, tf.bool), tf.ones_like(step)
         rounding = Rounding.start(energy, self.noise)
         return NonmonotoneAPGState(
@@ -100,11 +101,11 @@ class NonmonotoneAPG(Solver):
         )
 
     def step(self, problem, state):
-        proximal, step = problem.objective.proximal, step_length(problem, state.z)
+        proximal, step = problem.step.proximal, step_length(problem, state.z)
         candidate = state.z - state.length[:, None] * state.gradient
         if proximal is not None:
             candidate = proximal(candidate, state.length)
-        energy = problem.objective.value(candidate)
+        energy = problem.step.energy(candidate)
         moved = candidate - state.z
         decrease, noise = dot(moved, moved) / state.length, state.rounding.level()
         limit = state.average + noise - 0.5 * _SUFFICIENT * decrease
@@ -167,11 +168,10 @@ class NonmonotoneAPG(Solver):
 
     def _check(self, problem, compact=None):
         problem = super()._check(problem, compact)
-        objective = problem.objective
-        if objective.proximal is not None and objective.gradient is None:
+        if problem.step.proximal is not None and problem.step.gradient is None:
             raise ValueError(
-                "NonmonotoneAPG expected the `gradient` of the smooth part of an objective with a "
-                "proximal map. Received None. Pass Objective(value, step, gradient, proximal)."
+                "NonmonotoneAPG expected the `gradient` of the smooth part of an energy with a "
+                "proximal map. Received None. Pass Step(energy, length, gradient, proximal)."
             )
         return problem
 

@@ -1,0 +1,222 @@
+"""The contract of a cell `z = f(z, y)`, and how any Keras layer or model becomes one."""
+
+from __future__ import annotations
+
+import inspect
+
+import keras
+import tensorflow as tf
+
+from deq_keras.numerics import partial
+from deq_keras.numerics.shapes import map_shapes
+from deq_keras.problems import Problem
+
+
+class Cell(keras.layers.Layer):
+    """Base class of cells: maps `f(z, y)` whose fixed point in `z` is a reconstruction from `y`.
+
+    A subclass defines `call(z, y, training=None)`, which returns a tensor, list or dictionary of
+    tensors like `z`; a row of it may depend on the same row of `z` and `y` only, unless the cell
+    says that it couples them. If `z` is not of the shape of the measurement, it defines
+    `initial_value(y)` as well. A cell that knows more, such as an energy that it decreases, or that
+    has something to compute once for many evaluations, defines `bind` in place of `call`. Any Keras
+    layer or model is a cell as it is: `Equilibrium` puts it into a `LayerCell`.
+
+    Args:
+        symmetric: Whether the Jacobian of `f` in `z` is symmetric for all weights. `None`: find out
+            by trying it, once, when the layer around the cell is built.
+        couples_batch: Whether in training the images of a batch influence each other, as by batch
+            normalisation: the batch is then solved as one problem. `None`: find out by trying it.
+
+    Call arguments:
+        z: The state: a tensor or a structure of them.
+        y: The measurement, or a structure of it with what comes with it.
+        training: As everywhere in Keras.
+
+    Example:
+
+    >>> class Halfway(deq_keras.layers.Cell):
+    ...     def call(self, z, y, training=None):
+    ...         return 0.5 * (z + y)
+    >>> layer = deq_keras.layers.Equilibrium(Halfway(symmetric=True, couples_batch=False))
+    >>> layer(tf.ones((1, 8, 8, 1))).shape
+    TensorShape([1, 8, 8, 1])
+    """
+
+    def __init__(self, symmetric=None, couples_batch=None, **kwargs):
+        super().__init__(**kwargs)
+        self.symmetric = None if symmetric is None else bool(symmetric)
+        self.couples_batch = None if couples_batch is None else bool(couples_batch)
+
+    def bind(self, y, initial_value=None, training=None) -> Problem:
+        """The problem `z = f(z, y)` for one measurement, and the present weights.
+
+        All that does not depend on `z` is computed here, once. While a solver iterates `problem.f`
+        the cell sees one snapshot of its variables: the masks of dropout and the statistics of
+        normalisation stay the same. `problem.record` changes the state, as a call does.
+
+        Args:
+            y: As in a call.
+            initial_value: Where a solver starts, like `z`, in place of the cell's own.
+            training: As in a call.
+
+        Returns:
+            A `deq_keras.solvers.Problem`.
+        """
+        leaves = [tf.convert_to_tensor(leaf) for leaf in tf.nest.flatten(y)]
+
+        def evaluate(z, *leaves):
+            result = self.evaluate(z, tf.nest.pack_sequence_as(y, leaves), training)
+            tf.nest.assert_same_structure(result, z)
+            return tf.nest.map_structure(lambda new, old: tf.cast(new, old.dtype), result, z)
+
+        f = partial.of_layer(self, evaluate, leaves)
+        variables = [*self.variables, *self.metrics_variables]
+        state = list(zip(variables, f.shared[0], strict=True))
+
+        def record(z):
+            # From the snapshot too: a layer that assigns its kernel before it is used (spectral
+            # normalisation) then has the derivative by the kernel that was there.
+            scope = keras.StatelessScope(state_mapping=state, collect_losses=True)
+            with scope:
+                result = evaluate(z, *leaves)
+            for variable, old in state:
+                new = scope.get_current_value(variable)
+                if new is not old:
+                    variable.assign(new)
+            for loss in scope.losses:
+                self.add_loss(loss)
+            return result
+
+        if initial_value is None:
+            initial_value = self.initial_value(y)
+        return Problem(f, initial_value, symmetric=self.symmetric, record=record)
+
+    def evaluate(self, z, y, training):
+        """`f(z, y)` as a call of the cell by Keras."""
+        return call_layer(self, z, y, training)
+
+    def initial_value(self, y):
+        """Where to start: zeros like the measurement."""
+        return tf.zeros_like(tf.nest.flatten(y)[0])
+
+    def state_shape(self, y_shape):
+        """The shape of `z`, or a structure of shapes, from that of `y`; `None` where not known."""
+        state = InitialValue(self)(symbolic(y_shape, self.variable_dtype))
+        return tf.nest.map_structure(lambda leaf: tuple(leaf.shape), state)
+
+    def compute_output_shape(self, z_shape, y_shape=None):
+        return z_shape
+
+    def get_config(self):
+        return {
+            **super().get_config(),
+            "symmetric": self.symmetric,
+            "couples_batch": self.couples_batch,
+        }
+
+
+@keras.saving.register_keras_serializable(package="deq_keras")
+class LayerCell(Cell):
+    """A Keras layer or model as a cell.
+
+    Args:
+        layer: Called as `layer(z, y)`, or `layer([z, y])` if its `call` takes one argument.
+        symmetric: As in `Cell`.
+        couples_batch: As in `Cell`.
+
+    Example:
+
+    >>> z, y = keras.Input((None, None, 1)), keras.Input((None, None, 1))
+    >>> hidden = keras.layers.Conv2D(8, 3, padding="same", activation="tanh")(z)
+    >>> output = y + 0.1 * keras.layers.Conv2D(1, 3, padding="same")(hidden)
+    >>> cell = deq_keras.layers.LayerCell(keras.Model([z, y], output), couples_batch=False)
+    """
+
+    def __init__(self, layer, symmetric=None, couples_batch=None, **kwargs):
+        kwargs.setdefault("dtype", layer.dtype_policy)
+        super().__init__(symmetric, couples_batch, **kwargs)
+        self.layer = layer
+
+    def build(self, z_shape, y_shape=None):
+        # A symbolic call builds layers and models of any kind, also what is left unbuilt in a
+        # loaded layer that has no `build` of its own.
+        z, y = (symbolic(shape, self.variable_dtype) for shape in (z_shape, y_shape))
+        call_layer(self.layer, z, y, None)
+        self.built = True
+
+    def call(self, z, y, training=None):
+        return self.evaluate(z, y, training)
+
+    def evaluate(self, z, y, training):
+        return call_layer(self.layer, z, y, training)
+
+    def get_config(self):
+        return {**super().get_config(), "layer": keras.saving.serialize_keras_object(self.layer)}
+
+    @classmethod
+    def from_config(cls, config):
+        layer = keras.saving.deserialize_keras_object(config["layer"])
+        return cls(**{**config, "layer": layer})
+
+
+class WithTraining(keras.layers.Layer):
+    """Gives the layers that a function calls a `training` flag that it does not take itself."""
+
+    def __init__(self, function, **kwargs):
+        super().__init__(autocast=False, name="cell", **kwargs)
+        self.function = function
+        self.built = True
+
+    def call(self, *inputs, training=None):
+        return self.function(*inputs)
+
+
+def call_layer(layer, z, y, training):
+    """`layer(z, y)`, or `layer([z, y])` if its `call` takes one argument, in training or not."""
+    parameters = inspect.signature(layer.call).parameters
+    positional = [
+        p
+        for p in parameters.values()
+        if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)
+        and p.name not in ("training", "mask")
+    ]
+    variadic = any(p.kind == p.VAR_POSITIONAL for p in parameters.values())
+    together = len(positional) < 2 and not variadic
+
+    def call(z, y, **kwargs):
+        return layer([z, y], **kwargs) if together else layer(z, y, **kwargs)
+
+    if "training" in parameters:
+        return call(z, y, training=training)
+    return WithTraining(call)(z, y, training=training)
+
+
+class InitialValue(keras.Operation):
+    """A cell's `initial_value` for symbolic tensors."""
+
+    def __init__(self, cell):
+        super().__init__()
+        self.cell = cell
+
+    def call(self, y):
+        return self.cell.initial_value(y)
+
+
+def symbolic(shape, dtype):
+    """Symbolic tensors for a nested structure of shapes."""
+    return map_shapes(lambda one: keras.KerasTensor(one, dtype), shape)
+
+
+def split(y):
+    """`(y, data)` from a measurement alone or a pair of a measurement and operator data."""
+    if isinstance(y, tuple):
+        y = list(y)
+    if isinstance(y, list):
+        if len(y) != 2:
+            raise ValueError(
+                "Expected a measurement or a pair (measurement, operator data). "
+                f"Received {len(y)} tensors."
+            )
+        return y[0], y[1]
+    return y, None

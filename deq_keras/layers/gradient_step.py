@@ -1,0 +1,341 @@
+"""The cell of an energy or of a learned map: one gradient step."""
+
+from __future__ import annotations
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from deq_keras import constraints, fidelities
+from deq_keras.checks import positive
+from deq_keras.config import deserialise, serialise
+from deq_keras.layers.cell import Cell, split
+from deq_keras.linear_solvers import fourier_preconditioner
+from deq_keras.numerics.jacobian import power
+from deq_keras.numerics.partial import Partial
+from deq_keras.numerics.rows import norm, to_rows
+from deq_keras.numerics.shapes import shapes_of, sizes_of
+from deq_keras.operators import LinearOperator
+from deq_keras.priors import Prior
+from deq_keras.priors.sensitivity import Sensitivity
+from deq_keras.problems import Problem, Step
+
+
+@keras.saving.register_keras_serializable(package="deq_keras")
+class GradientStep(Cell):
+    """One gradient step `f(u, y) = prox_{tau G}(u - tau (grad D(u) + lambda grad R(u)))`.
+
+    `D(u) = D(K u, y)` is the data fidelity, `||K u - y||^2 / 2` by default, and `G` a constraint,
+    none by default. If the prior has an energy, the fixed points are the critical points of
+
+        E(u) = D(K u, y) + lambda R(u) + G(u),
+
+    so `Equilibrium(GradientStep(K, R))` is the lower level of bilevel learning (`Variational` says
+    that in a word). If it has none (`UntiedFieldsOfExperts`), they are those of a deep equilibrium
+    model. `lambda` is trained as a logarithm, so it stays positive.
+
+    Args:
+        operator: `K`, a `deq_keras.operators.LinearOperator`.
+        prior: `R`, a `deq_keras.priors.Prior`.
+        weight: Initial `lambda`, the regularisation parameter, > 0.
+        train_weight: Whether `lambda` is trained.
+        step_size: `tau` > 0, or `None` for `1 / (L_D ||K||^2 + lambda Lip(grad R))`, from the
+            constants that the parts certify for their current weights: the largest for which
+            accelerated and plain gradient descent converge on a convex energy. Where a part
+            certifies nothing, power iterations at the initial value estimate its constant.
+        fidelity: `D`, a name such as `"least_squares"` or a `deq_keras.fidelities.Fidelity`.
+        constraint: `G`, a name such as `"non_negative"` or a `deq_keras.constraints.Constraint`.
+
+    Call arguments:
+        z: Images `(batch, height, width, channels)`, the current reconstruction.
+        y: Measurements, or a pair `(y, data)` with per-image data of the operator (a mask for each
+            image).
+
+    Reference:
+        Riccio, Ehrhardt and Benning, arXiv:2206.13193, section 3.
+
+    Example:
+
+    >>> operator = deq_keras.operators.GaussianBlur(kernel_size=5, stddev=1.0)
+    >>> cell = deq_keras.layers.GradientStep(operator, deq_keras.priors.TotalVariation())
+    >>> y = tf.random.uniform((2, 16, 16, 1))
+    >>> cell(tf.zeros_like(y), y).shape
+    TensorShape([2, 16, 16, 1])
+    """
+
+    def __init__(
+        self,
+        operator,
+        prior,
+        weight=0.1,
+        train_weight=True,
+        step_size=None,
+        fidelity="least_squares",
+        constraint=None,
+        **kwargs,
+    ):
+        _expect("operator", operator, LinearOperator)
+        _expect("prior", prior, Prior)
+        super().__init__(couples_batch=False, **kwargs)
+        for name, part in (("operator", operator), ("prior", prior)):
+            if part.variable_dtype != self.variable_dtype:
+                raise ValueError(
+                    f"Expected operator, prior and layer of one dtype. Received a layer of "
+                    f"{self.variable_dtype} and `{name}` of {part.variable_dtype}. Construct each "
+                    f"of them with dtype={self.variable_dtype!r}."
+                )
+        self.operator = operator
+        self.prior = prior
+        self.weight = positive("weight", weight)
+        self.train_weight = bool(train_weight)
+        self.step_size = None if step_size is None else positive("step_size", step_size)
+        self.fidelity = fidelities.get(fidelity)
+        self.constraint = None if constraint is None else constraints.get(constraint)
+        # A projection is no gradient.
+        self.symmetric = self.prior.has_energy and self.constraint is None
+
+    def build(self, z_shape, y_shape=None):
+        data_shape = None if y_shape is None else split(y_shape)[1]
+        if not self.operator.built:
+            self.operator.build(z_shape, data_shape)
+        if not self.prior.built:
+            self.prior.build(z_shape)
+        self.log_weight = self.add_weight(
+            shape=(),
+            initializer=keras.initializers.Constant(np.log(self.weight)),
+            trainable=self.train_weight,
+            name="log_weight",
+        )
+        self.built = True
+
+    @property
+    def has_energy(self) -> bool:
+        """Whether a step is one on an energy."""
+        return self.prior.has_energy
+
+    @property
+    def is_convex(self) -> bool:
+        """Whether, in addition, that energy is convex."""
+        parts = (self.prior, self.fidelity, *([self.constraint] if self.constraint else []))
+        return self.has_energy and all(part.is_convex for part in parts)
+
+    def bind(self, y, initial_value=None, training=None) -> Problem:
+        y, data, shape = self._inputs(y, initial_value)
+        maps = self.operator.bind(shape, data, self.variable_dtype)
+        prior = self.prior.bind(shape)
+        weight = tf.exp(self.log_weight)
+        slope = self._slope_at_zero(maps, y)
+        gradient = Partial(_weighted_sum, (self._misfit(maps, y, slope), prior.gradient, weight))
+        start = self._start(slope) if initial_value is None else initial_value
+        tau = self._step_size(y, data, shape, prior, weight, start)
+        energy = None
+        if prior.energy is not None:
+            misfit = Partial(self._misfit_energy, (maps.forward,), (y,))
+            energy = Partial(_weighted_sum, (misfit, prior.energy, weight))
+            if self.constraint is not None:
+                energy = Partial(lambda u, smooth: smooth(u) + self.constraint.value(u), (energy,))
+        proximal = self.constraint and Partial(self.constraint.proximal)
+        shared, rows = ((gradient, proximal), (tau,)) if tau.shape.rank else (
+            (gradient, proximal, tau), ()
+        )  # fmt: skip
+        return Problem(
+            Partial(_descend, shared, rows),
+            start,
+            tau * norm(to_rows(slope)[0]),
+            self._modulus(y, data, prior, weight, tau),
+            Step(energy, tau, gradient, proximal),
+            self.symmetric,
+            self.is_convex,
+            self._preconditioner(maps, prior, weight, y, tau),
+        )
+
+    def call(self, z, y):
+        return self.bind(y, z).f(z)
+
+    def energy(self, u, y):
+        """`E(u)` for each image, shape `(batch,)`.
+
+        Raises:
+            ValueError: If the prior has no energy.
+        """
+        if not self.has_energy:
+            self.prior.energy(u)  # which says so
+        return self.bind(y, u).step.energy(u)
+
+    def gradient(self, u, y):
+        """The gradient of the smooth part of `E` at `u`, of its shape."""
+        return self.bind(y, u).step.gradient(u)
+
+    def initial_value(self, y):
+        """Where to start: `K^T y`; more generally `-grad D(0)`, which satisfies the constraint."""
+        y, data, shape = self._inputs(y)
+        return self._start(self._slope_at_zero(self.operator.bind(shape, data), y))
+
+    def state_shape(self, y_shape):
+        return self.operator.image_shape(*split(y_shape))
+
+    # The parts of a problem.
+
+    def _inputs(self, y, initial_value=None):
+        """`(y, data, image shape)`."""
+        y, data = split(y)
+        if initial_value is not None:
+            return y, data, sizes_of(initial_value)
+        return y, data, tuple(self.operator.image_shape(shapes_of(y), shapes_of(data)))
+
+    def _slope_at_zero(self, maps, y):
+        """`grad D(0)`: for least squares `-K^T y`."""
+        nothing = tf.nest.map_structure(tf.zeros_like, y)
+        return maps.adjoint(self.fidelity.gradient(nothing, y))
+
+    def _start(self, slope):
+        if self.constraint is None:
+            return -slope
+        return self.constraint.proximal(-slope, tf.ones_like(slope[:, 0, 0, 0]))
+
+    def _misfit(self, maps, y, slope):
+        """The gradient of `u -> D(K u, y)`."""
+        if self.fidelity.residual_gradient:
+            return Partial(lambda u, normal, slope: normal(u) + slope, (maps.normal,), (slope,))
+
+        def gradient(u, forward, adjoint, y):
+            return adjoint(self.fidelity.gradient(forward(u), y))
+
+        return Partial(gradient, (maps.forward, maps.adjoint), (y,))
+
+    def _misfit_energy(self, u, forward, y):
+        return self.fidelity.value(forward(u), y)
+
+    def _step_size(self, y, data, shape, prior, weight, start):
+        """`tau` for the current weights: a scalar, or `(batch,)` if the data differ."""
+        if self.step_size is not None:
+            return tf.cast(self.step_size, self.variable_dtype)
+        lipschitz = prior.lipschitz
+        if lipschitz is None:
+            lipschitz = _estimate(prior.gradient, start)
+        of_data = self.fidelity.lipschitz(y)
+        square = self.operator.operator_norm(data, shape) ** 2
+        square = square if of_data is None else of_data * square
+        return 1.0 / (square + weight * lipschitz)
+
+    @property
+    def certified(self) -> bool:
+        """Whether the default step size follows from bounds that are proven, not estimated."""
+        return all(part.certified for part in (self.operator, self.prior, self.fidelity))
+
+    def _modulus(self, y, data, prior, weight, tau):
+        """Certified `tau (m_D sigma_min(K)^2 + lambda m_R) >= 0`, or `None`."""
+        of_data = self.fidelity.strong_convexity(y)
+        if prior.strong_convexity is None or of_data is None:
+            return None
+        curvature = of_data * self.operator.smallest_singular_value(data) ** 2
+        modulus = tf.maximum(tau * (curvature + weight * prior.strong_convexity), 0.0)
+        # A proximal step contracts like the gradient step in it only if that is a short one.
+        proven = self.constraint is None or (self.step_size is None and self.certified)
+        return modulus if proven else None
+
+    def _preconditioner(self, maps, prior, weight, y, tau):
+        """The map `z -> (w -> M w)` from a solution to an approximate inverse of `I - df/dz`.
+
+        `I - df/dz = tau (K^T K + lambda Hess R(z))` is approximated by a circular convolution, and
+        scaled by its diagonal. `M` is symmetric and positive definite.
+        """
+        parts = (maps.spectrum, prior.hessian_spectrum)
+        if None in parts or not (self.symmetric and self.fidelity.residual_gradient):
+            return None
+
+        def at(z, of_data, of_prior, data_diagonal, prior_diagonal, weight, tau):
+            diagonal = None
+            if data_diagonal is not None and prior_diagonal is not None:
+                diagonal = data_diagonal() + weight * prior_diagonal(z)
+            tau = tf.reshape(tau, (-1, 1, 1))  # one, or one for each image
+            return fourier_preconditioner(tau * (of_data() + weight * of_prior(z)), diagonal)
+
+        return Partial(at, (*parts, maps.diagonal, prior.hessian_diagonal, weight, tau))
+
+    # Certificates.
+
+    def sensitivities(self, u, y, radius):
+        """What is certified of `d grad E(u) / d theta` for each parameter `theta`.
+
+        Args:
+            u: Images.
+            y: Measurement.
+            radius: `(batch,)`, how far from `u` the Lipschitz constants have to hold.
+
+        Returns:
+            Dictionary from `"measurement"`, `"log_weight"` and the names of the prior's weights to
+            `deq_keras.priors.sensitivity.Sensitivity`.
+        """
+        y, data, shape = self._inputs(y, u)
+        prior, weight, ones = self.prior.bind(shape), tf.exp(self.log_weight), tf.ones_like(radius)
+        unknown = tf.fill(tf.shape(radius), tf.constant(float("inf"), radius.dtype))
+        of_measurement = unknown
+        if self.operator.certified:
+            of_measurement = self.operator.operator_norm(data, shape) * ones
+            v = self.operator.bind(shape, data).forward(u)
+            of_measurement *= self.fidelity.measurement_sensitivity(v, y)
+        of_weight = unknown if prior.lipschitz is None else weight * prior.lipschitz * ones
+        return {
+            "measurement": Sensitivity(
+                of_measurement, 0.0 * ones if self.fidelity.quadratic else unknown
+            ),
+            "log_weight": Sensitivity(
+                weight * norm(to_rows(prior.gradient(u))[0]), of_weight
+            ),
+            **{
+                name: Sensitivity(weight * known.norm, weight * known.lipschitz)
+                for name, known in self.prior.sensitivities(u, radius, shape[1:3]).items()
+            },
+        }
+
+    def hessian_variation(self, p):
+        """Certified `L` with `||(Hess E(u) - Hess E(v)) p|| <= L ||u - v||`, `(batch,)`."""
+        if not self.fidelity.quadratic or self.constraint is not None:
+            return tf.fill(tf.shape(p)[:1], tf.constant(float("inf"), p.dtype))
+        return tf.exp(self.log_weight) * self.prior.hessian_variation(p, sizes_of(p)[1:3])
+
+    def get_config(self):
+        config = super().get_config()
+        for name in ("symmetric", "couples_batch"):  # these follow from the parts
+            del config[name]
+        return {
+            **config,
+            "operator": serialise(self.operator),
+            "prior": serialise(self.prior),
+            "weight": self.weight,
+            "train_weight": self.train_weight,
+            "step_size": self.step_size,
+            "fidelity": serialise(self.fidelity),
+            "constraint": serialise(self.constraint),
+        }
+
+    @classmethod
+    def from_config(cls, config):
+        return cls(**deserialise(config, "operator", "prior", "fidelity", "constraint"))
+
+
+def _weighted_sum(u, first, second, weight):
+    return first(u) + weight * second(u)
+
+
+def _descend(u, gradient, proximal, tau):
+    length = tau
+    if tau.shape.rank == 1:  # one for each image, as the operator's data differ
+        length = tau[:, None, None, None]
+    stepped = u - length * gradient(u)
+    return stepped if proximal is None else proximal(stepped, tau * tf.ones_like(u[:, 0, 0, 0]))
+
+
+def _estimate(gradient, u):
+    """An estimate `(batch,)` of the Lipschitz constant of a gradient near `u`, no proven bound."""
+    found = power(gradient, tf.stop_gradient(u), seed=(0, 0), steps=5, quantity="norm")
+    return 2.0 * tf.stop_gradient(found)
+
+
+def _expect(name, value, cls):
+    if not isinstance(value, cls):
+        raise ValueError(
+            f"Expected `{name}` to be a `{cls.__module__.split('.')[1]}.{cls.__name__}`. "
+            f"Received {value!r} of type {type(value).__name__}."
+        )
