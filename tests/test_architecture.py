@@ -142,7 +142,9 @@ def test_loops_are_in_the_solvers():
     outside = [
         name
         for name in _uses("while_loop")
-        if name != "deq_keras/solvers/base.py" and not _within(name, "deq_keras/linear_solvers")
+        if name != "deq_keras/solvers/base.py"
+        and name != "deq_keras/operators/estimates.py"  # a power iteration, of no problem
+        and not _within(name, "deq_keras/linear_solvers")
     ]
     assert not outside
 

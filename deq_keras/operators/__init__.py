@@ -1,6 +1,6 @@
 """Linear operators `K` of the measurement `y = K u + noise`, and the noise."""
 
-from deq_keras.operators.base import LinearOperator
+from deq_keras.operators.base import LinearMap, LinearOperator
 from deq_keras.operators.blur import Blur
 from deq_keras.operators.identity import Identity
 from deq_keras.operators.kernels import (
@@ -9,7 +9,8 @@ from deq_keras.operators.kernels import (
     gaussian_kernel,
     motion_kernel,
 )
-from deq_keras.operators.mask import Mask, band_mask, centre_mask, random_mask
+from deq_keras.operators.mask import Mask
+from deq_keras.operators.mask_patterns import band_mask, centre_mask, random_mask
 from deq_keras.operators.named_blurs import BoxBlur, DiagonalBlur, GaussianBlur, MotionBlur
 from deq_keras.operators.noise import GaussianNoise, PoissonNoise, gaussian_noise, poisson_noise
 
@@ -20,6 +21,7 @@ __all__ = [
     "GaussianBlur",
     "GaussianNoise",
     "Identity",
+    "LinearMap",
     "LinearOperator",
     "Mask",
     "MotionBlur",

@@ -7,7 +7,9 @@ import tensorflow as tf
 from deq_keras import convolution
 from deq_keras.checks import one_of
 from deq_keras.convolution import spectra
-from deq_keras.operators.base import LinearOperator
+from deq_keras.numerics.partial import Partial
+from deq_keras.operators.base import LinearMap, LinearOperator, refuse_data
+from deq_keras.operators.shapes import shapes_of, static_shape
 
 METHODS = ("auto", "direct", "fft")
 PADDINGS = ("zero", "circular", "reflect")
@@ -47,6 +49,8 @@ class Blur(LinearOperator):
     >>> y = blur(tf.ones((1, 32, 48, 1)))
     """
 
+    certified = True
+
     def __init__(self, kernel, padding="circular", method="auto", trainable=False, **kwargs):
         super().__init__(trainable=trainable, **kwargs)
         array = np.asarray(kernel, np.float64)
@@ -68,34 +72,30 @@ class Blur(LinearOperator):
             name="kernel",
         )
 
-    def call(self, u, data=None):
-        self._check(u, data)
-        return self._forward(u, self._prepare(u))
+    def bind(self, image_shape, data=None, dtype=None):
+        shape = static_shape(image_shape)
+        self.check_shapes(shape, shapes_of(data, static=True))
+        dtype = tf.as_dtype(dtype or self.compute_dtype)
+        kernel = tf.convert_to_tensor(self.kernel)
+        real = tf.cast(kernel, spectra.real_dtype(dtype))
+        _, height, width, channels = image_shape
+        maps = self._with_fft if self._uses_fft else self._direct
+        forward, adjoint, normal = maps(kernel, dtype, height, width, channels)
+        if normal is None:
+            normal = Partial(_twice, (forward, adjoint))
+        spectrum = Partial(lambda k, h, w: spectra.power(k, h, w)[None], (real, height, width))
+        diagonal = Partial(lambda k: tf.reshape(tf.reduce_sum(k**2), (1, 1, 1, 1)), (real,))
+        return LinearMap(forward, adjoint, normal, spectrum, diagonal)
 
-    def adjoint(self, v, data=None):
-        self._check(v, data)
-        return self._backward(v, self._prepare(v))
+    def measurement_shape(self, image_shape, data_shape=None):
+        return tuple(image_shape)
 
-    def normal_map(self, like, data=None):
-        self._check(like, data)
-        prepared = self._prepare(like)
-        if self._uses_fft and self.padding == "circular":
-            square = prepared * tf.math.conj(prepared)
-            return lambda u: _filter(u, square)
-        return lambda u: self._backward(self._forward(u, prepared), prepared)
-
-    def operator_norm(self, data=None):
+    def operator_norm(self, data=None, image_shape=None):
         kernel = tf.convert_to_tensor(self.kernel)
         return convolution.norm_bound(_flip(kernel)[:, :, None, None], self.padding)
 
-    def normal_spectrum(self, like, data=None):
-        self._check(like, data)
-        kernel = tf.cast(tf.convert_to_tensor(self.kernel), spectra.real_dtype(like.dtype))
-        return spectra.power(kernel, *spectra.size_of(like))[None]
-
-    def normal_diagonal(self, like, data=None):
-        kernel = tf.cast(tf.convert_to_tensor(self.kernel), spectra.real_dtype(like.dtype))
-        return tf.reshape(tf.reduce_sum(kernel**2), (1, 1, 1, 1))
+    def check_data_shape(self, u_shape, data_shape):
+        refuse_data(self, data_shape)
 
     def get_config(self):
         config = super().get_config()
@@ -113,40 +113,44 @@ class Blur(LinearOperator):
             return self.method == "fft"
         return self._initial.size > (1 if self.padding == "circular" else 400)
 
-    @property
-    def _sizes(self):
-        return convolution.same_sizes(self._initial)
+    def _direct(self, kernel, dtype, height, width, channels):
+        """The maps as sums."""
+        padding = self.padding
+        filters = _flip(tf.cast(kernel, dtype))[:, :, None, None]
+        # No channel is mixed with another. Dense filters are as fast as a depthwise
+        # convolution for a few channels, and its gradients are slow.
+        shared = (filters * tf.eye(channels, dtype=dtype),)
+        forward = Partial(lambda u, f: convolution.correlate(u, f, padding), shared)
+        adjoint = Partial(lambda v, f: convolution.correlate_adjoint(v, f, padding), shared)
+        return forward, adjoint, None
 
-    def _prepare(self, like):
-        """What the maps need to know: the transfer function, or the filters for these channels."""
-        kernel = tf.convert_to_tensor(self.kernel)
-        if not self._uses_fft:
-            channels = like.shape[-1]
-            filters = _flip(tf.cast(kernel, like.dtype))[:, :, None, None]
-            # No channel is mixed with another. Dense filters are as fast as a depthwise
-            # convolution for a few channels, and its gradients are slow.
-            return filters * tf.eye(channels, dtype=like.dtype)
-        shape = spectra.size_of(like)
-        if self.padding != "circular":
-            shape = [size + sum(pads) for size, pads in zip(shape, self._sizes, strict=True)]
-        return spectra.transfer_function(tf.cast(kernel, spectra.real_dtype(like.dtype)), *shape)
+    def _with_fft(self, kernel, dtype, height, width, channels):
+        """The maps by Fourier transforms, of a padded image unless the padding is circular."""
+        padding, sizes = self.padding, convolution.same_sizes(self._initial)
+        if padding != "circular":
+            height, width = (
+                size + sum(pads) for size, pads in zip((height, width), sizes, strict=True)
+            )
+        kernel = tf.cast(kernel, spectra.real_dtype(dtype))
+        transfer = spectra.transfer_function(kernel, height, width)
+        conjugate = tf.math.conj(transfer)
+        if padding == "circular":
+            shared = ((transfer,), (conjugate,), (transfer * conjugate,))
+            return tuple(Partial(_filter, one) for one in shared)
 
-    def _forward(self, u, prepared):
-        if not self._uses_fft:
-            return convolution.correlate(u, prepared, self.padding)
-        if self.padding == "circular":
-            return _filter(u, prepared)
-        padded = convolution.pad(u, self._sizes, self.padding)
-        return convolution.pad_adjoint(_filter(padded, prepared), self._sizes, "zero")
+        def forward(u, spectrum):
+            padded = convolution.pad(u, sizes, padding)
+            return convolution.pad_adjoint(_filter(padded, spectrum), sizes, "zero")
 
-    def _backward(self, v, prepared):
-        if not self._uses_fft:
-            return convolution.correlate_adjoint(v, prepared, self.padding)
-        conjugate = tf.math.conj(prepared)
-        if self.padding == "circular":
-            return _filter(v, conjugate)
-        padded = convolution.pad(v, self._sizes, "zero")
-        return convolution.pad_adjoint(_filter(padded, conjugate), self._sizes, self.padding)
+        def adjoint(v, spectrum):
+            padded = convolution.pad(v, sizes, "zero")
+            return convolution.pad_adjoint(_filter(padded, spectrum), sizes, padding)
+
+        return Partial(forward, (transfer,)), Partial(adjoint, (conjugate,)), None
+
+
+def _twice(u, forward, adjoint):
+    return adjoint(forward(u))
 
 
 def _flip(kernel):

@@ -4,7 +4,9 @@ import keras
 import tensorflow as tf
 
 from deq_keras.convolution import spectra
-from deq_keras.operators.base import LinearOperator
+from deq_keras.numerics.partial import Partial
+from deq_keras.operators.base import LinearMap, LinearOperator, refuse_data
+from deq_keras.operators.shapes import shapes_of, static_shape
 
 
 @keras.saving.register_keras_serializable(package="deq_keras")
@@ -23,27 +25,29 @@ class Identity(LinearOperator):
     >>> y = denoise(tf.ones((1, 8, 8, 1)))
     """
 
-    def call(self, u, data=None):
-        self._check(u, data)
-        return u
+    certified = True
 
-    def adjoint(self, v, data=None):
-        return self.call(v, data)
+    def bind(self, image_shape, data=None, dtype=None):
+        self.check_shapes(static_shape(image_shape), shapes_of(data, static=True))
+        dtype = spectra.real_dtype(tf.as_dtype(dtype or self.compute_dtype))
+        _, height, width, _ = image_shape
+        same = Partial(_same)
+        spectrum = Partial(lambda h, w: tf.ones((1, h, w // 2 + 1), dtype), (height, width))
+        diagonal = Partial(lambda: tf.ones((1, 1, 1, 1), dtype))
+        return LinearMap(same, same, same, spectrum, diagonal)
 
-    def normal_map(self, like, data=None):
-        self._check(like, data)
-        return lambda u: u
+    def measurement_shape(self, image_shape, data_shape=None):
+        return tuple(image_shape)
 
-    def normal_spectrum(self, like, data=None):
-        self._check(like, data)
-        height, width = spectra.size_of(like)
-        return tf.ones((1, height, width // 2 + 1), spectra.real_dtype(like.dtype))
-
-    def normal_diagonal(self, like, data=None):
-        return tf.ones((1, 1, 1, 1), spectra.real_dtype(like.dtype))
-
-    def operator_norm(self, data=None):
+    def operator_norm(self, data=None, image_shape=None):
         return tf.ones((), self.variable_dtype)
 
-    def smallest_singular_value(self):
+    def smallest_singular_value(self, data=None):
         return tf.ones((), self.variable_dtype)
+
+    def check_data_shape(self, u_shape, data_shape):
+        refuse_data(self, data_shape)
+
+
+def _same(u):
+    return u

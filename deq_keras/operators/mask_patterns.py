@@ -1,0 +1,105 @@
+"""Masks as NumPy arrays: pixels that are known or missing."""
+
+import numpy as np
+
+
+def random_mask(shape, keep, seed=0):
+    """A mask in which each pixel is known with probability `keep`, independently.
+
+    Args:
+        shape: `(height, width)`, `(height, width, channels)` or `(batch, height, width, channels)`.
+            The channels of a pixel are known or missing together.
+        keep: Probability in [0, 1].
+        seed: Integer; the mask is a function of it and the other arguments.
+
+    Returns:
+        A float32 array of zeros and ones.
+
+    Raises:
+        ValueError: If an argument is out of range.
+
+    Example:
+
+    >>> mask = deq_keras.operators.random_mask((64, 48), keep=0.3, seed=1)
+    """
+    shape = _mask_shape(shape)
+    keep = _fraction("keep", keep)
+    pixels = shape[:2] if len(shape) < 4 else shape[:3]
+    known = np.random.default_rng(seed).random(pixels) < keep
+    return _all_channels(known, shape)
+
+
+def centre_mask(shape, fraction=0.5):
+    """A mask in which a block in the centre is missing.
+
+    Args:
+        shape: As for `random_mask`.
+        fraction: Height and width of the block in parts of the image's, in [0, 1].
+
+    Returns:
+        A float32 array of zeros and ones.
+
+    Raises:
+        ValueError: If an argument is out of range.
+
+    Example:
+
+    >>> mask = deq_keras.operators.centre_mask((64, 48), fraction=0.25)
+    """
+    shape = _mask_shape(shape)
+    fraction = _fraction("fraction", fraction)
+    known = np.ones(shape[:2] if len(shape) < 4 else shape[:3], bool)
+    height, width = known.shape[-2:]
+    rows, columns = round(fraction * height), round(fraction * width)
+    top, left = (height - rows) // 2, (width - columns) // 2
+    known[..., top : top + rows, left : left + columns] = False
+    return _all_channels(known, shape)
+
+
+def band_mask(shape, fraction=0.25, position=0.5):
+    """A mask in which a horizontal band is missing.
+
+    Args:
+        shape: As for `random_mask`.
+        fraction: Height of the band in parts of the image's, in [0, 1].
+        position: Where the band lies: from 0, at the top, to 1, at the bottom.
+
+    Returns:
+        A float32 array of zeros and ones.
+
+    Raises:
+        ValueError: If an argument is out of range.
+
+    Example:
+
+    >>> mask = deq_keras.operators.band_mask((64, 48), fraction=0.25, position=0.5)
+    """
+    shape = _mask_shape(shape)
+    fraction, position = _fraction("fraction", fraction), _fraction("position", position)
+    known = np.ones(shape[:2] if len(shape) < 4 else shape[:3], bool)
+    height = known.shape[-2]
+    rows = round(fraction * height)
+    top = round(position * (height - rows))
+    known[..., top : top + rows, :] = False
+    return _all_channels(known, shape)
+
+
+def _mask_shape(shape):
+    shape = tuple(int(n) for n in shape)
+    if len(shape) not in (2, 3, 4) or min(shape) < 1:
+        raise ValueError(
+            "Expected `shape` to be (height, width), (height, width, channels) or (batch, height, "
+            f"width, channels), of positive integers. Received {shape}."
+        )
+    return shape
+
+
+def _fraction(name, value):
+    if not 0 <= value <= 1:
+        raise ValueError(f"Expected `{name}` to be in [0, 1]. Received {name}={value!r}.")
+    return float(value)
+
+
+def _all_channels(known, shape):
+    known = known if known.ndim == len(shape) else known[..., None]
+    return np.array(np.broadcast_to(known, shape), np.float32)
