@@ -10,7 +10,7 @@ run the same solvers and differentiate the solution with the same implicit deriv
 - `solvers` and `linear_solvers`: fixed points, and the linear systems of their derivatives.
 - `adjoints`: how a derivative passes through a solution.
 - `certificates`: how far a solution is from the exact one.
-- `convolution` and `jacobian`: what cells of one's own are made of, and kept stable by.
+- `convolution` and `regularizers`: what cells of one's own are made of, and kept stable by.
 - `layers`: cells, and the two layers that solve for an image.
 - `metrics` and `testing`: quality measures, and checks for operators and cells of your own.
 
@@ -29,10 +29,10 @@ from deq_keras import (
     metrics,
     operators,
     priors,
+    regularizers,
     solvers,
     testing,
 )
-from deq_keras.numerics import jacobian
 from deq_keras._version import __version__
 
 __all__ = [
@@ -40,12 +40,12 @@ __all__ = [
     "adjoints",
     "certificates",
     "convolution",
-    "jacobian",
     "layers",
     "linear_solvers",
     "metrics",
     "operators",
     "priors",
+    "regularizers",
     "solvers",
     "testing",
 ]

@@ -6,14 +6,13 @@ import weakref
 import keras
 import tensorflow as tf
 
-from deq_keras import adjoints, certificates, solvers
+from deq_keras import adjoints, certificates, regularizers, solvers
 from deq_keras.checks import positive_int
 from deq_keras.config import deserialise
 from deq_keras.layers import diagnostics
 from deq_keras.layers.calling import InitialState, WithTraining, call_cell, first_shape, symbolic
 from deq_keras.layers.probing import couples_images, has_symmetric_jacobian
 from deq_keras.layers.problems import fixed_point_problem
-from deq_keras.numerics import jacobian
 
 # Compiled `solve` of each layer. Kept outside of the layers, where an export would save it.
 _COMPILED = weakref.WeakKeyDictionary()
@@ -49,7 +48,7 @@ class Equilibrium(keras.layers.Layer):
         adjoint: A name such as `"implicit"` or a `deq_keras.adjoints.Adjoint`.
         jacobian_regularizer: A penalty on the Jacobian at the solution that is added to the loss in
             training: `"jacobian_frobenius"`, `"jacobian_spectral"` or a
-            `deq_keras.jacobian.JacobianRegularizer`. It keeps a learned map contractive.
+            `deq_keras.regularizers.JacobianRegularizer`. It keeps a learned map contractive.
         corrections: Numbers of steps whose iterates are supervised as well. The output is then a
             list: a step of the cell from the iterate after each of these numbers of steps, with the
             Jacobian-free gradient, and the solution last. Outside of training all are the solution.
@@ -102,7 +101,7 @@ class Equilibrium(keras.layers.Layer):
         self.adjoint = adjoints.get(adjoint)
         self.jacobian_regularizer = None
         if jacobian_regularizer is not None:
-            self.jacobian_regularizer = jacobian.get(jacobian_regularizer)
+            self.jacobian_regularizer = regularizers.get(jacobian_regularizer)
             self._seeds = keras.random.SeedGenerator(0)
         self.corrections = tuple(positive_int("corrections", steps) for steps in corrections)
         self.on_failure = diagnostics.check_policy(on_failure)

@@ -1,19 +1,99 @@
-"""How large the Jacobian of a map is, and penalties on it: what keeps an equilibrium stable.
+"""Products with Jacobians, forward and reverse, and estimates of how large a Jacobian is.
 
-The fixed point of a map whose Jacobian is small is found in few steps and stays where it is when
-the weights change a little. The estimators need products with the transposed Jacobian only, one
-for each random probe or power iteration, and give one number for each image.
+No matrix is formed. A product with the transposed Jacobian is a backward pass; one with the
+Jacobian itself is the derivative of that. The estimates need such products only, one for each
+random probe or power iteration, and give one number for each image.
 """
 
-import keras
+from collections.abc import Callable
+from typing import Any
+
 import tensorflow as tf
 
-from deq_keras import checks, config
-from deq_keras.checks import positive, positive_int
-from deq_keras.config import Configurable
+from deq_keras.checks import one_of, positive_int
 
 _PROBES = ("rademacher", "normal")
 _QUANTITIES = ("norm", "radius")
+
+
+def linearize(f: Callable, z: Any) -> tuple[Any, Callable]:
+    """The value `f(z)` and the map `w -> J^T w`, with the Jacobian `J = df/dz` at `z`.
+
+    `f` is evaluated once, and each product is a backward pass through that evaluation. Nothing is
+    cut off from gradients: the products are differentiable in `w`, in `z` and in all that `f`
+    depends on. A caller who does not want that stops `z`.
+
+    Args:
+        f: Map of `z` to a tensor or a nested structure.
+        z: Real floating-point tensor or nested structure of such.
+
+    Returns:
+        `f(z)`, and the map from structures like it to structures like `z`. Where the value does not
+        depend on a part of `z`, that part of a product is zero.
+
+    Example:
+
+    >>> weights = tf.constant([[1.0, 2.0]])
+    >>> value, transposed = deq_keras.numerics.jacobian.linearize(
+    ...     lambda z: z @ tf.transpose(weights), tf.ones((1, 2)))
+    >>> value.numpy(), transposed(tf.ones((1, 1))).numpy()
+    (array([[3.]], dtype=float32), array([[1., 2.]], dtype=float32))
+    """
+    # New tensors: where `f` holds `z` itself, that one stays a constant.
+    z = tf.nest.map_structure(tf.identity, z)
+    with tf.GradientTape(persistent=True, watch_accessed_variables=False) as tape:
+        tape.watch(z)
+        value = f(z)
+    return value, lambda w: tape.gradient(
+        value, z, w, unconnected_gradients=tf.UnconnectedGradients.ZERO
+    )
+
+
+def transposed_product(f: Callable, z: Any) -> Callable:
+    """The map `w -> J^T w` with the Jacobian `J = df/dz` at `z`, as `linearize` gives it.
+
+    Args:
+        f: Map of `z` to a tensor or a nested structure.
+        z: Real floating-point tensor or nested structure of such; differentiable, unless stopped.
+
+    Returns:
+        Map from structures like `f(z)` to structures like `z`.
+
+    Example:
+
+    >>> transposed = deq_keras.numerics.jacobian.transposed_product(tf.square, tf.constant([3.0]))
+    >>> transposed(tf.constant([2.0])).numpy()
+    array([12.], dtype=float32)
+    """
+    return linearize(f, z)[1]
+
+
+def product(f: Callable, z: Any) -> Callable:
+    """The map `v -> J v` with the Jacobian `J = df/dz` at `z`, by two reverse products.
+
+    It is the derivative of `w -> J^T w`, so it asks of `f` derivatives of second order in form, and
+    no forward mode of any operation.
+
+    Args:
+        f: Map of `z` to a tensor or a nested structure.
+        z: Real floating-point tensor or nested structure of such; differentiable, unless stopped.
+
+    Returns:
+        Map from structures like `z` to structures like `f(z)`.
+
+    Example:
+
+    >>> forward = deq_keras.numerics.jacobian.product(tf.square, tf.constant([3.0]))
+    >>> forward(tf.constant([2.0])).numpy()
+    array([12.], dtype=float32)
+    """
+    value, transposed = linearize(f, z)
+    return _transpose(transposed, tf.nest.map_structure(tf.zeros_like, value))
+
+
+def _transpose(linear, at):
+    """The transposed of a linear map of structures like `at`, by its derivative there."""
+    return linearize(linear, at)[1]
 
 
 def hutchinson(f, z, seed, probes=1, distribution="rademacher"):
@@ -46,11 +126,13 @@ def hutchinson(f, z, seed, probes=1, distribution="rademacher"):
 
     Example:
 
-    >>> hutchinson(lambda z: 0.5 * z, tf.zeros((2, 8, 8, 1)), seed=(0, 0))  # 0.25 for each image
+    >>> z = tf.zeros((2, 8, 8, 1))
+    >>> deq_keras.numerics.jacobian.hutchinson(lambda z: 0.5 * z, z, seed=(0, 0)).numpy()
+    array([0.25, 0.25], dtype=float32)
     """
     probes = positive_int("probes", probes)
-    _one_of("distribution", distribution, _PROBES)
-    transposed, value, z = _transposed(f, z)
+    one_of("distribution", distribution, _PROBES)
+    value, transposed = linearize(f, z)
     total = 0.0
     for i in range(probes):
         probe = _random(value, tf.random.experimental.stateless_fold_in(seed, i), distribution)
@@ -90,11 +172,13 @@ def power(f, z, seed, steps=10, quantity="norm"):
 
     Example:
 
-    >>> power(lambda z: 0.5 * z, tf.zeros((2, 8, 8, 1)), seed=(0, 0))  # 0.5 for each image
+    >>> z = tf.zeros((2, 8, 8, 1))
+    >>> deq_keras.numerics.jacobian.power(lambda z: 0.5 * z, z, seed=(0, 0)).numpy()
+    array([0.5, 0.5], dtype=float32)
     """
     steps = positive_int("steps", steps)
-    _one_of("quantity", quantity, _QUANTITIES)
-    transposed, value, z = _transposed(f, z)
+    one_of("quantity", quantity, _QUANTITIES)
+    value, transposed = linearize(f, z)
     if quantity == "radius":
         _check_structure(z, value)
     u = _unit(_random(value, seed, "normal"))
@@ -102,142 +186,14 @@ def power(f, z, seed, steps=10, quantity="norm"):
         for _ in range(steps - 1):
             u = _fixed(_unit(transposed(u)))
     else:
-        product = _product(transposed, u)
+        forward = _transpose(transposed, u)
         for _ in range(steps):
-            u = _fixed(_unit(product(_unit(transposed(u)))))
+            u = _fixed(_unit(forward(_unit(transposed(u)))))
     return _root(_squares(transposed(u)))
-
-
-@keras.saving.register_keras_serializable(package="deq_keras")
-class JacobianRegularizer(Configurable):
-    """A penalty `penalty(f, z, seed) -> scalar` on the Jacobian of a map at a point.
-
-    Args:
-        weight: Factor of the penalty, >= 0.
-
-    Call arguments:
-        f: The map, which treats every image of a batch apart.
-        z: Where: a tensor `(batch, ...)` or a nested structure of such. Pass
-            `tf.stop_gradient(z)` for a penalty that moves the weights of `f` and not `z`.
-        seed: Two integers or a tensor of them. In training, fresh ones each step.
-    """
-
-    def __init__(self, weight=1.0):
-        self.weight = positive("weight", weight, zero=True)
-
-    def estimate(self, f, z, seed):
-        """What is penalised, for each image: `(batch,)`."""
-        raise NotImplementedError
-
-    def __call__(self, f, z, seed=(0, 0)):
-        return self.weight * tf.reduce_mean(self.estimate(f, z, seed))
-
-    def get_config(self):
-        return {"weight": self.weight}
-
-
-@keras.saving.register_keras_serializable(package="deq_keras")
-class FrobeniusPenalty(JacobianRegularizer):
-    """`weight ||J||_F^2 / n`, averaged over the images, by random probes (see `hutchinson`).
-
-    Args:
-        weight: Factor of the penalty, >= 0.
-        probes: How many random probes, one vector-Jacobian product each.
-
-    Example:
-
-    >>> penalty = FrobeniusPenalty(weight=0.1)
-    >>> loss = penalty(lambda z: tf.tanh(2.0 * z), tf.zeros((2, 8, 8, 1)), seed=(0, 1))
-    """
-
-    def __init__(self, weight=1.0, probes=1):
-        super().__init__(weight)
-        self.probes = positive_int("probes", probes)
-
-    def estimate(self, f, z, seed):
-        return hutchinson(f, z, seed, self.probes)
-
-    def get_config(self):
-        return {**super().get_config(), "probes": self.probes}
-
-
-@keras.saving.register_keras_serializable(package="deq_keras")
-class SpectralPenalty(JacobianRegularizer):
-    """`weight ||J||_2^2`, averaged over the images, by power iterations (see `power`).
-
-    It penalises the direction that is stretched most, and so asks less of the others than
-    `FrobeniusPenalty` does; each of its steps costs three vector-Jacobian products.
-
-    Args:
-        weight: Factor of the penalty, >= 0.
-        steps: How many power iterations.
-
-    Example:
-
-    >>> penalty = SpectralPenalty(weight=0.1, steps=3)
-    >>> loss = penalty(lambda z: tf.tanh(2.0 * z), tf.zeros((2, 8, 8, 1)), seed=(0, 1))
-    """
-
-    def __init__(self, weight=1.0, steps=5):
-        super().__init__(weight)
-        self.steps = positive_int("steps", steps)
-
-    def estimate(self, f, z, seed):
-        return power(f, z, seed, self.steps) ** 2
-
-    def get_config(self):
-        return {**super().get_config(), "steps": self.steps}
-
-
-_BY_NAME = {"jacobian_frobenius": FrobeniusPenalty, "jacobian_spectral": SpectralPenalty}
-
-
-def get(identifier):
-    """A `JacobianRegularizer` from a name, a configuration or an object.
-
-    Args:
-        identifier: `"jacobian_frobenius"`, `"jacobian_spectral"`, what
-            `keras.saving.serialize_keras_object` made of a penalty, or a penalty.
-
-    Raises:
-        ValueError: If the name is not known.
-        TypeError: If it is something else.
-    """
-    return config.get(identifier, "Jacobian regularizer", _BY_NAME, JacobianRegularizer)
-
-
-def _transposed(f, z):
-    """The map `e -> J^T e`, linearised once, the value `f(z)`, and `z` as tensors."""
-    z = tf.nest.map_structure(tf.identity, z)
-    with tf.GradientTape(persistent=True) as tape:
-        tape.watch(z)
-        value = f(z)
-
-    def transposed(e):
-        return tape.gradient(
-            value, z, output_gradients=e, unconnected_gradients=tf.UnconnectedGradients.ZERO
-        )
-
-    return transposed, value, z
-
-
-def _product(transposed, like):
-    """The map `v -> J v`: the derivative of `<J^T w, v>` in `w`, which does not depend on `w`."""
-    with tf.GradientTape(persistent=True) as tape:
-        tape.watch(like)
-        back = transposed(like)
-    return lambda v: tape.gradient(
-        back, like, output_gradients=v, unconnected_gradients=tf.UnconnectedGradients.ZERO
-    )
 
 
 def _fixed(structure):
     return tf.nest.map_structure(tf.stop_gradient, structure)
-
-
-def _one_of(name, value, allowed):
-    if value not in allowed:
-        raise checks.unknown_name_error(name, value, allowed)
 
 
 def _check_structure(z, value):

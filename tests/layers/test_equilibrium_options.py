@@ -5,7 +5,15 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from deq_keras import adjoints, layers, linear_solvers, operators, priors, solvers
+from deq_keras import (
+    adjoints,
+    layers,
+    linear_solvers,
+    operators,
+    priors,
+    regularizers,
+    solvers,
+)
 from deq_keras.numerics import jacobian
 
 DTYPE = "float64"
@@ -327,7 +335,11 @@ def test_an_unknown_policy():
 
 # A penalty on the Jacobian.
 
-PENALTIES = ["jacobian_frobenius", "jacobian_spectral", jacobian.FrobeniusPenalty(0.3, probes=2)]
+PENALTIES = [
+    "jacobian_frobenius",
+    "jacobian_spectral",
+    regularizers.FrobeniusPenalty(0.3, probes=2),
+]
 
 
 @pytest.mark.parametrize("penalty", PENALTIES, ids=["frobenius", "spectral", "object"])
@@ -358,7 +370,7 @@ def test_the_penalty_is_a_loss_of_each_training_step(penalty):
 def test_the_penalty_is_part_of_what_fit_minimises():
     losses = {}
     for weight in (0.0, 10.0):
-        penalty = jacobian.SpectralPenalty(weight)
+        penalty = regularizers.SpectralPenalty(weight)
         layer = layers.Equilibrium(Cell(), **EXACT, jacobian_regularizer=penalty, dtype=DTYPE)
         losses[weight] = _fit(_model(layer), IMAGES)["loss"][0]
         norm = jacobian.power(lambda z, f=layer.cell: f(z, IMAGES), IMAGES, (0, 0))

@@ -1,13 +1,17 @@
-"""The estimates of Jacobians against dense ones, and the penalties made of them."""
+"""The products with Jacobians, and the estimates of their size, against dense ones."""
 
-import keras
 import numpy as np
 import pytest
 import tensorflow as tf
 
 from deq_keras import convolution, testing
-from deq_keras.numerics import jacobian
-from deq_keras.numerics.jacobian import FrobeniusPenalty, SpectralPenalty, hutchinson, power
+from deq_keras.numerics.jacobian import (
+    hutchinson,
+    linearize,
+    power,
+    product,
+    transposed_product,
+)
 
 SEED = (3, 5)
 
@@ -65,6 +69,62 @@ def dense(f, z):
         tape.watch(rows)
         value = flat(rows)
     return tape.batch_jacobian(value, rows).numpy()
+
+
+def flat(structure):
+    return np.concatenate([np.reshape(a, (len(a), -1)) for a in tf.nest.flatten(structure)], 1)
+
+
+def like(structure, seed):
+    leaves = tf.nest.flatten(structure)
+    return tf.nest.pack_sequence_as(
+        structure, [normal(seed + i, leaf.shape) for i, leaf in enumerate(leaves)]
+    )
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_products_are_those_with_the_dense_jacobian(case):
+    f, z = CASES[case]
+    matrices = dense(f, z)
+    value, transposed = linearize(f, z)
+    np.testing.assert_array_equal(flat(value), flat(f(z)))
+    w, v = like(value, 20), like(z, 30)
+    tf.nest.assert_same_structure(transposed(w), z)
+    expected = np.einsum("bij,bi->bj", matrices, flat(w))
+    np.testing.assert_allclose(flat(transposed(w)), expected, rtol=1e-12)
+    np.testing.assert_array_equal(flat(transposed_product(f, z)(w)), flat(transposed(w)))
+    forward = tf.function(lambda v: product(f, z)(v), autograph=False)(v)
+    tf.nest.assert_same_structure(forward, value)
+    expected = np.einsum("bij,bj->bi", matrices, flat(v))
+    np.testing.assert_allclose(flat(forward), expected, rtol=1e-12)
+
+
+def test_products_with_what_does_not_depend_on_z_are_zero():
+    """For one part of it, in either way, and where the map holds `z` itself as a constant."""
+    a, b = PARTS
+    f = lambda z: [2.0 * z[0], tf.ones_like(z[0])]  # noqa: E731
+    back = transposed_product(f, PARTS)([a, a])
+    np.testing.assert_array_equal(back[0], 2 * a)
+    np.testing.assert_array_equal(back[1], tf.zeros_like(b))
+    forward = product(f, PARTS)([a, b])
+    np.testing.assert_array_equal(forward[0], 2 * a)
+    np.testing.assert_array_equal(forward[1], tf.zeros_like(a))
+    np.testing.assert_array_equal(transposed_product(lambda z: z * Z, Z)(Z), Z * Z)
+
+
+@pytest.mark.parametrize("name", ["transposed_product", "product"])
+def test_products_are_differentiable_in_all_that_they_depend_on(name):
+    make = {"transposed_product": transposed_product, "product": product}[name]
+    testing.gradient_test(
+        lambda weights, z, w: make(lambda z: tensor_map(z, weights), z)(w),
+        WEIGHTS,
+        Z,
+        normal(5, Z.shape),
+    )
+    with tf.GradientTape() as tape:
+        tape.watch(Z)
+        stopped = make(tensor_map, tf.stop_gradient(Z))(tf.ones_like(Z))
+    assert tape.gradient(stopped, Z) is None
 
 
 @pytest.mark.parametrize("distribution", ["rademacher", "normal"])
@@ -204,53 +264,6 @@ def test_half_precision_is_accumulated_in_single():
         np.testing.assert_allclose(estimate, 64, rtol=1e-2)
 
 
-@pytest.mark.parametrize("name", ["jacobian_frobenius", "jacobian_spectral"])
-def test_penalties(name):
-    penalty = jacobian.get(name)
-    assert jacobian.get(penalty) is penalty
-    heavier = type(penalty)(weight=2.5)
-    copy = jacobian.get(keras.saving.serialize_keras_object(heavier))
-    assert type(copy) is type(penalty)
-    assert copy.get_config() == heavier.get_config() != penalty.get_config()
-    value = penalty(tensor_map, Z, SEED)
-    assert value.shape == ()
-    assert float(copy(tensor_map, Z, SEED)) == pytest.approx(2.5 * float(value), rel=1e-12)
-    assert float(penalty(tensor_map, Z)) > 0
-
-
-def test_what_the_penalties_are():
-    frobenius = FrobeniusPenalty(probes=3)(tensor_map, Z, SEED)
-    assert float(frobenius) == pytest.approx(
-        float(tf.reduce_mean(hutchinson(tensor_map, Z, SEED, 3)))
-    )
-    squares = np.linalg.norm(dense(tensor_map, Z), 2, (1, 2)) ** 2
-    spectral = SpectralPenalty(steps=20)(tensor_map, Z, SEED)
-    assert float(spectral) == pytest.approx(squares.mean(), rel=1e-6)
-
-
-def test_penalty_as_a_loss_of_a_layer():
-    """Descent on it alone makes the map a contraction, in a graph, by name."""
-
-    class Penalised(keras.layers.Layer):
-        def __init__(self):
-            super().__init__()
-            self.dense = keras.layers.Dense(6, use_bias=False, kernel_initializer="orthogonal")
-            self.penalty = jacobian.get("jacobian_spectral")
-
-        def call(self, z):
-            self.add_loss(self.penalty(self.dense, z, (0, 1)))
-            return self.dense(z)
-
-    layer = Penalised()
-    model = keras.Sequential([keras.Input((6,)), layer])
-    model.compile(keras.optimizers.SGD(0.1))
-    data = np.random.default_rng(0).standard_normal((8, 6)).astype("float32")
-    before = np.linalg.norm(layer.dense.kernel.numpy(), 2)
-    model.fit(data, epochs=20, verbose=0)
-    assert before == pytest.approx(1, rel=1e-5)
-    assert np.linalg.norm(layer.dense.kernel.numpy(), 2) < 0.9
-
-
 def test_errors():
     with pytest.raises(ValueError, match="probes"):
         hutchinson(tensor_map, Z, SEED, probes=0)
@@ -262,9 +275,3 @@ def test_errors():
         power(tensor_map, Z, SEED, quantity="radios")
     with pytest.raises(ValueError, match="quantity='norm'"):
         power(lambda z: z[:, :3], Z, SEED, quantity="radius")
-    with pytest.raises(ValueError, match="weight"):
-        FrobeniusPenalty(weight=-1)
-    with pytest.raises(ValueError, match="jacobian_frobenius"):
-        jacobian.get("jacobian_frobenious")
-    with pytest.raises(TypeError, match="JacobianRegularizer"):
-        jacobian.get(3)
