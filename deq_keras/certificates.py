@@ -6,7 +6,7 @@ import numpy as np
 import tensorflow as tf
 
 from deq_keras import linear_solvers
-from deq_keras.adjoints.base import transposed_product
+from deq_keras.numerics.jacobian import product
 from deq_keras.numerics.rows import norm, to_rows
 from deq_keras.problems.problem import as_problem, evaluate_residual
 
@@ -49,9 +49,7 @@ def solution_error(problem, z):
     certified = tf.math.is_finite(bound)
     if tf.get_static_value(tf.reduce_all(certified)):
         return ErrorBound(bound, certified)
-    product = transposed_product(problem.f, unravel(rows))
-    # J v is the derivative of w -> J^T w: two backward passes, linearised once.
-    forward = transposed_product(product, unravel(tf.zeros_like(rows)))
+    forward = product(problem.f, unravel(rows))
 
     def operator(v):
         return tf.nest.map_structure(tf.subtract, v, forward(v))
@@ -65,20 +63,18 @@ def root_mean_square_bound(problem, solution):
     """The certified bound of a `Solution`, as root mean square over the pixels, `(batch,)`.
 
     Infinite for an image without a certified modulus; `None` if the problem has no modulus or no
-    reference at all.
+    scale at all.
     """
     problem = as_problem(problem)
-    if problem.modulus is None or problem.reference is None:
+    if problem.strong_convexity is None or problem.scale is None:
         return None
     rows, _, _ = to_rows(solution.value)
-    absolute = solution.residual * tf.cast(problem.reference, rows.dtype)
+    absolute = solution.residual * tf.cast(problem.scale, rows.dtype)
     bound = _over_modulus(problem, absolute, 2 * norm(rows))
     return bound / tf.sqrt(tf.cast(tf.shape(rows)[1], rows.dtype))
 
 
-def hypergradient_error(
-    error, adjoint_state, adjoint_residual, modulus, variation, sensitivity, step_term=0.0
-):
+def hypergradient_error(error, adjoint_state, adjoint_residual, modulus, variation, sensitivity):
     """How far a hypergradient is from the exact one, for a loss with a nonexpansive gradient.
 
     The exact one is `-B(u*)^T p*` with `Hess E(u*) p* = grad l(u*)` and `B = d grad E / d theta`;
@@ -96,8 +92,6 @@ def hypergradient_error(
         modulus: `mu`, a scalar or `(batch,)`.
         variation: `L`, `(batch,)`.
         sensitivity: `(||B(u)||, Lip(B))`, `(batch,)` each.
-        step_term: Added: what a derivative that also passes through a step size computes in excess,
-            `||d log tau / d theta|| ||p|| ||grad E(u)||`.
 
     Returns:
         An `ErrorBound`; not certified where one of the constants is not known.
@@ -108,10 +102,11 @@ def hypergradient_error(
     """
     # An infinite constant times an error of zero must not be NaN.
     curvature = tf.math.multiply_no_nan(variation, error)
-    of_adjoint = (adjoint_residual + error + curvature) / modulus
+    modulus = tf.cast(modulus, error.dtype)
+    of_adjoint = (adjoint_residual + error + curvature) / modulus  # infinite where it is 0
     size, lipschitz = sensitivity
     varying = tf.math.multiply_no_nan(lipschitz * (adjoint_state + of_adjoint), error)
-    bound = size * of_adjoint + varying + step_term
+    bound = size * of_adjoint + varying
     return ErrorBound(bound, tf.math.is_finite(bound))
 
 
@@ -119,9 +114,9 @@ def _over_modulus(problem, residual, scale):
     """`residual / m`, with what rounding may have hidden of the residual; infinite for `m = 0`."""
     eps = float(np.finfo(residual.dtype.as_numpy_dtype).eps)
     residual += 4 * eps * scale
-    if problem.modulus is None:
+    if problem.strong_convexity is None:
         return tf.fill(tf.shape(residual), tf.constant(float("inf"), residual.dtype))
-    modulus = tf.cast(problem.modulus, residual.dtype)
+    modulus = tf.cast(problem.strong_convexity, residual.dtype)
     known = modulus > 0
     bound = residual / tf.where(known, modulus, tf.ones_like(modulus))
     return tf.where(known, bound, tf.fill(tf.shape(bound), tf.constant(float("inf"), bound.dtype)))

@@ -26,7 +26,9 @@ def _quadratics(seed, dtype, size=6):
         return z - step_[:, None] * (tf.linalg.matvec(matrix, z) - b_)
 
     problem = solvers.Problem(
-        f, reference=step_ * tf.norm(b_, axis=1), modulus=tf.constant(step * values.min(1), dtype)
+        f,
+        scale=step_ * tf.norm(b_, axis=1),
+        strong_convexity=tf.constant(step * values.min(1), dtype),
     )
     return problem, exact
 
@@ -67,7 +69,7 @@ def test_the_bound_of_a_nonlinear_problem():
     def f(u):
         return u - (u - y + tf.tanh(u @ tf.transpose(a)) @ a) / lipschitz
 
-    problem = solvers.Problem(f, modulus=tf.constant(1 / lipschitz, tf.float64))
+    problem = solvers.Problem(f, strong_convexity=tf.constant(1 / lipschitz, tf.float64))
     exact = EXACT.solve(problem, y).value
     for tolerance in 10.0 ** -np.arange(1, 9):
         value = solvers.Picard(tolerance=tolerance).solve(problem, y).value
@@ -79,14 +81,15 @@ def test_the_bound_of_a_nonlinear_problem():
 
 def test_an_estimate_says_that_it_is_one():
     problem, exact = _quadratics(0, DTYPE)
-    unknown = problem._replace(modulus=None)
+    unknown = problem._replace(strong_convexity=None)
     value = solvers.Anderson(tolerance=1e-4).solve(problem, tf.zeros(exact.shape, DTYPE)).value
     estimate = certificates.solution_error(unknown, value)
     assert not estimate.certified.numpy().any()
     error = np.linalg.norm(value - exact, axis=1)
     np.testing.assert_allclose(estimate.value, error, rtol=0.5, err_msg="Newton's step is exact")
     # Some images with a modulus, some without.
-    mixed = problem._replace(modulus=tf.where(tf.range(COUNT) < 50, problem.modulus, 0.0))
+    modulus = tf.where(tf.range(COUNT) < 50, problem.strong_convexity, 0.0)
+    mixed = problem._replace(strong_convexity=modulus)
     bound = certificates.solution_error(mixed, value)
     np.testing.assert_array_equal(bound.certified, np.arange(COUNT) < 50)
     np.testing.assert_allclose(bound.value[50:], estimate.value[50:], rtol=1e-6)
@@ -112,7 +115,8 @@ def test_the_bound_in_training_is_that_of_the_solution():
     bound = certificates.root_mean_square_bound(problem, solution)
     whole = certificates.solution_error(problem, solution.value).value
     np.testing.assert_allclose(bound * np.sqrt(exact.shape[1]), whole, rtol=1e-6)
-    assert certificates.root_mean_square_bound(problem._replace(modulus=None), solution) is None
+    unknown = problem._replace(strong_convexity=None)
+    assert certificates.root_mean_square_bound(unknown, solution) is None
 
 
 # Hypergradients.

@@ -4,6 +4,7 @@ import tensorflow as tf
 
 from deq_keras.config import Configurable
 from deq_keras.numerics import partial
+from deq_keras.numerics.jacobian import transposed_product
 from deq_keras.numerics.partial import Partial
 from deq_keras.problems import as_problem
 
@@ -78,26 +79,13 @@ def once_only(tensor):
     return tf.raw_ops.PreventGradient(input=tensor, message=_SECOND_ORDER)
 
 
-def transposed_product(f, z):
-    """The map `w -> J^T w` with `J = df/dz`, linearised once: each product is a backward pass."""
-    z = tf.nest.map_structure(tf.stop_gradient, z)
-    with tf.GradientTape(persistent=True, watch_accessed_variables=False) as tape:
-        tape.watch(z)
-        fz = f(z)
-
-    def product(w):
-        return tape.gradient(fz, z, w, unconnected_gradients=tf.UnconnectedGradients.ZERO)
-
-    return product
-
-
 def adjoint_operator(problem, z):
     """The map `w -> (I - J^T) w` of a `deq_keras.solvers.Problem` or a map at `z`.
 
     For a gradient step it is a product with the derivative of the gradient, computed as such:
     `w - J^T w` has lost the digits of short steps.
     """
-    problem = as_problem(problem)
+    problem, z = as_problem(problem), tf.nest.map_structure(tf.stop_gradient, z)
     step = problem.step
     if step is None or step.gradient is None or step.proximal is not None:
         product = transposed_product(problem.f, z)

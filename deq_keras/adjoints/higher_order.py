@@ -10,8 +10,8 @@ import tensorflow as tf
 
 from deq_keras.adjoints.base import (
     adjoint_operator,
-    identity_with_gradient,
     explicit,
+    identity_with_gradient,
     once_only,
 )
 from deq_keras.numerics import partial

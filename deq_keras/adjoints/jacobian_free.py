@@ -8,9 +8,9 @@ from deq_keras.adjoints.base import (
     at_solution,
     attach,
     solve_off_tape,
-    transposed_product,
 )
 from deq_keras.checks import positive_int
+from deq_keras.numerics.jacobian import transposed_product
 
 
 @keras.saving.register_keras_serializable(package="deq_keras")

@@ -12,8 +12,8 @@ from deq_keras.adjoints.base import (
     solve_off_tape,
 )
 from deq_keras.checks import positive
-from deq_keras.numerics.rows import norm, safe_divide, to_rows, where
 from deq_keras.numerics import partial
+from deq_keras.numerics.rows import norm, safe_divide, to_rows, where
 from deq_keras.problems import Solution
 
 

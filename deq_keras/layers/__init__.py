@@ -1,8 +1,18 @@
 """Keras layers: cells, the equilibrium of a cell, and the minimiser of an energy."""
 
-from deq_keras.layers.cells import GradientStep
+from deq_keras.layers.cell import Cell, LayerCell
+from deq_keras.layers.corrected_equilibrium import CorrectedEquilibrium
 from deq_keras.layers.equilibrium import Equilibrium
+from deq_keras.layers.gradient_step import GradientStep
 from deq_keras.layers.normalized_convolution import NormalizedConv2D
 from deq_keras.layers.variational import Variational
 
-__all__ = ["Equilibrium", "GradientStep", "NormalizedConv2D", "Variational"]
+__all__ = [
+    "Cell",
+    "CorrectedEquilibrium",
+    "Equilibrium",
+    "GradientStep",
+    "LayerCell",
+    "NormalizedConv2D",
+    "Variational",
+]

@@ -100,6 +100,17 @@ class Cell(keras.layers.Layer):
         """Where to start: zeros like the measurement."""
         return tf.zeros_like(tf.nest.flatten(y)[0])
 
+    def ensure_built(self, z_shape, y_shape):
+        """Create the weights from the shapes of `z` and `y`, if they do not exist yet."""
+        if type(self).build is not keras.layers.Layer.build:
+            if not self.built:
+                self.build(z_shape, y_shape)
+            return
+        # A symbolic call builds layers and models of any kind, also what is left unbuilt in a
+        # loaded one that has no `build` of its own.
+        z, y = (symbolic(shape, self.variable_dtype) for shape in (z_shape, y_shape))
+        call_layer(self, z, y, None)
+
     def state_shape(self, y_shape):
         """The shape of `z`, or a structure of shapes, from that of `y`; `None` where not known."""
         state = InitialValue(self)(symbolic(y_shape, self.variable_dtype))
@@ -135,15 +146,8 @@ class LayerCell(Cell):
 
     def __init__(self, layer, symmetric=None, couples_batch=None, **kwargs):
         kwargs.setdefault("dtype", layer.dtype_policy)
-        super().__init__(symmetric, couples_batch, **kwargs)
+        super().__init__(symmetric, couples_batch, autocast=False, **kwargs)
         self.layer = layer
-
-    def build(self, z_shape, y_shape=None):
-        # A symbolic call builds layers and models of any kind, also what is left unbuilt in a
-        # loaded layer that has no `build` of its own.
-        z, y = (symbolic(shape, self.variable_dtype) for shape in (z_shape, y_shape))
-        call_layer(self.layer, z, y, None)
-        self.built = True
 
     def call(self, z, y, training=None):
         return self.evaluate(z, y, training)
@@ -209,14 +213,19 @@ def symbolic(shape, dtype):
 
 
 def split(y):
-    """`(y, data)` from a measurement alone or a pair of a measurement and operator data."""
-    if isinstance(y, tuple):
-        y = list(y)
-    if isinstance(y, list):
-        if len(y) != 2:
-            raise ValueError(
-                "Expected a measurement or a pair (measurement, operator data). "
-                f"Received {len(y)} tensors."
-            )
-        return y[0], y[1]
-    return y, None
+    """`(y, data)` from a measurement alone or a pair of a measurement and operator data.
+
+    It takes the shapes of these as well.
+    """
+    if not isinstance(y, (list, tuple)) or _is_shape(y):
+        return y, None
+    if len(y) != 2:
+        raise ValueError(
+            "Expected a measurement or a pair (measurement, operator data). "
+            f"Received {len(y)} tensors."
+        )
+    return y[0], y[1]
+
+
+def _is_shape(y):
+    return all(size is None or isinstance(size, int) for size in y)

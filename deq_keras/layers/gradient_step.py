@@ -280,9 +280,7 @@ class GradientStep(Cell):
             "measurement": Sensitivity(
                 of_measurement, 0.0 * ones if self.fidelity.quadratic else unknown
             ),
-            "log_weight": Sensitivity(
-                weight * norm(to_rows(prior.gradient(u))[0]), of_weight
-            ),
+            "log_weight": Sensitivity(weight * norm(to_rows(prior.gradient(u))[0]), of_weight),
             **{
                 name: Sensitivity(weight * known.norm, weight * known.lipschitz)
                 for name, known in self.prior.sensitivities(u, radius, shape[1:3]).items()

@@ -1,13 +1,15 @@
 """The variational layer: the lower level of bilevel learning."""
 
+from __future__ import annotations
+
 import keras
 import tensorflow as tf
 
-from deq_keras import certificates
+from deq_keras import adjoints, certificates
 from deq_keras.adjoints.base import adjoint_operator
 from deq_keras.config import deserialise
-from deq_keras.layers.cells import GradientStep
 from deq_keras.layers.equilibrium import Equilibrium
+from deq_keras.layers.gradient_step import GradientStep
 from deq_keras.numerics.rows import norm, to_rows
 
 
@@ -15,13 +17,16 @@ from deq_keras.numerics.rows import norm, to_rows
 class Variational(Equilibrium):
     """Maps a measurement to the minimiser of an energy.
 
-        u*(y) = argmin_u E(u; y),    E(u; y) = ||K u - y||^2 / 2 + lambda R(u)
+        u*(y) = argmin_u E(u; y),    E(u; y) = D(K u, y) + lambda R(u) + G(u)
+
+    with the data fidelity `D`, `||K u - y||^2 / 2` by default, and a constraint `G`, by default
+    none.
 
     Fitting a model with this layer is bilevel learning: the upper level is the loss, the lower
     level is this problem. It is the equilibrium of gradient steps on `E`, and the code says so:
-    this is an `Equilibrium` of a `GradientStep`. What the energy adds is structure. The Jacobian is
-    symmetric; for a convex energy the defaults are L-BFGS, with the certified step size as a start,
-    and preconditioned conjugate gradients for the adjoint equation.
+    this is an `Equilibrium` of a `GradientStep`. What the energy adds is structure. Without a
+    constraint the Jacobian is symmetric; the defaults are L-BFGS, with the certified step size as a
+    start, and for a convex energy preconditioned conjugate gradients for the adjoint equation.
 
     Args:
         operator: `K`, a `deq_keras.operators.LinearOperator`.
@@ -31,12 +36,14 @@ class Variational(Equilibrium):
         step_size: `tau` of the gradient steps; `None` for the certified one.
         solver: As in `Equilibrium`.
         adjoint: As in `Equilibrium`.
-        **kwargs: Further arguments of `Equilibrium`: `jacobian_regularizer`, `corrections`,
-            `on_failure`, `name`, `dtype`.
+        fidelity: `D`, a name such as `"huber"` or a `deq_keras.fidelities.Fidelity`.
+        constraint: `G`, a name such as `"non_negative"` or a `deq_keras.constraints.Constraint`.
+        **kwargs: Further arguments of `Equilibrium`: `jacobian_regularizer`, `on_failure`, `name`,
+            `dtype`.
 
     Call arguments:
-        inputs: The measurement `y`, `(batch, height, width, channels)` on [0, 1], or a pair
-            `(y, data)` with per-image data of the operator.
+        inputs: The measurement `y`, or a pair `(y, data)` with per-image data of the operator.
+        initial_value: As in `Equilibrium`.
 
     Raises:
         ValueError: If the prior has no energy.
@@ -64,11 +71,12 @@ class Variational(Equilibrium):
         step_size=None,
         solver="auto",
         adjoint="implicit",
+        fidelity="least_squares",
+        constraint=None,
         **kwargs,
     ):
-        cell = GradientStep(
-            operator, prior, weight, train_weight, step_size, dtype=kwargs.get("dtype")
-        )
+        step = (weight, train_weight, step_size, fidelity, constraint)
+        cell = GradientStep(operator, prior, *step, dtype=kwargs.get("dtype"))
         if not cell.has_energy:
             raise ValueError(
                 f"Expected a `prior` with an energy. Received {type(prior).__name__}, which has "
@@ -92,17 +100,20 @@ class Variational(Equilibrium):
         return self.cell.energy(self._cast(u), self._cast(y))
 
     def energy_gradient(self, u, y):
-        """`grad_u E(u; y)`, of the shape of `u`: zero at the minimiser."""
+        """The gradient of the smooth part of `E(u; y)`, of the shape of `u`.
+
+        Without a constraint it is zero at the minimiser.
+        """
         self._ensure_built(y)
-        return self.cell.gradient_map(self._cast(y))(self._cast(u))
+        return self.cell.gradient(self._cast(u), self._cast(y))
 
     def hypergradient_bound(self, inputs, targets):
         """How far derivatives of `||u - targets||^2 / 2` are from those at the exact minimiser.
 
         Solves for `u` and its adjoint equation as in training, with this layer's solvers, and
         bounds the error of the derivative by the measurement and by each weight, from both
-        residuals and the constants that operator and prior certify. Finite where the energy is
-        certified to be strongly convex and its Hessian Lipschitz continuous (with `"tanh"`, say).
+        residuals and the constants that the parts certify. Finite where the energy is certified to
+        be strongly convex and its Hessian Lipschitz continuous (with `"tanh"`, say).
 
         Args:
             inputs: As in a call.
@@ -112,59 +123,65 @@ class Variational(Equilibrium):
             Dictionary from `"measurement"`, `"log_weight"` and the names of the prior's weights to
             a `deq_keras.certificates.ErrorBound`, `(batch,)` each, in the Euclidean norm. For a sum
             over the batch the bounds add up.
+
+        Raises:
+            ValueError: If the layer's adjoint is not `Implicit`, or there is a constraint.
         """
+        self._check_hypergradient()
         inputs = tf.nest.map_structure(tf.convert_to_tensor, inputs)
         self._ensure_built(inputs)
         y = self._cast(inputs)
-        problem = self._problem(y, False)
-        solution = self._solver().solve(problem.frozen, self._start(y))
-        u = solution.value
+        problem = self._problem(y, None, False)[0].frozen()
+        u = self.choose_solver(problem).solve(problem).value
         # As in training: the derivative is attached to one more step.
-        fu = problem.frozen.f(u)
-        error = certificates.solution_error(problem.frozen, u).value
+        fu = problem.f(u)
+        error = certificates.solution_error(problem, u).value
         d = fu - self._cast(targets)
-        found = self.adjoint.choose(problem).solve(adjoint_operator(problem.frozen, fu), d)
-        tau = self.cell._step(y)
+        found = self.adjoint.choose(problem).solve(adjoint_operator(problem, fu), d)
+        tau = problem.step.length
         # I - J = tau Hess E, so the adjoint state of the energy is tau times that of the map.
-        state, right_side, gradient = (norm(to_rows(x)[0]) for x in (found.value, d, fu - u))
-        state, residual, gradient = tau * state, found.residual * right_side, gradient / tau
-        modulus = problem.frozen.modulus / tau
-        variation = tau * self.cell.hessian_variation(found.value, y)
-        bounds = {}
-        for name, sensitivity in self.cell.sensitivities(u, y, error).items():
-            of_step = self._step_sensitivity(name, y)
-            bounds[name] = certificates.hypergradient_error(
-                error,
-                state,
-                residual,
-                modulus,
-                variation,
-                sensitivity,
-                of_step * state * gradient,
+        state, right_side = (norm(to_rows(x)[0]) for x in (found.value, d))
+        modulus = problem.strong_convexity
+        modulus = tf.zeros_like(tau) if modulus is None else modulus / tau
+        variation = tau * self.cell.hessian_variation(found.value)
+        return {
+            name: certificates.hypergradient_error(
+                error, tau * state, found.residual * right_side, modulus, variation, sensitivity
             )
-        return bounds
+            for name, sensitivity in self.cell.sensitivities(u, y, error).items()
+        }
 
-    def _step_sensitivity(self, name, y):
-        """`||d log tau / d theta||` for a weight."""
-        if name == "measurement":
-            return 0.0
-        variable = getattr(self.cell if name == "log_weight" else self.prior, name)
-        with tf.GradientTape() as tape:
-            log_tau = tf.math.log(self.cell._step(y))
-        gradient = tape.gradient(
-            log_tau, variable.value, unconnected_gradients=tf.UnconnectedGradients.ZERO
-        )
-        return tf.norm(gradient)
+    def _check_hypergradient(self):
+        if not isinstance(self.adjoint, adjoints.Implicit):
+            raise ValueError(
+                "hypergradient_bound bounds the error of an implicit derivative and expected "
+                f"adjoint='implicit'. Received {self.adjoint!r}, whose derivative is another one."
+            )
+        if self.cell.constraint is not None:
+            raise ValueError(
+                "hypergradient_bound expected a smooth energy. Received one with the constraint "
+                f"{self.cell.constraint!r}, of whose derivatives nothing is certified."
+            )
 
     def get_config(self):
         config = super().get_config()
         del config["cell"]
         cell = self.cell.get_config()
         names = ("operator", "prior", "weight", "train_weight", "step_size")
+        names += ("fidelity", "constraint")
         return {**config, **{name: cell[name] for name in names}}
 
     @classmethod
     def from_config(cls, config):
         return cls(
-            **deserialise(config, "operator", "prior", "solver", "adjoint", "jacobian_regularizer")
+            **deserialise(
+                config,
+                "operator",
+                "prior",
+                "solver",
+                "adjoint",
+                "fidelity",
+                "constraint",
+                "jacobian_regularizer",
+            )
         )

@@ -25,7 +25,8 @@ class BoundPrior(NamedTuple):
         hessian_spectrum: `Partial`, `u -> (batch, height, width // 2 + 1)`: the Fourier spectrum of
             the Hessian at `u` as if it were a circular convolution, not negative. Preconditioners
             divide by it, so it need not be exact: coefficients that vary from pixel to pixel are
-            replaced by their means, the boundary is forgotten, channels share their mean. Or `None`.
+            replaced by their means, the boundary is forgotten, channels share their mean; or
+            `None`.
         hessian_diagonal: `Partial`, `u -> diagonal of the Hessian`, of the shape of `u`, or what is
             near it, not negative; or `None`.
     """
@@ -42,8 +43,7 @@ class Prior(keras.layers.Layer):
     """Base class of priors `R`: an energy, its gradient, and what is certified about them.
 
     A subclass defines `energy(u) -> (batch,)`, and then its gradient is found by differentiation;
-    or `gradient(u)` of the shape of `u` alone, for a learned map that is the gradient of nothing; or
-    both. If it knows more, it says so:
+    or `gradient(u)` of the shape of `u`, for a learned map that is the gradient of nothing; or both. If it knows more, it says so:
 
     - `is_convex = True`: the energy is convex for all weights;
     - `gradient_lipschitz(size=None)`: a certified upper bound on the Lipschitz constant of the
@@ -77,9 +77,7 @@ class Prior(keras.layers.Layer):
     def certified(self) -> bool:
         """Whether the prior certifies a Lipschitz constant of its gradient."""
         own = type(self)
-        return (
-            own.gradient_lipschitz is not Prior.gradient_lipschitz or own.bind is not Prior.bind
-        )
+        return own.gradient_lipschitz is not Prior.gradient_lipschitz or own.bind is not Prior.bind
 
     def bind(self, image_shape) -> BoundPrior:
         """The prior for its current weights, and images of a shape.

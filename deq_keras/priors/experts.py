@@ -60,9 +60,10 @@ class Experts(Prior):
     most `max_i chi_i`, whatever the weights. The scale of the prior belongs to the layer that uses
     it.
 
-    A subclass defines `_analyse(u, weights)`, `_synthesise(v, weights, like)` and `_norms(weights,
-    size)`, bounds on the norm of the linear map for every image and for those of a size. With `tied = False` a second set of weights takes the place of
-    the first in the synthesis; the map is then no gradient and has no energy.
+    A subclass defines `_analyse(u, weights)`, `_synthesise(v, weights, like)` and
+    `_norms(weights, size)`, bounds on the norm of the linear map for every image and for those of a
+    size. With `tied = False` a second set of weights takes the place of the first in the synthesis;
+    the map is then no gradient and has no energy.
     """
 
     tied = True

@@ -51,7 +51,8 @@ def of_experts(prior, u, radius, size=None):
         squares = tf.reduce_sum(x * x, axis=tf.range(1, tf.rank(x) - 1))
         return tf.sqrt(tf.reduce_max(squares, axis=-1))
 
-    of_image, of_response = prior.parameter_norms(prior.remove_mean(u), prior.potential.activation(t))
+    response = prior.potential.activation(t)
+    of_image, of_response = prior.parameter_norms(prior.remove_mean(u), response)
     everywhere = prior.parameter_constant()  # those norms, over that of the image or response
     chain = _normalisation_norm(prior, c.analysis)
     # The largest change of an entry of A u for a change of u of norm one.

@@ -1,4 +1,4 @@
-"""What a solver and an adjoint may know of a fixed-point problem `z = f(z)`; all but `f` optional."""
+"""The record of all that a solver and an adjoint may know of a fixed-point problem `z = f(z)`."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from deq_keras.numerics.rows import norm
 class Step(NamedTuple):
     """How `f(z) = prox_{length G}(z - length g(z))` is made, if it is a step along `-g`.
 
-    Residuals and linear systems that are made of `g` have more digits than `z - f(z)`. If `g` is the
-    gradient of a function `F`, the step is one on the energy `E = F + G`.
+    Residuals and linear systems that are made of `g` have more digits than `z - f(z)`. If `g` is
+    the gradient of a function `F`, the step is one on the energy `E = F + G`.
 
     Attributes:
         energy: `E`: from a structure like `z` to the energy of each image, `(batch,)`; `None` if

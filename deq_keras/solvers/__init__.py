@@ -1,7 +1,7 @@
 """Fixed-point solvers `z = f(z)`: one algorithm a file, one loop, a row per image."""
 
 from deq_keras import config as _config
-from deq_keras.problems import Step, Problem, Solution
+from deq_keras.problems import Problem, Solution, Step
 from deq_keras.solvers.anderson import Anderson
 from deq_keras.solvers.base import Solver
 from deq_keras.solvers.broyden import Broyden

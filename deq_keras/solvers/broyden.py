@@ -63,7 +63,7 @@ class Broyden(Solver):
     >>> solver = deq_keras.solvers.Broyden()
     >>> half = lambda z: 0.5 * z + 1.0
     >>> solution = solver.solve(half, tf.zeros((3, 4)), return_state=True)
-    >>> solver.apply_inverse(solution.state, tf.ones((3, 4)))  # (I - J)^{-1} = 2 along what was visited
+    >>> solver.apply_inverse(solution.state, tf.ones((3, 4)))  # 2 along what was visited
     """
 
     def __init__(

@@ -38,14 +38,14 @@ class Cell(keras.layers.Layer):
         return y + self.outer(hidden) / 4
 
 
-class OfDictionaries(keras.layers.Layer):
+class OfDictionaries(layers.Cell):
     """Two images that depend on each other, one of them in a list."""
 
     def __init__(self):
         super().__init__(dtype=DTYPE)
         self.convolution = convolution(3, 3, 3)
 
-    def initial_state(self, y):
+    def initial_value(self, y):
         return {"image": tf.zeros_like(y), "edges": [tf.zeros_like(tf.concat([y, y], -1))]}
 
     def call(self, z, y):

@@ -6,7 +6,7 @@ import pytest
 import tensorflow as tf
 
 from deq_keras import adjoints, layers, linear_solvers, operators, priors, solvers, testing
-from deq_keras.layers.problems import fixed_point_problem
+from deq_keras.numerics import Partial
 
 DTYPE = "float64"
 BATCH, HEIGHT, WIDTH = 2, 6, 5
@@ -132,7 +132,7 @@ def _gradients(problem, adjoint, graph=True, **kwargs):
             output = layer(inputs)
             loss = tf.reduce_sum(COTANGENT * output)
         sources = [*tf.nest.flatten(inputs), *weights]
-        if isinstance(layer.cell, TanhCell):
+        if isinstance(getattr(layer.cell, "layer", None), TanhCell):
             sources.append(CLOSED_OVER)
         return output, tape.gradient(loss, sources)
 
@@ -297,8 +297,7 @@ def test_unrolled_takes_its_steps_and_reports_them():
     for _ in range(4):  # the fifth evaluation is for the residual that is reported
         z = cell(z, IMAGES)
     np.testing.assert_allclose(output, z, atol=1e-14)
-    problem = fixed_point_problem(layer.cell, IMAGES, None)
-    _, solution = layer.adjoint.solve(problem, tf.zeros_like(IMAGES), layer.solver)
+    _, solution = layer.adjoint.solve(layer.cell.bind(IMAGES), layer.solver)
     assert not solution.converged.numpy().any()
     assert (solution.residual.numpy() > 1e-5).all()
 
@@ -314,12 +313,10 @@ def test_a_cotangent_solves_the_adjoint_equation():
     reports = []
     with tf.GradientTape() as tape:
         tape.watch(b)
-        call = lambda z: tf.linalg.matvec(tf.constant(matrix), z) + b  # noqa: E731
-        frozen = lambda z: tf.linalg.matvec(tf.constant(matrix), z) + tf.stop_gradient(b)  # noqa: E731
-        problem = adjoints.FixedPointProblem(call, lambda: solvers.Problem(call), frozen)
+        f = Partial(lambda z, b: tf.linalg.matvec(tf.constant(matrix), z) + b, (), (b,))
+        problem = solvers.Problem(f, tf.constant(fixed_point))
         adjoint = adjoints.Implicit(linear_solvers.GMRES())
-        z0 = tf.constant(fixed_point)
-        output, _ = adjoint.solve(problem, z0, solvers.Picard(), reports.append)
+        output, _ = adjoint.solve(problem, solvers.Picard(), reports.append)
         loss = tf.reduce_sum(d * output)
     expected = np.linalg.solve((np.eye(4) - matrix).T, d.T).T
     np.testing.assert_allclose(output, fixed_point, atol=1e-12)
@@ -334,9 +331,8 @@ def test_a_loss_that_ignores_an_image_costs_it_no_steps():
     layer(IMAGES)
     with tf.GradientTape() as tape:
         tape.watch(IMAGES)
-        output, _ = layer.adjoint.solve(
-            fixed_point_problem(layer.cell, IMAGES, None), IMAGES, layer._solver(), reports.append
-        )
+        problem = layer.cell.bind(IMAGES)
+        output, _ = layer.adjoint.solve(problem, layer.choose_solver(problem), reports.append)
         loss = tf.reduce_sum(output[1] ** 2)
     gradient = tape.gradient(loss, IMAGES)
     np.testing.assert_array_equal(gradient[0], 0)
@@ -349,12 +345,12 @@ def test_a_loss_that_ignores_an_image_costs_it_no_steps():
 def test_an_adjoint_equation_that_fails_says_so():
     """No gradient of a NaN, and no silence: a map with an eigenvalue of its Jacobian near one."""
     reports = []
-    f = lambda z: 0.999999 * z + 1e-6 * IMAGES  # noqa: E731
-    problem = adjoints.FixedPointProblem(f, lambda: solvers.Problem(f), f)
+    f = Partial(lambda z, y: 0.999999 * z + 1e-6 * y, (), (IMAGES,))
+    problem = solvers.Problem(f, IMAGES)
     adjoint = adjoints.Implicit(linear_solvers.Neumann(max_steps=20))
     with tf.GradientTape() as tape:
         tape.watch(IMAGES)
-        output, _ = adjoint.solve(problem, IMAGES, solvers.Picard(), reports.append)
+        output, _ = adjoint.solve(problem, solvers.Picard(), reports.append)
         loss = tf.reduce_sum(output)
     assert np.isfinite(tape.gradient(loss, IMAGES)).all()
     assert not reports[0].converged.numpy().any()
@@ -364,31 +360,31 @@ def test_an_adjoint_equation_that_fails_says_so():
 @pytest.mark.parametrize(("linear_solver", "expected"), [("neumann", 0), ("minres", 1)])
 def test_a_preconditioner_is_for_those_that_cannot_diverge_with_it(linear_solver, expected):
     asked = []
-    f = lambda z: 0.5 * z + 0.5 * IMAGES  # noqa: E731
+    f = Partial(lambda z, y: 0.5 * z + 0.5 * y, (), (IMAGES,))
 
     def preconditioner(z):
         asked.append(z)
         return lambda w: 2.0 * w
 
-    problem = adjoints.FixedPointProblem(
-        f, lambda: solvers.Problem(f), f, preconditioner=preconditioner
-    )
+    problem = solvers.Problem(f, IMAGES, preconditioner=preconditioner)
     with tf.GradientTape() as tape:
         tape.watch(IMAGES)
-        output, _ = adjoints.Implicit(linear_solver).solve(problem, IMAGES, solvers.Picard())
+        output, _ = adjoints.Implicit(linear_solver).solve(problem, solvers.Picard())
         loss = tf.reduce_sum(output)
     np.testing.assert_allclose(tape.gradient(loss, IMAGES), tf.ones_like(IMAGES), rtol=1e-4)
     assert len(asked) == expected
 
 
 def test_the_choice_of_a_linear_solver():
-    problem = adjoints.FixedPointProblem(None, None, None)
+    problem = solvers.Problem(lambda z: z)
     automatic = adjoints.Implicit()
     assert isinstance(automatic.choose(problem), linear_solvers.GMRES)
     symmetric = problem._replace(symmetric=True)
     assert isinstance(automatic.choose(symmetric), linear_solvers.MINRES)
     convex = symmetric._replace(convex=True)
     assert isinstance(automatic.choose(convex), linear_solvers.ConjugateGradient)
+    for unknown in (problem._replace(symmetric=None), problem._replace(convex=True)):
+        assert isinstance(automatic.choose(unknown), linear_solvers.GMRES)
     mine = linear_solvers.Neumann(tolerance=1e-3)
     assert adjoints.Implicit(mine).choose(convex) is mine
     assert isinstance(adjoints.Implicit("neumann").choose(convex), linear_solvers.Neumann)

@@ -6,6 +6,7 @@ import pytest
 import tensorflow as tf
 
 from deq_keras import adjoints, layers, linear_solvers, operators, priors, solvers, testing
+from deq_keras.numerics import Partial
 from tests.adjoints.cells import DTYPE, IMAGES, Cell, OfDictionaries
 
 GMRES = linear_solvers.GMRES(tolerance=1e-13)
@@ -23,11 +24,11 @@ def _assert_close(actual, expected, rtol):
         assert np.linalg.norm(a - e) <= rtol * np.linalg.norm(e)
 
 
-def _differentiate(layer, initial_state=None):
+def _differentiate(layer, initial_value=None):
     """Output and derivatives along COTANGENT by the measurement and the weights."""
     with tf.GradientTape() as tape:
         tape.watch(IMAGES)
-        output = layer(IMAGES, initial_state=initial_state)
+        output = layer(IMAGES, initial_value=initial_value)
     return output, _gradients(output, tape, [IMAGES, *(w.value for w in layer.trainable_weights)])
 
 
@@ -81,21 +82,17 @@ def _linear(seed=0, size=6, factor=0.5):
     matrix *= factor / np.linalg.norm(matrix, 2)
     b, d = tf.Variable(rng.normal(size=(3, size))), rng.normal(size=(3, size))
 
-    def of(b):
-        return lambda z: tf.linalg.matvec(tf.constant(matrix), z) + b
+    def problem():
+        f = Partial(lambda z, b: tf.linalg.matvec(tf.constant(matrix), z) + b, (), (b.value(),))
+        return solvers.Problem(f, tf.zeros_like(b))
 
-    problem = adjoints.FixedPointProblem(
-        lambda z: of(b)(z),
-        lambda: solvers.Problem(of(b)),
-        lambda z: of(tf.stop_gradient(b))(z),
-    )
     return matrix, b, d, problem
 
 
 def _pulled_back(adjoint, solver, b, d, problem, reports=None):
     with tf.GradientTape() as tape:
         report = None if reports is None else reports.append
-        output, _ = adjoint.solve(problem, tf.zeros_like(b), solver, report)
+        output, _ = adjoint.solve(problem(), solver, report)
     return tape.gradient(output, b, output_gradients=tf.constant(d)).numpy()
 
 
@@ -183,7 +180,7 @@ def _penalty(layer, start=None, part=lambda z: z):
     def penalty(y):
         with tf.GradientTape() as tape:
             tape.watch(y)
-            loss = tf.reduce_sum(tf.exp(part(layer(y, initial_state=start))))
+            loss = tf.reduce_sum(tf.exp(part(layer(y, initial_value=start))))
         return tf.reduce_sum(tape.gradient(loss, y) ** 2, axis=(1, 2, 3))
 
     return penalty
@@ -322,7 +319,7 @@ def test_third_derivatives_of_a_root(by):
         s = 1 + y  # of z* = 2 (s^(1/2) - 1) at w = 1, in y
         expected = [s**-0.5, -0.5 * s**-1.5, 0.75 * s**-2.5]
     else:
-        source, y = layer.cell.weight.value, y[1:2]
+        source, y = layer.cell.layer.weight.value, y[1:2]
         # The series of 2 (sqrt(1 + w y) - 1) / w about w = 1, from its polynomial in w.
         exact = lambda w: 2 * (np.sqrt(1 + w * 0.6) - 1) / w  # noqa: E731
         nodes = 1 + 0.3 * np.cos(np.pi * (np.arange(14) + 0.5) / 14)

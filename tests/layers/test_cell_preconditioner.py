@@ -9,7 +9,7 @@ from deq_keras import layers, linear_solvers, operators, priors
 
 def _linearised(cell, y, z):
     """`w -> (I - df/dz) w`, symmetric."""
-    f = cell.bind(y)
+    f = cell.bind(y).f
     with tf.GradientTape(persistent=True) as tape:
         tape.watch(z)
         fz = f(z)
@@ -33,7 +33,7 @@ def test_is_the_inverse_where_that_is_a_convolution(step_size):
     prior = priors.FieldsOfExperts(6, 3, "identity", 2.0, padding="circular", dtype="float64")
     cell = _cell(blur, prior, y, weight=0.3, step_size=step_size)
     z = tf.identity(y)
-    apply, precondition = _linearised(cell, y, z), cell.preconditioner(y)(z)
+    apply, precondition = _linearised(cell, y, z), cell.bind(y).preconditioner(z)
     w = _images(seed=1)
     np.testing.assert_allclose(precondition(apply(w)), w, atol=1e-9)
 
@@ -60,7 +60,8 @@ def test_saves_a_third_of_the_steps(task):
 
     @tf.function(autograph=False)
     def solve(preconditioned):
-        return solver.solve(apply, b, cell.preconditioner(y)(truth) if preconditioned else None)
+        precondition = cell.bind(y).preconditioner(truth) if preconditioned else None
+        return solver.solve(apply, b, precondition)
 
     plain, better = solve(False), solve(True)
     assert better.converged.numpy().all()
@@ -74,14 +75,15 @@ def test_masks_that_come_with_the_images():
     prior = priors.FieldsOfExperts(4, 3, dtype="float64")
     cell = layers.GradientStep(operators.Mask(dtype="float64"), prior, dtype="float64")
     cell.build(y.shape, [y.shape, masks.shape])
-    both = cell.preconditioner((y, masks))(y)(y)
+    both = cell.bind((y, masks)).preconditioner(y)(y)
     for i in range(2):
         one = y[i : i + 1]
-        alone = cell.preconditioner((one, masks[i : i + 1]))(one)(one)
+        alone = cell.bind((one, masks[i : i + 1])).preconditioner(one)(one)
         np.testing.assert_allclose(alone[0], both[i], rtol=1e-9)
 
 
 def test_none_without_a_spectrum():
     y = _images()
     untied = priors.UntiedFieldsOfExperts(4, 3, dtype="float64")
-    assert _cell(operators.Identity(dtype="float64"), untied, y).preconditioner(y) is None
+    cell = _cell(operators.Identity(dtype="float64"), untied, y)
+    assert cell.bind(y).preconditioner is None

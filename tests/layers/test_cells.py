@@ -38,11 +38,13 @@ def _norm(images):
 def test_a_step_is_its_formula(operator):
     cell, u, y = _cell(operator), _images(3), _images(4)
     gradient = cell.operator.adjoint(cell.operator(u) - y) + 0.3 * cell.prior.gradient(u)
-    step = u - cell.current_step_size(size=u.shape[1:3]) * gradient
+    problem = cell.bind(y)
+    step = u - problem.step.length * gradient
     np.testing.assert_allclose(cell(u, y), step, atol=1e-13)
-    np.testing.assert_allclose(cell.bind(y)(u), step, atol=1e-13)
-    np.testing.assert_allclose(cell.gradient_map(y)(u), gradient, atol=1e-13)
-    np.testing.assert_allclose(cell.initial_state(y), cell.operator.adjoint(y), atol=1e-13)
+    np.testing.assert_allclose(problem.f(u), step, atol=1e-13)
+    np.testing.assert_allclose(cell.gradient(u, y), gradient, atol=1e-13)
+    for start in (problem.initial_value, cell.initial_value(y)):
+        np.testing.assert_allclose(start, cell.operator.adjoint(y), atol=1e-13)
 
 
 @pytest.mark.parametrize("operator", OPERATORS)
@@ -52,7 +54,7 @@ def test_the_gradient_is_that_of_the_energy(operator):
         tape.watch(u)
         energy = cell.energy(u, y)
     assert energy.shape == (2,)
-    np.testing.assert_allclose(cell.gradient_map(y)(u), tape.gradient(energy, u), atol=1e-13)
+    np.testing.assert_allclose(cell.gradient(u, y), tape.gradient(energy, u), atol=1e-13)
     misfit = ((cell.operator(u) - y).numpy() ** 2).sum((1, 2, 3)) / 2
     np.testing.assert_allclose(energy, misfit + 0.3 * cell.prior.energy(u), rtol=1e-12)
 
@@ -68,7 +70,8 @@ def test_derivatives_of_a_step():
 @pytest.mark.parametrize("cls", [priors.FieldsOfExperts, priors.UntiedFieldsOfExperts])
 def test_the_certified_constants_hold(operator, cls):
     cell, y = _cell(operator, cls, weight=0.02), _images(4)
-    f, m = cell.bind(y), float(cell.modulus(y))
+    problem = cell.bind(y)
+    f, m = problem.f, float(problem.strong_convexity)
     rng = np.random.default_rng(5)
     for scale in (1e-3, 0.1, 10.0):
         a = tf.constant(rng.normal(size=SHAPE))
@@ -87,20 +90,21 @@ def test_the_certified_constants_hold(operator, cls):
 
 
 def test_the_step_size():
-    cell = _cell()
-    lipschitz = float(cell.operator.operator_norm() ** 2 + 0.3 * cell.prior.gradient_lipschitz())
-    assert float(cell.current_step_size()) == pytest.approx(1 / lipschitz)
-    cell.log_weight.assign(np.log(2.0))
-    lipschitz = float(cell.operator.operator_norm() ** 2 + 2.0 * cell.prior.gradient_lipschitz())
-    assert float(cell.current_step_size()) == pytest.approx(1 / lipschitz)
-    assert float(_cell(step_size=0.25).current_step_size()) == 0.25
+    cell, y = _cell(), _images(4)
+    for weight in (0.3, 2.0):
+        cell.log_weight.assign(np.log(weight))
+        of_prior = weight * cell.prior.gradient_lipschitz(SHAPE[1:3])
+        lipschitz = float(cell.operator.operator_norm() ** 2 + of_prior)
+        assert float(cell.bind(y).step.length) == pytest.approx(1 / lipschitz)
+    assert cell.certified
+    assert float(_cell(step_size=0.25).bind(y).step.length) == 0.25
 
 
 @pytest.mark.parametrize("step_size", [None, 0.01])
-def test_a_residual_relative_to_the_reference_is_a_relative_gradient(step_size):
+def test_a_residual_relative_to_its_scale_is_a_relative_gradient(step_size):
     cell, u, y = _cell(step_size=step_size), _images(3), _images(4)
-    residual = _norm(cell(u, y) - u) / cell.reference(y)
-    gradient = _norm(cell.gradient_map(y)(u)) / _norm(cell.operator.adjoint(y))
+    residual = _norm(cell(u, y) - u) / cell.bind(y).scale
+    gradient = _norm(cell.gradient(u, y)) / _norm(cell.operator.adjoint(y))
     np.testing.assert_allclose(residual, gradient, rtol=1e-9)
 
 
@@ -134,9 +138,10 @@ def test_masks_as_data():
         operator = operators.Mask(masks[i].numpy(), dtype="float64")
         one = layers.GradientStep(operator, prior, dtype="float64")
         np.testing.assert_allclose(one(u[i : i + 1], y[i : i + 1])[0], step[i], atol=1e-13)
-        for method in ("reference", "initial_state"):
-            value = getattr(cell, method)((y, masks))[i]
-            np.testing.assert_allclose(getattr(one, method)(y[i : i + 1])[0], value, atol=1e-13)
+        together, alone = cell.bind((y, masks)), one.bind(y[i : i + 1])
+        for name in ("scale", "initial_value"):
+            value = getattr(together, name)[i]
+            np.testing.assert_allclose(getattr(alone, name)[0], value, atol=1e-13)
     np.testing.assert_array_equal(cell(u, [y, masks]), step)
     with pytest.raises(ValueError, match="masks come with the images"):
         cell(u, y)

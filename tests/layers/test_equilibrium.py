@@ -6,7 +6,6 @@ import pytest
 import tensorflow as tf
 
 from deq_keras import adjoints, layers, linear_solvers, operators, priors, solvers, testing
-from deq_keras.layers.problems import fixed_point_problem
 
 DTYPE = "float64"
 IMAGES = tf.constant(np.random.default_rng(0).uniform(size=(3, 6, 5, 1)))
@@ -135,13 +134,7 @@ def test_state_is_updated_exactly_once(cell):
     # What one ordinary call of the cell in training at the solution changes, and no more.
     once = _layer(cell)
     once.build(IMAGES.shape)
-    arguments = [output, IMAGES]
-    if cell in ("functional", "dropout_of_a_list"):
-        once.cell(arguments, training=True)
-    elif cell == "dropout_without_flag":
-        once.cell.dropout(output, training=True)
-    else:
-        once.cell(*arguments, training=True)
+    once.cell(output, IMAGES, training=True)
     assert before
     assert any((a != b).any() for a, b in zip(before, after, strict=True))
     for ours, theirs in zip(after, _state(once), strict=True):
@@ -181,7 +174,7 @@ def test_an_outer_training_flag_reaches_the_cell():
 
 
 @register
-class WideCell(keras.layers.Layer):
+class WideCell(layers.Cell):
     """Its state has more channels than the measurement."""
 
     def __init__(self, width=4, **kwargs):
@@ -195,7 +188,7 @@ class WideCell(keras.layers.Layer):
         self.recurrent.build(z_shape)
         self.forward.build(y_shape)
 
-    def initial_state(self, y):
+    def initial_value(self, y):
         return tf.zeros((*tf.unstack(tf.shape(y)[:3]), self.width), y.dtype)
 
     def call(self, z, y):
@@ -206,7 +199,7 @@ class WideCell(keras.layers.Layer):
 
 
 @register
-class TwoScales(keras.layers.Layer):
+class TwoScales(layers.Cell):
     """A dictionary of two images for a state; it leaves building to Keras."""
 
     def __init__(self, **kwargs):
@@ -215,7 +208,7 @@ class TwoScales(keras.layers.Layer):
             2, 3, padding="same", kernel_initializer=_small(), dtype=self.dtype_policy
         )
 
-    def initial_state(self, y):
+    def initial_value(self, y):
         return {"image": tf.zeros_like(y), "edges": [tf.zeros_like(y)]}
 
     def call(self, z, y):
@@ -332,7 +325,8 @@ def test_max_steps_and_history():
     assert (short.steps.numpy() <= 7).all()
     assert short.steps[2] == 7
     np.testing.assert_array_equal(short.converged, [True, False, False])
-    solution, history = layer.solve(y, return_history=True)
+    solution = layer.solve(y, return_history=True)
+    history = solution.history
     assert history.shape == (max(solution.steps.numpy()), 3)
     np.testing.assert_allclose(history[-1], solution.residual)
     np.testing.assert_allclose(short.residual, history[6], rtol=1e-9, atol=1e-15)
@@ -341,7 +335,7 @@ def test_max_steps_and_history():
 def test_solve_sees_new_weights_and_another_solver():
     layer = layers.Equilibrium(Cell(), dtype=DTYPE)
     before = layer.solve(IMAGES).value
-    kernel = layer.cell.convolution.kernel
+    kernel = layer.cell.layer.convolution.kernel
     kernel.assign(-kernel)
     after = layer.solve(IMAGES).value
     assert np.abs(after - before).max() > 1e-2
@@ -410,7 +404,7 @@ def test_diagnostics_of_a_training_step():
     assert float(values["deq_forward_residual"].result()) == pytest.approx(residual, rel=1e-4)
     assert float(values["deq_converged"].result()) == 1.0
     assert np.isnan(values["deq_backward_steps"].result())
-    tape.gradient(loss, layer.cell.convolution.kernel.value)
+    tape.gradient(loss, layer.cell.layer.convolution.kernel.value)
     assert float(values["deq_backward_steps"].result()) > 1
     assert 0 < float(values["deq_backward_residual"].result()) <= 1e-5
     assert float(values["deq_backward_converged"].result()) == 1.0
@@ -428,14 +422,18 @@ def _untied():
 
 def test_the_defaults():
     layer = layers.Equilibrium(_untied())
-    layer.build((None, None, None, 1))
-    assert isinstance(layer._solver(), solvers.Anderson)
-    problem = fixed_point_problem(layer.cell, tf.cast(IMAGES, tf.float32), None)
+    y = tf.cast(IMAGES, tf.float32)
+
+    def chosen(layer):
+        layer.build((None, None, None, 1))
+        return layer.choose_solver(layer.cell.bind(y))
+
+    assert isinstance(chosen(layer), solvers.Anderson)
     assert isinstance(layer.adjoint, adjoints.Implicit)
-    assert isinstance(layer.adjoint.choose(problem), linear_solvers.GMRES)
+    assert isinstance(layer.adjoint.choose(layer.cell.bind(y)), linear_solvers.GMRES)
     tied = layers.GradientStep(operators.Identity(), priors.TotalVariation())
-    assert isinstance(layers.Equilibrium(tied)._solver(), solvers.LBFGS)
-    assert isinstance(layers.Equilibrium(Cell())._solver(), solvers.Anderson)
+    assert isinstance(chosen(layers.Equilibrium(tied)), solvers.LBFGS)
+    assert isinstance(chosen(layers.Equilibrium(Cell(dtype="float32"))), solvers.Anderson)
 
 
 # The gradient step is also in the contract of `Variational`; untied, in integration/.

@@ -57,14 +57,14 @@ class Cell(keras.layers.Layer):
         }
 
 
-class TwoImages(keras.layers.Layer):
+class TwoImages(layers.Cell):
     """A dictionary for a state."""
 
     def __init__(self):
         super().__init__(dtype=DTYPE)
         self.convolution = _convolution(2, 1, DTYPE)
 
-    def initial_state(self, y):
+    def initial_value(self, y):
         return {"image": tf.zeros_like(y), "edges": tf.zeros_like(y)}
 
     def call(self, z, y):
@@ -130,13 +130,13 @@ def test_started_at_the_solution_it_takes_one_step(make):
     output, gradients = _gradients(layer, IMAGES)
     assert _metric(layer, "forward_steps") > 3
     solution = layer.solve(IMAGES)
-    again = layer.solve(IMAGES, initial_state=solution.value)
+    again = layer.solve(IMAGES, initial_value=solution.value)
     np.testing.assert_array_equal(again.steps, 1)
     assert again.converged.numpy().all()
     _assert_close(again.value, solution.value, rtol=0)
     for metric in layer.metrics:
         metric.reset_state()
-    warm, warm_gradients = _gradients(layer, IMAGES, initial_state=solution.value)
+    warm, warm_gradients = _gradients(layer, IMAGES, initial_value=solution.value)
     assert _metric(layer, "forward_steps") == 1
     _assert_close(warm, output, rtol=1e-11)
     _assert_close(warm_gradients, gradients, rtol=1e-9, atol=1e-12)
@@ -146,17 +146,17 @@ def test_a_start_nearby_saves_steps_and_changes_no_answer():
     layer = layers.Equilibrium(Cell(), **EXACT, dtype=DTYPE)
     cold = layer.solve(IMAGES)
     near = tf.cast(cold.value + 1e-6, tf.float32)  # of another dtype, too
-    warm = layer.solve(IMAGES, initial_state=near)
+    warm = layer.solve(IMAGES, initial_value=near)
     assert (warm.steps.numpy() < cold.steps.numpy()).all()
     np.testing.assert_allclose(warm.value, cold.value, rtol=1e-11)
-    first = layer.solve(IMAGES, max_steps=1, initial_state=near)
+    first = layer.solve(IMAGES, max_steps=1, initial_value=near)
     np.testing.assert_allclose(first.value, near, rtol=1e-7)
 
 
 def test_a_start_is_an_input_of_a_model():
     layer = layers.Equilibrium(Cell(dtype="float32"), solver="picard")
     y, start = (keras.Input((None, None, 1)) for _ in range(2))
-    model = keras.Model([y, start], layer(y, initial_state=start))
+    model = keras.Model([y, start], layer(y, initial_value=start))
     images = tf.cast(IMAGES, tf.float32)
     solution = layer.solve(images)
     for z0 in (solution.value, tf.zeros_like(images)):
@@ -172,8 +172,8 @@ STEPS = (3, 6)
 
 def _corrected(**kwargs):
     solver = solvers.Picard(tolerance=1e-13)
-    options = {**EXACT, "solver": solver, "corrections": STEPS, "dtype": DTYPE, **kwargs}
-    return layers.Equilibrium(Cell(), **options)
+    options = {**EXACT, "solver": solver, "dtype": DTYPE, **kwargs}
+    return layers.CorrectedEquilibrium(Cell(), STEPS, **options)
 
 
 def test_corrections_are_a_step_from_intermediate_iterates():
@@ -210,7 +210,9 @@ def test_corrections_have_the_jacobian_free_gradient(index):
             tape.gradient(loss, source), tape.gradient(expected, source), rtol=1e-12
         )
     # The last output keeps the gradient that it has without corrections.
-    plain, plain_gradients = _gradients(_corrected(corrections=()), IMAGES)
+    solver = solvers.Picard(tolerance=1e-13)
+    unsupervised = layers.Equilibrium(Cell(), **{**EXACT, "solver": solver}, dtype=DTYPE)
+    plain, plain_gradients = _gradients(unsupervised, IMAGES)
     with tf.GradientTape() as tape:
         last = layer(IMAGES, training=True)[-1]
         order = tf.reshape(tf.range(tf.size(last), dtype=last.dtype), tf.shape(last))
@@ -227,13 +229,13 @@ def test_corrections_in_a_model_with_three_losses(tmp_path):
     first, second, last = layer(IMAGES, training=True)
     expected = 0.1 * tf.reduce_mean(first**2) + 0.2 * tf.reduce_mean(second**2)
     expected += tf.reduce_mean(tf.abs(last))
-    before = layer.cell.convolution.kernel.numpy()
+    before = layer.cell.layer.convolution.kernel.numpy()
     targets = [tf.zeros_like(IMAGES)] * 3
     history = _fit(model, IMAGES, targets, epochs=2)
     assert history["loss"][0] == pytest.approx(float(expected), rel=1e-6)
     assert history["loss"][1] < history["loss"][0]
-    assert np.abs(layer.cell.convolution.kernel - before).max() > 0
-    again = layers.Equilibrium.from_config(layer.get_config())
+    assert np.abs(layer.cell.layer.convolution.kernel - before).max() > 0
+    again = layers.CorrectedEquilibrium.from_config(layer.get_config())
     assert again.corrections == STEPS
     assert again.get_config() == layer.get_config()
     model.save(tmp_path / "model.keras")
@@ -246,7 +248,7 @@ def test_corrections_in_a_model_with_three_losses(tmp_path):
 @pytest.mark.parametrize("steps", [(0,), (2.5,), (-1, 3)])
 def test_wrong_corrections(steps):
     with pytest.raises(ValueError, match="`corrections`"):
-        layers.Equilibrium(Cell(), corrections=steps)
+        layers.CorrectedEquilibrium(Cell(), corrections=steps)
 
 
 # What happens if a solve fails.
@@ -356,7 +358,7 @@ def test_the_penalty_is_a_loss_of_each_training_step(penalty):
         expected = layer.jacobian_regularizer(map_, z, seed)
         assert float(loss) == pytest.approx(float(expected), rel=1e-6)
         assert float(loss) > 0
-        gradient = tape.gradient(loss, layer.cell.convolution.kernel.value)
+        gradient = tape.gradient(loss, layer.cell.layer.convolution.kernel.value)
         assert float(tf.norm(gradient)) > 0
         values.append(float(loss))
     assert abs(values[1] / values[0] - 1) > 1e-3, "the seeds must change"
@@ -491,7 +493,8 @@ def test_the_symmetry_of_a_cell_decides_on_the_linear_solver(tied, graph, monkey
         tf.function(layer, autograph=False)(IMAGES)
     else:
         layer.build(IMAGES.shape)
-    assert layer._symmetric is tied
+    assert layer.structure.symmetric is tied
+    assert layer.structure.source == {"symmetric": "tried", "couples_batch": "tried"}
     _, gradients = _gradients(layer, IMAGES)
     assert set(used) == {"MINRES" if tied else "GMRES"}
     picard = solvers.Picard(tolerance=1e-13)
@@ -509,10 +512,13 @@ class Cropping(keras.layers.Layer):
         return y + 0.3 * tf.reduce_mean(window, (1, 2), keepdims=True) * tf.sin(z)
 
 
-def test_a_cell_that_small_images_do_not_fit_is_no_error():
+def test_a_cell_that_small_images_do_not_fit_is_no_error(caplog):
     layer = layers.Equilibrium(Cropping(dtype=DTYPE), **EXACT, dtype=DTYPE)
     layer.build((None, None, None, 1))
-    assert layer._symmetric is layer._couples is False
+    assert layer.structure[:2] == (None, None)
+    assert set(layer.structure.source.values()) == {"unknown"}
+    assert "could not find out whether it is `symmetric`" in caplog.text
+    assert "could not find out whether it is `couples_batch`" in caplog.text
     y = tf.constant(np.random.default_rng(0).uniform(size=(1, 41, 42, 1)))
     assert layer.solve(y).converged.numpy().all()
 
@@ -544,7 +550,7 @@ def test_batch_normalisation_couples_images(cls, couples):
         arguments["groups"] = 1
     layer = layers.Equilibrium(Normalised(cls(**arguments, dtype=DTYPE)), dtype=DTYPE)
     layer.build(IMAGES.shape)
-    assert layer._couples is couples
+    assert layer.structure.couples_batch is couples
 
 
 # Compaction.
@@ -650,7 +656,7 @@ def test_one_mask_for_all_evaluations_of_a_solve():
     layer.build(IMAGES.shape)
     outputs = []
     for _ in range(2):
-        seed = layer.cell.dropout.seed_generator.state
+        seed = layer.cell.layer.dropout.seed_generator.state
         before = seed.numpy()
         output = layer(IMAGES, training=True)
         assert (seed.numpy() != before).any()
@@ -692,7 +698,7 @@ def test_what_a_nested_equilibrium_reports_counts_once():
     step = tf.function(lambda y: (layer(y, training=True), layer.losses), autograph=False)
     layer.build(IMAGES.shape)
     output, losses = step(IMAGES)
-    inside = layer.cell.inside
+    inside = layer.cell.layer.inside
     counts = {m.name: float(m.count) for m in layer.metrics}
     assert counts["inside_forward_steps"] == counts["outside_forward_steps"] == len(IMAGES)
     inner = inside.solve(output)

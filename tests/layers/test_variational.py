@@ -7,7 +7,6 @@ import scipy.optimize
 import tensorflow as tf
 
 from deq_keras import layers, linear_solvers, operators, priors, solvers, testing
-from deq_keras.layers.problems import fixed_point_problem
 
 HEIGHT, WIDTH = 16, 14
 OPERATORS = {
@@ -260,8 +259,8 @@ def test_colour():
 
 def test_the_defaults():
     layer = _layer()
-    assert isinstance(layer._solver(), solvers.LBFGS)
-    problem = fixed_point_problem(layer.cell, layer._cast(_built(layer)), None)
+    problem = layer.cell.bind(_built(layer))
+    assert isinstance(layer.choose_solver(problem), solvers.LBFGS)
     assert isinstance(layer.adjoint.choose(problem), linear_solvers.ConjugateGradient)
     assert problem.symmetric
     assert problem.convex

@@ -13,7 +13,8 @@ import numpy as np
 import tensorflow as tf
 
 from deq_keras import solvers
-from deq_keras.solvers import Objective
+from deq_keras.numerics import Partial
+from deq_keras.solvers import Step
 
 
 class Problem(NamedTuple):
@@ -27,7 +28,7 @@ class Problem(NamedTuple):
 
     def known(self):
         """What a solver is told of it."""
-        return _with_take(self.build, self.data)
+        return _shown(self.build, self.data)
 
     @property
     def f(self):
@@ -42,9 +43,9 @@ class Problem(NamedTuple):
 
     def scaled(self, scale):
         """The same quadratic problem in other units, `(batch, 1)` or a number."""
-        matrix, b, modulus, reference = self.data
+        matrix, b, modulus, size = self.data
         scale = np.broadcast_to(scale, (b.shape[0], 1))
-        data = (matrix, b * scale, modulus, reference * scale[:, 0])
+        data = (matrix, b * scale, modulus, size * scale[:, 0])
         return self._replace(data=data, solution=self.solution * scale)
 
     def take(self, index):
@@ -54,18 +55,34 @@ class Problem(NamedTuple):
         return self._replace(data=tuple(rows[:-1]), z0=rows[-1], solution=solution)
 
 
-def _with_take(build, data):
-    def take(index):
-        return _with_take(build, [tf.gather(part, index) for part in data])
+def _shown(build, data):
+    """The problem with its data in the open."""
+    problem, count = build(*data), len(data)
 
-    return build(*data)._replace(take=take)
+    def show(pick):
+        if pick(problem) is None:
+            return None
+
+        def function(*arguments):
+            return pick(build(*arguments[-count:]))(*arguments[:-count])
+
+        return Partial(function, (), tuple(data))
+
+    step = problem.step
+    if step is not None:
+        step = step._replace(
+            energy=show(lambda p: p.step.energy),
+            gradient=show(lambda p: p.step.gradient),
+            proximal=show(lambda p: p.step.proximal),
+        )
+    return problem._replace(f=show(lambda p: p.f), step=step)
 
 
 @functools.cache
 def _graph(solver, build, history):
     @tf.function(autograph=False)
     def run(z0, data, max_steps):
-        problem = _with_take(build, data)
+        problem = _shown(build, data)
         return solver.solve(problem, z0, max_steps=max_steps, return_history=history)
 
     return run
@@ -94,15 +111,13 @@ def linear(matrix, b):
     return solvers.Problem(lambda z: tf.linalg.matvec(matrix, z) + b)
 
 
-def quadratic(matrix, b, modulus, reference):
+def quadratic(matrix, b, modulus, scale):
     """The same for a symmetric `M`: a step of length 1 on `z^T (I - M) z / 2 - b^T z`."""
 
     def energy(z):
         return tf.reduce_sum(0.5 * z * (z - tf.linalg.matvec(matrix, z)) - b * z, axis=-1)
 
-    return linear(matrix, b)._replace(
-        reference=reference, modulus=modulus, objective=Objective(energy, 1.0)
-    )
+    return linear(matrix, b)._replace(scale=scale, strong_convexity=modulus, step=Step(energy, 1.0))
 
 
 def diagonal(factors, target):
@@ -113,7 +128,8 @@ def diagonal(factors, target):
 
     modulus = 1.0 - tf.reduce_max(factors, axis=-1)
     f = lambda z: target + factors * (z - target)  # noqa: E731
-    return solvers.Problem(f, None, modulus, Objective(energy, tf.ones_like(modulus)))
+    step = Step(energy, tf.ones_like(modulus))
+    return solvers.Problem(f, strong_convexity=modulus, step=step)
 
 
 _A = np.random.default_rng(2).normal(size=(8, 10))
@@ -134,21 +150,21 @@ def log_cosh(y):
 
     return solvers.Problem(
         lambda u: u - gradient(u) / _LIPSCHITZ,
-        tf.norm(y, axis=1) / _LIPSCHITZ,
-        1 / _LIPSCHITZ,
-        Objective(energy, 1 / _LIPSCHITZ, gradient),
+        scale=tf.norm(y, axis=1) / _LIPSCHITZ,
+        strong_convexity=1 / _LIPSCHITZ,
+        step=Step(energy, 1 / _LIPSCHITZ, gradient),
     )
 
 
 _Q = np.linalg.qr(np.random.default_rng(4).normal(size=(6, 6)))[0]
 
 
-def wells(reference):
+def wells(scale):
     """`sum_i ((Q u)_i^2 - 1)^2 / 4` for an orthogonal `Q`: critical where `(Q u)_i` is -1, 0 or 1.
 
     Its curvature `3 (Q u)_i^2 - 1` is negative around the local maxima.
     """
-    q = tf.constant(_Q, reference.dtype)
+    q = tf.constant(_Q, scale.dtype)
 
     def gradient(u):
         v = tf.linalg.matmul(u, q, transpose_b=True)
@@ -158,9 +174,7 @@ def wells(reference):
         v = tf.linalg.matmul(u, q, transpose_b=True)
         return 0.25 * tf.reduce_sum((v**2 - 1.0) ** 2, axis=-1)
 
-    return solvers.Problem(
-        lambda u: u - 0.25 * gradient(u), reference, None, Objective(energy, 0.25)
-    )
+    return solvers.Problem(lambda u: u - 0.25 * gradient(u), scale=scale, step=Step(energy, 0.25))
 
 
 def _composite(hessian, b, value, proximal):
@@ -171,9 +185,10 @@ def _composite(hessian, b, value, proximal):
         smooth = tf.reduce_sum(u * (0.5 * tf.linalg.matvec(hessian, u) - b), axis=-1)
         return smooth + value(u)
 
-    objective = Objective(energy, 1.0, gradient, proximal)
-    step = tf.ones_like(b[:, 0])
-    return solvers.Problem(lambda u: proximal(u - gradient(u), step), None, None, objective)
+    length = tf.ones_like(b[:, 0])
+    return solvers.Problem(
+        lambda u: proximal(u - gradient(u), length), step=Step(energy, 1.0, gradient, proximal)
+    )
 
 
 def lasso(hessian, b):
@@ -247,16 +262,16 @@ def double_wells():
     """Starts where the energy is not convex in some direction, and near no critical point."""
     v = np.random.default_rng(7).uniform(0.2, 0.5, size=(3, 6))
     v[:, ::2] *= -2.2
-    reference = tf.ones((3,), tf.float64)
-    return Problem(wells, (reference,), tf.constant(v @ _Q), None)
+    scale = tf.ones((3,), tf.float64)
+    return Problem(wells, (scale,), tf.constant(v @ _Q), None)
 
 
 def zero_right_side():
     problem = symmetric_linear()
-    matrix, b, modulus, reference = problem.data
+    matrix, b, modulus, scale = problem.data
     # What the residual is relative to must come from elsewhere: 1.
     return problem._replace(
-        data=(matrix, 0 * b, modulus, reference**0), z0=problem.z0 + 1.0, solution=np.zeros(b.shape)
+        data=(matrix, 0 * b, modulus, scale**0), z0=problem.z0 + 1.0, solution=np.zeros(b.shape)
     )
 
 

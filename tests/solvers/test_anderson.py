@@ -63,15 +63,13 @@ def test_exact_gradients_are_used_near_rounding():
 
     def problem(exact):
         known = log_cosh(data)
-        gradient = lambda z: known.objective.gradient(z - shift)  # noqa: E731
-        objective = known.objective._replace(gradient=gradient) if exact else None
-        return solvers.Problem(
-            lambda z: known.f(z - shift) + shift, known.reference, None, objective
-        )
+        gradient = lambda z: known.step.gradient(z - shift)  # noqa: E731
+        step = known.step._replace(gradient=gradient) if exact else None
+        return solvers.Problem(lambda z: known.f(z - shift) + shift, scale=known.scale, step=step)
 
     state = solvers.Anderson(memory=2).init(problem(True), data + shift)
-    exact = -np.array(log_cosh(data).objective.gradient(data + shift - shift))
-    exact *= log_cosh(data).objective.step
+    exact = -np.array(log_cosh(data).step.gradient(data + shift - shift))
+    exact *= log_cosh(data).step.length
     np.testing.assert_allclose(state.residual, exact, rtol=1e-6)
     rounded = solvers.Anderson(memory=2).init(problem(False), data + shift)
     error = np.linalg.norm(rounded.residual - exact) / np.linalg.norm(exact)

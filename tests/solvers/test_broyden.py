@@ -95,7 +95,8 @@ def test_state_of_a_solve():
     _, f = _problem()
     solver = solvers.Broyden(memory=10, tolerance=1e-12)
     z0 = tf.zeros((2, SIZE), tf.float64)
-    solution, state = solver.solve(f, z0, return_state=True)
+    solution = solver.solve(f, z0, return_state=True)
+    state = solution.state
     assert solution.converged.numpy().all()
     np.testing.assert_array_equal(state.z, solution.value)
     # Adjoint and plain products agree: <x, H w> = <H^T x, w>.
@@ -125,8 +126,8 @@ def test_an_image_whose_residual_explodes_starts_again_from_its_best_point():
 def test_a_difference_that_is_rounding_is_not_used():
     # A translation: y = 0 up to rounding, and its "inverse" would be huge.
     solver = solvers.Broyden(damping=0.7, tolerance=1e-9)
-    solution, state = solver.solve(
+    solution = solver.solve(
         lambda z: z + 1.0, tf.zeros((1, 3), tf.float64), max_steps=40, return_state=True
     )
     assert not solution.converged.numpy().any()
-    np.testing.assert_allclose(state.z, 0.7 * 39, rtol=1e-6)
+    np.testing.assert_allclose(solution.state.z, 0.7 * 39, rtol=1e-6)

@@ -7,6 +7,7 @@ import pytest
 import tensorflow as tf
 
 from deq_keras import solvers
+from deq_keras.numerics import Partial
 from tests.solvers.methods import DEFAULTS, PROXIMAL, SOLVERS, with_arguments
 from tests.solvers.problems import nonlinear, rows_of_different_difficulty, solve, sparse
 
@@ -29,11 +30,9 @@ def _assert_same(one, other, rtol=1e-12):
 @pytest.mark.parametrize("solver_name", DEFAULTS)
 def test_compaction_changes_nothing(solver_name, rows):
     problem = rows_of_different_difficulty().take(rows)
-    (plain, history), (compact, compact_history) = (
-        solve(solver, problem, history=True) for solver in _pair(solver_name)
-    )
+    plain, compact = (solve(solver, problem, history=True) for solver in _pair(solver_name))
     _assert_same(plain, compact)
-    np.testing.assert_allclose(history, compact_history, rtol=1e-9, atol=1e-14)
+    np.testing.assert_allclose(plain.history, compact.history, rtol=1e-9, atol=1e-14)
     if len(rows) > 2:
         steps = plain.steps.numpy()
         assert steps.max() > 2 * np.median(steps), "some rows should be much harder"
@@ -43,13 +42,13 @@ def test_compaction_changes_nothing(solver_name, rows):
 @pytest.mark.parametrize("solver_name", DEFAULTS)
 def test_compaction_of_images_that_do_not_converge(solver_name):
     problem = rows_of_different_difficulty()
-    (plain, history), (compact, compact_history) = (
+    plain, compact = (
         solve(solver, problem, history=True, max_steps=12) for solver in _pair(solver_name)
     )
     assert not plain.converged.numpy().all()
     assert plain.steps.numpy().max() == 12
     _assert_same(plain, compact)
-    np.testing.assert_allclose(history, compact_history, rtol=1e-9, atol=1e-14)
+    np.testing.assert_allclose(plain.history, compact.history, rtol=1e-9, atol=1e-14)
 
 
 @pytest.mark.parametrize("solver_name", DEFAULTS)
@@ -74,12 +73,13 @@ def test_compaction_with_a_proximal_map(solver_name):
 def test_the_state_of_an_image_is_that_of_its_last_step(compact):
     solver = solvers.Broyden(memory=3, tolerance=1e-4, compact=compact)
     problem = rows_of_different_difficulty().take([0, 1, 4])
-    solution, state = solver.solve(problem.known(), problem.z0, return_state=True)
-    np.testing.assert_array_equal(solution.value, state.z)
+    solution = solver.solve(problem.known(), problem.z0, return_state=True)
+    np.testing.assert_array_equal(solution.value, solution.state.z)
     for i in range(3):
         alone = problem.take([i])
-        _, expected = solver.solve(alone.known(), alone.z0, return_state=True)
-        for part, whole in zip(tf.nest.flatten(expected), tf.nest.flatten(state), strict=True):
+        expected = solver.solve(alone.known(), alone.z0, return_state=True).state
+        pairs = zip(tf.nest.flatten(expected), tf.nest.flatten(solution.state), strict=True)
+        for part, whole in pairs:
             np.testing.assert_allclose(part[0], whole[i], rtol=1e-12, atol=1e-14)
 
 
@@ -87,13 +87,13 @@ def test_the_state_of_an_image_is_that_of_its_last_step(compact):
 def test_an_image_does_not_depend_on_its_companions(solver_name):
     problem = rows_of_different_difficulty()
     solver = _pair(solver_name)[0]
-    together, _ = solve(solver, problem, history=True)
+    together = solve(solver, problem, history=True)._replace(history=None)
     for i in (0, 3):
-        alone, _ = solve(solver, problem.take([i]), history=True)
-        _assert_same(alone, tf.nest.map_structure(lambda t, i=i: t[i : i + 1], together))
+        alone = solve(solver, problem.take([i]), history=True)
+        _assert_same(alone, solvers.Solution(*(t[i : i + 1] for t in together[:4])))
     order = [5, 3, 0, 1, 4, 2]
-    permuted, _ = solve(solver, problem.take(order), history=True)
-    _assert_same(permuted, tf.nest.map_structure(lambda t: tf.gather(t, order), together))
+    permuted = solve(solver, problem.take(order), history=True)
+    _assert_same(permuted, solvers.Solution(*(tf.gather(t, order) for t in together[:4])))
     steps = together.steps.numpy()
     assert steps[2] < steps[3], "a hard image must not be stopped with an easy one, nor the reverse"
 
@@ -102,11 +102,11 @@ def test_compaction_evaluates_fewer_rows():
     problem, counts = rows_of_different_difficulty(), []
 
     def count(known):
-        def f(z):
+        def f(z, inner):
             counts.append(int(z.shape[0]))
-            return known.f(z)
+            return inner(z)
 
-        return known._replace(f=f, take=lambda index: count(known.take(index)))
+        return known._replace(f=Partial(f, (known.f,)))
 
     for compact in (False, True):
         counts.clear()
@@ -126,15 +126,14 @@ def test_compaction_of_nested_states():
     factor = tf.constant([0.1, 0.9, 0.5, 0.2])
 
     def build(factor, target):
-        def towards(z, t):
-            shape = [-1] + [1] * (t.shape.rank - 1)
-            return t + tf.reshape(factor, shape) * (z - t)
+        def f(z, factor, target):
+            def towards(z, t):
+                shape = [-1] + [1] * (t.shape.rank - 1)
+                return t + tf.reshape(factor, shape) * (z - t)
 
-        def take(index):
-            gather = lambda t: tf.gather(t, index)  # noqa: E731
-            return build(gather(factor), tf.nest.map_structure(gather, target))
+            return tf.nest.map_structure(towards, z, target)
 
-        return solvers.Problem(lambda z: tf.nest.map_structure(towards, z, target), take=take)
+        return solvers.Problem(Partial(f, (), (factor, target)))
 
     zero = tf.nest.map_structure(tf.zeros_like, target)
     for name in ("picard", "anderson", "broyden"):

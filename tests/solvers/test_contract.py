@@ -24,13 +24,13 @@ def test_the_best_iterate_is_returned():
     def f(z):
         return tf.where(z < 2.5, z + 0.5, z + 40.0)
 
-    solution, history = solvers.Picard(max_steps=8).solve(
+    solution = solvers.Picard(max_steps=8).solve(
         f, tf.zeros((1, 1), tf.float64), return_history=True
     )
     assert not solution.converged.numpy().any()
     np.testing.assert_allclose(solution.value, 2.0)  # relative to f(z): 0.5 / 2.5
     np.testing.assert_allclose(solution.residual, 0.2)
-    assert history.numpy()[-1, 0] > 0.2
+    assert solution.history.numpy()[-1, 0] > 0.2
 
 
 @pytest.mark.parametrize("solver_name", DEFAULTS)
@@ -39,7 +39,7 @@ def test_the_residual_is_that_of_the_value(solver_name):
     for max_steps in (1, 4, 9):
         solution = solve(SOLVERS[solver_name], problem, max_steps=max_steps)
         known = problem.known()
-        residual = tf.norm(known.f(solution.value) - solution.value, axis=1) / known.reference
+        residual = tf.norm(known.f(solution.value) - solution.value, axis=1) / known.scale
         np.testing.assert_allclose(solution.residual, residual, rtol=1e-9)
         np.testing.assert_array_equal(solution.steps, [max_steps] * 3)
 
@@ -47,7 +47,8 @@ def test_the_residual_is_that_of_the_value(solver_name):
 @pytest.mark.parametrize("solver_name", DEFAULTS)
 def test_history(solver_name):
     problem = symmetric_linear()
-    solution, history = solve(SOLVERS[solver_name], problem, history=True)
+    solution = solve(SOLVERS[solver_name], problem, history=True)
+    history = solution.history
     assert history.shape == (solution.steps.numpy().max(), 3)
     np.testing.assert_allclose(history[-1], solution.residual)
     np.testing.assert_allclose(history.numpy().min(axis=0), solution.residual)
@@ -77,7 +78,7 @@ def test_nested_energies(solver_name):
 
     problem = solvers.Problem(
         lambda z: {k: z[k] - weight[k] * (z[k] - target[k]) for k in z},
-        objective=solvers.Objective(energy, 1.0),
+        step=solvers.Step(energy, 1.0),
     )
     zero = tf.nest.map_structure(tf.zeros_like, target)
     solution = SOLVERS[solver_name].solve(problem, zero)
@@ -91,7 +92,7 @@ def test_unroll_takes_the_same_steps_and_has_a_gradient(solver_name):
     solver = with_arguments(solver_name, tolerance=1e-300, max_steps=7)
     with tf.GradientTape() as tape:
         tape.watch(problem.data[0])
-        unrolled = solver.unroll(problem.known(), problem.z0, 7)
+        unrolled = solver.unroll(problem.known(), 7, problem.z0)
         loss = tf.reduce_sum(unrolled.value)
     last, history = solver.solve(problem.known(), problem.z0, return_history=True)
     np.testing.assert_allclose(unrolled.residual, history[-1], rtol=1e-6)

@@ -5,7 +5,7 @@ import pytest
 import tensorflow as tf
 
 from deq_keras import solvers
-from deq_keras.problems.problem import Rounding
+from deq_keras.solvers.rounding import Rounding
 from tests.solvers.methods import SOLVERS, with_arguments
 from tests.solvers.problems import (
     double_wells,
@@ -33,7 +33,7 @@ def test_lbfgs_never_accepts_a_higher_energy():
         energies = np.array([state.energy for state in states])
         assert (np.diff(energies, axis=0) <= 1e-14).all()
         assert (np.diff(energies, axis=0) < 0).any(axis=0).all()
-        expected = problem.known().objective.value(states[-1].z)
+        expected = problem.known().step.energy(states[-1].z)
         np.testing.assert_allclose(states[-1].energy, expected)
 
 
@@ -77,7 +77,7 @@ def test_a_step_of_the_map_that_is_too_long_is_shortened(solver_name):
     known = problem.known()
     long = 40.0
     f = lambda z: z + long * (known.f(z) - z)  # noqa: E731
-    stiff = known._replace(f=f, objective=known.objective._replace(step=long))
+    stiff = known._replace(f=f, step=known.step._replace(length=long))
     assert not solvers.Picard(max_steps=50).solve(stiff, problem.z0).converged.numpy().all()
     solver = with_arguments(solver_name, tolerance=1e-6)
     solution = tf.function(lambda z: solver.solve(stiff, z), autograph=False)(problem.z0)
@@ -91,8 +91,8 @@ def test_energies_that_are_all_rounding(solver_name, offset):
     """An offset of an energy takes its digits away; gradients keep theirs."""
     problem = nonlinear().cast(tf.float32)
     known = problem.known()
-    value = known.objective.value
-    shifted = known._replace(objective=known.objective._replace(value=lambda z: value(z) + offset))
+    value = known.step.energy
+    shifted = known._replace(step=known.step._replace(energy=lambda z: value(z) + offset))
     solver = with_arguments(solver_name, tolerance=1e-5, max_steps=300)
     solution = tf.function(lambda z: solver.solve(shifted, z), autograph=False)(problem.z0)
     assert solution.converged.numpy().all()
@@ -115,7 +115,7 @@ def test_estimate_of_rounding():
 def test_apg_decreases_its_average_of_energies(make, averaging):
     problem = make()
     states = _walk(solvers.NonmonotoneAPG(averaging=averaging), problem, 40)
-    value = problem.known().objective.value
+    value = problem.known().step.energy
     energies = np.array([value(state.x) for state in states])
     average = np.array([state.average for state in states])
     assert (np.diff(average, axis=0) <= 1e-13).all()
@@ -136,7 +136,7 @@ def test_apg_state_holds_the_map_at_its_point():
 def test_apg_uses_longer_steps_than_the_map():
     """Curvature where it is is far below its bound; Barzilai and Borwein's length sees that."""
     states = _walk(SOLVERS["nonmonotone_apg"], nonlinear(), 30)
-    step = nonlinear().known().objective.step
+    step = nonlinear().known().step.length
     lengths = np.array([state.length for state in states])
     assert (lengths.max(axis=0) > 2 * step).all()
     fast = solve(SOLVERS["nonmonotone_apg"], nonlinear()).steps.numpy()

@@ -26,7 +26,7 @@ def _in_single_precision(name):
 
 
 def _modulus(problem):
-    modulus = problem.known().modulus
+    modulus = problem.known().strong_convexity
     # Of the problems that do not say: they are contractions by 0.9.
     return np.array(0.1 if modulus is None else modulus)
 
@@ -34,7 +34,7 @@ def _modulus(problem):
 def _sensitivity(problem, solution):
     """`||z - z*|| <= residual * sensitivity`, for each image: the reference over the modulus."""
     known = problem.known()
-    reference = known.reference
+    reference = known.scale
     if reference is None:
         reference = np.linalg.norm(known.f(solution.value), axis=1)
     return np.array(reference) / _modulus(problem)
@@ -80,14 +80,14 @@ def test_energies_that_are_not_convex(solver_name, dtype):
     assert (3 * v**2 - 1).min() < 0, "the start should have directions of negative curvature"
     double = dtype == tf.float64
     solver = SOLVERS[solver_name] if double else _in_single_precision(solver_name)
-    solution, history = solve(solver, problem, history=True)
+    solution = solve(solver, problem, history=True)
     assert solution.converged.numpy().all()
     v = solution.value.numpy() @ _Q.T
     # The step is 1/4, and the curvature at a critical point -1 or 2.
     assert np.abs(v - np.round(v)).max() < (1e-8 if double else 1e-4)
     assert np.abs(v).max() < 1.5
     if solver_name in ENERGY:
-        energy = problem.known().objective.value
+        energy = problem.known().step.energy
         assert (energy(solution.value).numpy() < energy(problem.z0).numpy()).all()
         # Descent leaves maxima and saddle points.
         np.testing.assert_allclose(np.abs(v), 1.0, atol=1e-3)
@@ -182,14 +182,14 @@ def test_what_a_solver_needs():
     f = lambda z: 0.5 * z  # noqa: E731
     z = tf.ones((2, 3))
     for name in ENERGY:
-        with pytest.raises(ValueError, match="expected a problem with an `objective`"):
+        with pytest.raises(ValueError, match="expected a problem with one"):
             SOLVERS[name].solve(f, z)
     composite = PROBLEMS["lasso"]()
     with pytest.raises(ValueError, match="LBFGS expected a smooth energy"):
         SOLVERS["lbfgs"].solve(composite.known(), composite.z0)
     known = composite.known()
-    incomplete = known._replace(objective=known.objective._replace(gradient=None))
+    incomplete = known._replace(step=known.step._replace(gradient=None))
     with pytest.raises(ValueError, match="expected the `gradient`"):
         SOLVERS["nonmonotone_apg"].solve(incomplete, composite.z0)
-    with pytest.raises(ValueError, match="can `take` rows"):
+    with pytest.raises(ValueError, match="rows it can take"):
         solvers.Picard(compact=True).solve(f, z)

@@ -1,43 +1,96 @@
-"""What a cell does not say of itself, found out by trying it, once, when a layer is built."""
+"""The structure of a cell: what it declares, and what is found out by trying it."""
 
+from __future__ import annotations
+
+import logging
 from concurrent.futures import ThreadPoolExecutor
+from typing import NamedTuple
 
 import keras
 import tensorflow as tf
 
-from deq_keras.adjoints.base import transposed_product
-from deq_keras.layers.calling import call_cell
-from deq_keras.layers.cells import is_shape
+from deq_keras.numerics.jacobian import transposed_product
 from deq_keras.numerics.rows import dot, norm, to_rows
+from deq_keras.numerics.shapes import map_shapes
 
 _SIDE = 12  # of the images for sizes that are not known
+_LOG = logging.getLogger("deq_keras")
 
 
-def has_symmetric_jacobian(cell, z_shape, y_shape, dtype, draws=2):
+class Structure(NamedTuple):
+    """What a layer knows of its cell; `None` stands for what could not be found out.
+
+    Attributes:
+        symmetric: Whether the Jacobian is symmetric; the adjoint equation is solved accordingly.
+            If that is not known, by a solver for any Jacobian.
+        couples_batch: Whether in training images influence each other; the batch is then solved as
+            one problem, and so it is if that is not known.
+        source: For each of the two `"declared"`, `"tried"` or `"unknown"`.
+    """
+
+    symmetric: bool | None
+    couples_batch: bool | None
+    source: dict
+
+
+def find(cell, z_shape, y_shape, dtype) -> Structure:
+    """The `Structure` of a built cell: what it declares, and the rest by trying it.
+
+    Args:
+        cell: A `deq_keras.layers.Cell`.
+        z_shape: Shape, or nested structure of shapes, of the state; unknown sizes are `None`.
+        y_shape: The same of the measurement.
+        dtype: Of both.
+
+    Returns:
+        A `Structure`. What was tried is logged at level INFO, what stays unknown at level WARNING,
+        by the logger `"deq_keras"`.
+    """
+    values, source = {}, {}
+    for name, attempt in (("symmetric", is_symmetric), ("couples_batch", couples_batch)):
+        declared = getattr(cell, name)
+        found = attempt(cell, z_shape, y_shape, dtype) if declared is None else declared
+        values[name] = found
+        source[name] = "declared" if declared is not None else "tried"
+        if found is None:
+            source[name] = "unknown"
+            _LOG.warning(
+                "%s: could not find out whether it is `%s`, since it cannot be evaluated on small "
+                "random images. The safe choice is taken. Declare it: LayerCell(layer, %s=...).",
+                cell.name,
+                name,
+                name,
+            )
+        elif declared is None:
+            _LOG.info("%s: tried, and found %s=%s.", cell.name, name, found)
+    return Structure(**values, source=source)
+
+
+def is_symmetric(cell, z_shape, y_shape, dtype, draws=2) -> bool | None:
     """Whether `<a, J^T b> = <J^T a, b>` for random points, directions and *weights*.
 
     The weights are drawn about their present values, so that a cell whose Jacobian is symmetric
     at its start alone (two sets of filters that start equal, say) is not taken for symmetric.
 
     Args:
-        cell: A built cell, as in `deq_keras.layers.Equilibrium`.
-        z_shape: Shape, or nested structure of shapes, of the state; unknown sizes are `None`.
-        y_shape: The same of the measurement.
+        cell: As in `find`, and so are the next three.
+        z_shape: Of the state.
+        y_shape: Of the measurement.
         dtype: Of both.
         draws: Number of experiments; all must agree.
 
     Returns:
-        A bool. `False` if the cell cannot be evaluated for images of a small size.
+        `None` if the cell cannot be evaluated for images of a small size.
     """
     return _tried(
         lambda: all(_agrees(cell, z_shape, y_shape, dtype, seed) for seed in range(draws))
     )
 
 
-def couples_images(cell, z_shape, y_shape, dtype):
+def couples_batch(cell, z_shape, y_shape, dtype) -> bool | None:
     """Whether in training an image's result depends on its companions in the batch.
 
-    Args and `False` where nothing can be said are those of `has_symmetric_jacobian`.
+    Args, and `None` where nothing can be said, are those of `is_symmetric`.
     """
 
     def probe():
@@ -49,7 +102,8 @@ def couples_images(cell, z_shape, y_shape, dtype):
         rows = []
         for point in (z, other):
             with keras.StatelessScope(state_mapping=state):
-                rows.append(tf.cast(to_rows(call_cell(cell, point, y, True))[0][0], tf.float64))
+                result = to_rows(cell.evaluate(point, y, True))[0]
+                rows.append(tf.cast(result[0], tf.float64))
         return bool(tf.norm(rows[0] - rows[1]) > 1e-5 * tf.norm(rows[0]))
 
     return _tried(probe)
@@ -60,7 +114,7 @@ def _tried(probe):
         try:
             return probe()
         except (tf.errors.OpError, ValueError, TypeError):
-            return False
+            return None
 
     if tf.executing_eagerly():
         return run()
@@ -76,7 +130,7 @@ def _agrees(cell, z_shape, y_shape, dtype, seed):
     z, a, b = (_fill(z_shape, dtype, draw) for _ in range(3))
     y = _fill(y_shape, dtype, draw)
     with keras.StatelessScope(state_mapping=state):
-        product = transposed_product(lambda z: call_cell(cell, z, y, False), z)
+        product = transposed_product(lambda z: cell.evaluate(z, y, False), z)
         rows = [to_rows(x)[0] for x in (a, product(b), product(a), b)]
     a, from_b, from_a, b = (tf.cast(x, tf.float64) for x in rows)
     difference = tf.abs(dot(a, from_b) - dot(from_a, b))
@@ -106,10 +160,9 @@ class _Normal:
         return self.generator.normal(shape, dtype=dtype)
 
 
-def _fill(shape, dtype, draw, batch=1):
-    if is_shape(shape):
+def _fill(shapes, dtype, draw, batch=1):
+    def fill(shape):
         known = [batch if axis == 0 else n or _SIDE for axis, n in enumerate(shape)]
         return draw(known, dtype)
-    if isinstance(shape, dict):
-        return {name: _fill(part, dtype, draw, batch) for name, part in shape.items()}
-    return [_fill(part, dtype, draw, batch) for part in shape]
+
+    return map_shapes(fill, shapes)
