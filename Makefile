@@ -96,7 +96,7 @@ $(ADDONS_VENV)/.installed: $(ADDONS)/requirements.txt
 # $(BENCHMARK_VENV) already, such as a smaller build for the CPU, is kept.
 benchmark: $(BENCHMARK_VENV)/.deq_keras-peers-installed
 	for suite in peers paper scaling distributed; do \
-	  $(BENCHMARK_VENV)/bin/python -m experiments.benchmark --suite=$$suite \
+	  $(BENCHMARK_VENV)/bin/python -m benchmarks --suite=$$suite \
 	    --output=$(BENCHMARK)/$$suite.json || exit 1; \
 	done
 
@@ -109,7 +109,7 @@ $(BENCHMARK_VENV)/.deq_keras-peers-installed: setup.py
 
 clean:
 	rm -rf build dist *.egg-info .pytest_cache .ruff_cache
-	find deq_keras trainers experiments tests -type d -name __pycache__ -prune -exec rm -rf {} +
+	find deq_keras trainers experiments benchmarks tests -type d -name __pycache__ -prune -exec rm -rf {} +
 
 # Made anew when setup.py has changed. Several distributions hold the module `tensorflow`, so one
 # that is there is kept, wherever it came from. (An older pip gets lost on some mirrors.)

@@ -6,7 +6,7 @@ Import this module before Keras: the library chooses Keras's backend, and says w
 import os
 import sys
 
-from trainers import exits
+from trainers.process import exits
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
@@ -18,7 +18,7 @@ except (ImportError, RuntimeError) as problem:  # it has checked them, and says 
 import tensorflow as tf
 from absl import app, flags, logging
 
-from trainers.errors import ConfigurationError
+from trainers.process.errors import ConfigurationError
 
 WORKDIR = flags.DEFINE_string(
     "workdir", None, "Folder for results; a run is continued there.", required=True
@@ -54,7 +54,7 @@ def check_folders():
 
 
 def run(work, parser=parse):
-    """The entry point of a program: flags, then `work()`, with the exit codes of `trainers.exits`.
+    """The entry point of a program: flags, then `work()`, with the exit codes of `process.exits`.
 
     Args:
         work: A function without arguments.

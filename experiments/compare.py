@@ -26,15 +26,14 @@ from absl import flags
 from rich.console import Console
 from rich.table import Table
 
-from experiments import configuration, methods, stages, tasks
+from experiments import configuration, evaluation, methods, stages, tasks
 from experiments.configs import demo
 from experiments.provenance import provenance
 from experiments.report import verdict, write_report
 from experiments.workspace import Workspace
-from trainers import evaluation
-from trainers.errors import ConfigurationError
-from trainers.files import write_json
-from trainers.signals import interruptible
+from trainers.process.errors import ConfigurationError
+from trainers.process.files import write_json
+from trainers.process.signals import interruptible
 
 flags.adopt_module_key_flags(command_line)
 flags.adopt_module_key_flags(config_flag)

@@ -3,7 +3,7 @@
 import importlib
 import re
 
-from trainers.errors import ConfigurationError
+from trainers.process.errors import ConfigurationError
 
 
 def entry(config, name):

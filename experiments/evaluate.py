@@ -26,18 +26,18 @@ from ml_collections import ConfigDict
 from rich.console import Console
 from rich.table import Table
 
-from experiments import methods, recipe, tasks
+from experiments import evaluation, methods, recipe, tasks
 from experiments.provenance import provenance
 from experiments.report import images as drawing
 from experiments.report.sheet import filter_picture, sheet
 from experiments.workspace import read_config, without
-from trainers import evaluation
+from trainers.callbacks.model_solver import solver_of
+from trainers.callbacks.tensorboard import learned_filters
 from trainers.datasets.folder import SPLITS, read_folder
-from trainers.errors import ConfigurationError
-from trainers.files import make_writable, write_json
-from trainers.pipeline import ImageSet
-from trainers.tensorboard import learned_filters
-from trainers.trainer import Trainer
+from trainers.datasets.pipeline import ImageSet
+from trainers.process.errors import ConfigurationError
+from trainers.process.files import make_writable, write_json
+from trainers.training import Trainer
 
 flags.adopt_module_key_flags(command_line)
 _CHECKPOINT = flags.DEFINE_enum("checkpoint", "best", ["best", "latest"], "Which weights.")
@@ -165,7 +165,7 @@ def evaluate():
     problem = methods.Problem(tasks.get(config.task, config), config, {"test": images})
     problem.check_sizes()
     trainer = restored(problem, config, _CHECKPOINT.value)
-    solver = evaluation.solver_of(trainer.model)
+    solver = solver_of(trainer.model)
     _, rows, estimates = evaluation.evaluate(solver, problem.test, images.names, bounds=True)
     _, measured, _ = evaluation.evaluate(None, problem.test, images.names)
     means = {key: evaluation.mean(rows, key) for key in COLUMNS[1:]}

@@ -6,7 +6,9 @@ import hashlib
 import tensorflow as tf
 
 import deq_keras as dk
-from trainers import evaluation, exits, models, pipeline, tuning
+from experiments import evaluation, models, tuning
+from trainers.datasets import pipeline
+from trainers.process import exits
 
 METHODS = ("bilevel", "equilibrium")
 
@@ -18,7 +20,7 @@ class BadImages(ValueError):
 
 
 def load(config):
-    """The splits of the images that a configuration names; see `trainers.pipeline.load`.
+    """The splits of the images that a configuration names; see `trainers.datasets.pipeline.load`.
 
     Raises:
         BadImages: If some cannot be used; they are named.
@@ -52,7 +54,7 @@ class Problem:
         task: An `experiments.tasks.Task`.
         config: The effective configuration: `seed`, and of the sections `data`, `prior`, `train`
             and `evaluate` what is needed.
-        images: Splits as given by `trainers.pipeline.load`; for an evaluation, `test` alone.
+        images: Splits as given by `load`; for an evaluation, `test` alone.
     """
 
     def __init__(self, task, config, images):
@@ -148,7 +150,7 @@ class Problem:
         return models.model(layer, self.channels, self.task.with_data, size)
 
     def tune(self, layer):
-        """Gives a layer the weight that is best for the fixed patches; see `trainers.tuning`."""
+        """Gives a layer the weight that is best for the fixed patches; see `experiments.tuning`."""
         together = lambda *parts: tf.concat(parts, axis=0)  # noqa: E731
         patches = tf.nest.map_structure(together, *self.fixed_patches)
         # A coarse grid first: small weights make ill-conditioned problems, and long solves.

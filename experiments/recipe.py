@@ -2,10 +2,9 @@
 
 from pathlib import Path
 
-from experiments import configuration, methods
-from trainers import models
-from trainers.errors import ConfigurationError
-from trainers.options import Options
+from experiments import configuration, methods, models
+from trainers.process.errors import ConfigurationError
+from trainers.training import Options
 
 VALIDATIONS = ("patches", "images", "")
 
@@ -55,14 +54,14 @@ def check(config):
 
 
 def options(config):
-    """The `trainers.options.Options` that a configuration asks for."""
+    """The `trainers.training.Options` that a configuration asks for."""
     names = ("accumulation", "clip_norm", "average", "precision", "max_skipped", "keep")
     names += ("save_every", "monitor", "mode")
     return Options(**{name: config.train[name] for name in names})
 
 
 def builder(problem, config, weight):
-    """The function that makes and compiles the model, for a `trainers.trainer.Trainer`.
+    """The function that makes and compiles the model, for a `trainers.training.Trainer`.
 
     Args:
         problem: An `experiments.methods.Problem`.

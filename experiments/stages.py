@@ -6,12 +6,12 @@ A stage that an earlier run has finished is loaded, one that it has begun is con
 import math
 import time
 
+from experiments import evaluation, models
 from experiments.methods import Problem
-from trainers import evaluation, files, models
-from trainers.errors import StorageError
-from trainers.options import Options
-from trainers.progress import Progress
-from trainers.trainer import Trainer
+from trainers.callbacks.progress import Progress
+from trainers.process import files
+from trainers.process.errors import StorageError
+from trainers.training import Options, Trainer
 
 # Beside the steps back and the converged share, which have columns of their own.
 _REPORTED = ("forward_steps", "forward_residual", "backward_residual", "backward_converged")
@@ -24,7 +24,7 @@ class Stages(Problem):
     Args:
         task: An `experiments.tasks.Task`.
         config: The effective configuration.
-        images: Splits as given by `trainers.pipeline.load`.
+        images: Splits as given by `trainers.datasets.pipeline.load`.
         workspace: An `experiments.workspace.Workspace`.
     """
 

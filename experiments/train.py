@@ -8,7 +8,7 @@
 Writes into the working directory: `config.json`, the configuration as it was; `metrics.jsonl`, a
 line a step and a line an epoch; `tensorboard/`; `checkpoints/` and `best/`; at the end
 `final.weights.h5`. Started again, it goes on from the last checkpoint. The exit codes are those of
-`trainers.exits`; `experiments.evaluate` looks at the result.
+`trainers.process.exits`; `experiments.evaluate` looks at the result.
 """
 
 import tempfile
@@ -25,10 +25,10 @@ from absl import flags
 from experiments import configuration, methods, recipe, tasks
 from experiments.configs import train_demo
 from experiments.workspace import Workspace, without
-from trainers import files
-from trainers import strategy as strategies
-from trainers.tensorboard import TensorBoard
-from trainers.trainer import Trainer
+from trainers.callbacks.tensorboard import TensorBoard
+from trainers.cluster import strategy as strategies
+from trainers.process import files
+from trainers.training import Trainer
 
 flags.adopt_module_key_flags(command_line)
 flags.adopt_module_key_flags(config_flag)

@@ -9,12 +9,12 @@ import tensorflow as tf
 from rich.console import Console
 
 import deq_keras as dk
-from experiments import compare, stages
+from experiments import compare, models, stages
 from experiments.configs import demo
-from trainers import exits, models
-from trainers.errors import Interrupted, NotFinite, StorageError
-from trainers.tensorboard import TensorBoard
-from trainers.trainer import Trainer
+from trainers.callbacks.tensorboard import TensorBoard
+from trainers.process import exits
+from trainers.process.errors import Interrupted, NotFinite, StorageError
+from trainers.training import Trainer
 
 # How ml_collections loads a configuration file.
 pytestmark = pytest.mark.filterwarnings(r"ignore:the load_module\(\) method:DeprecationWarning")

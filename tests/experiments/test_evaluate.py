@@ -14,7 +14,7 @@ import deq_keras as dk
 from experiments import evaluate, methods, recipe, tasks, train
 from experiments.report.sheet import filter_picture, sheet
 from tests.experiments.conftest import make_pictures
-from trainers import exits
+from trainers.process import exits
 
 # How ml_collections loads a configuration file.
 pytestmark = pytest.mark.filterwarnings(r"ignore:the load_module\(\) method:DeprecationWarning")

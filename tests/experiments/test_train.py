@@ -13,9 +13,9 @@ from ml_collections import ConfigDict
 from experiments import configuration, methods, recipe, tasks, train
 from experiments.configs import demo, train_demo, train_natural
 from tests.experiments.conftest import logged, make_pictures, weights
-from trainers import exits
-from trainers.pipeline import ImageSet
-from trainers.tensorboard import TensorBoard
+from trainers.callbacks.tensorboard import TensorBoard
+from trainers.datasets.pipeline import ImageSet
+from trainers.process import exits
 
 # How ml_collections loads a configuration file.
 pytestmark = pytest.mark.filterwarnings(r"ignore:the load_module\(\) method:DeprecationWarning")

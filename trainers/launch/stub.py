@@ -10,7 +10,7 @@ import signal
 import sys
 
 PR_SET_PDEATHSIG = 1  # of linux/prctl.h
-USAGE = 2  # as in trainers/exits.py, which cannot be imported from here
+USAGE = 2  # as in trainers/process/exits.py, which cannot be imported from here
 
 
 def main(launcher, command):

@@ -10,9 +10,9 @@ import time
 from contextlib import ExitStack
 from pathlib import Path
 
-from trainers import exits
-from trainers.heartbeat import HEARTBEAT
 from trainers.launch.watchdog import kill_group
+from trainers.process import exits
+from trainers.process.heartbeat import HEARTBEAT
 
 THREADS = ("TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS", "OMP_NUM_THREADS")
 EXIT_NAMES = {code: name for name, code in vars(exits).items() if isinstance(code, int)}

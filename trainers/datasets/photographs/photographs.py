@@ -87,7 +87,7 @@ class Photographs(tfds.core.GeneratorBasedBuilder):
     """TFDS builder of twelve photographs from the scikit-image wheel.
 
     Features: `image`, uint8 RGB `(height, width, 3)` of any size (grey photographs have three
-    equal channels), and `name`. Grey conversion and patches belong to `trainers.pipeline`.
+    equal channels), and `name`. Grey conversion and patches belong to `trainers.datasets.pipeline`.
 
     The splits are by photograph, and no photograph, crop or second view of it is in two of them
     (both views of the motorcycle are in the training split). Each holds a scene or a living being

@@ -1,0 +1,1 @@
+"""What is recorded of a training: `metrics.jsonl`, TensorBoard, a progress bar."""

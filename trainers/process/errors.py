@@ -1,0 +1,51 @@
+"""What can end a training, each with the exit code that a program ends with."""
+
+import signal
+
+from trainers.process import exits
+
+
+class ConfigurationError(ValueError):
+    """A configuration, a cluster or a checkpoint that does not fit; nothing was changed."""
+
+    exit_code = exits.CONFIG
+
+
+class AddressTaken(ConfigurationError):
+    """Another program listens at this worker's address: perhaps not for long."""
+
+    exit_code = exits.UNAVAILABLE
+
+
+class StorageError(OSError):
+    """What should be kept cannot be written or read; the last good checkpoint is still there."""
+
+    exit_code = exits.IO_ERROR
+
+
+class PeerLost(RuntimeError):
+    """Another worker did not come up, or has gone; the last checkpoint is still there."""
+
+    exit_code = exits.UNAVAILABLE
+
+
+class NotFinite(FloatingPointError):
+    """The gradients, or the weights, are not finite numbers any more."""
+
+    exit_code = exits.BAD_DATA
+
+
+class Interrupted(BaseException):
+    """Training was stopped by a signal; what was saved is enough to go on.
+
+    Like `KeyboardInterrupt` it is no `Exception`: what handles errors must not take it for one.
+
+    Attributes:
+        signum: The signal.
+    """
+
+    exit_code = exits.STOPPED
+
+    def __init__(self, signum: int):
+        super().__init__(f"Stopped by {signal.Signals(signum).name}.")
+        self.signum = signum
