@@ -151,7 +151,7 @@ def test_server_that_cannot_be_restricted_is_refused_unless_told(monkeypatch, pr
         return False
 
     monkeypatch.setattr(strategy.guard, "restrict", restrict)
-    cluster = strategy.clusters.Cluster(("127.0.0.1:2222", "127.0.0.1:3333"), 1)
+    cluster = strategy.resolver.Cluster(("127.0.0.1:2222", "127.0.0.1:3333"), 1)
     message = rf"127\.0\.0\.1:3333 \({problem}\).*{strategy.ALL_INTERFACES}=1"
     with pytest.raises(ConfigurationError, match=message):
         strategy._restrict(cluster)
