@@ -15,8 +15,9 @@ import keras
 import tensorflow as tf
 
 from benchmarks import worker
-from experiments import methods, recipe, tasks
+from experiments import models, tasks
 from experiments.configs import train_demo
+from experiments.inverse_problem import InverseProblem, load_images
 from trainers.callbacks.metrics_log import NAME
 from trainers.cluster import strategy
 from trainers.process import exits
@@ -52,7 +53,7 @@ class Server:
         """Make model and trainer.
 
         Args:
-            options: `strategy`, `workdir`, `model` (of `experiments.methods.METHODS`), `size`,
+            options: `strategy`, `workdir`, `model` (of `experiments.models.MODELS`), `size`,
                 `batch` (of all workers together), `filters`, `kernel_size`, `weight` and `seed`.
 
         Returns:
@@ -62,8 +63,8 @@ class Server:
         keras.utils.set_random_seed(options["seed"])
         tf.config.experimental.enable_op_determinism()  # as in experiments.train
         config = configuration(options)
-        problem = methods.Problem(tasks.get(config.task, config), config, methods.load(config))
-        build = recipe.builder(problem, config, config.train.weight)
+        problem = InverseProblem(tasks.get(config.task, config), config, load_images(config))
+        build = models.builder(problem, config, config.train.weight)
         self.trainer = Trainer(build, options["workdir"], strategy=self.strategy)
         self.log = Path(options["workdir"]) / NAME
         self.batches = lambda context, step: problem.training(step, input_context=context)

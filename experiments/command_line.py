@@ -1,4 +1,4 @@
-"""What the command lines of the programs have in common.
+"""Command lines: what those of all programs have in common.
 
 Import this module before Keras: the library chooses Keras's backend, and says what is missing.
 """

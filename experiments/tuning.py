@@ -1,9 +1,11 @@
-"""Fit the one number that matters before anything else: the regularisation parameter."""
+"""Tuning of the one number that matters before anything else: the regularisation parameter."""
 
 import math
 
 import numpy as np
 import tensorflow as tf
+
+from trainers.callbacks.model_solver import LayerSolver
 
 
 def tune_weight(layer, measurement, truth, low=1e-4, high=10.0, points=13, refinements=2):
@@ -32,11 +34,11 @@ def tune_weight(layer, measurement, truth, low=1e-4, high=10.0, points=13, refin
             "Expected 0 < `low` < `high`, `points` >= 3 and `refinements` >= 0. Received "
             f"low={low!r}, high={high!r}, points={points!r}, refinements={refinements!r}."
         )
-    tried = {}
+    tried, solver = {}, LayerSolver(layer)
 
     def loss(weight):
         layer.cell.log_weight.assign(math.log(weight))
-        value = layer.solve(measurement).value
+        value = solver.solve(measurement).value
         return float(tf.reduce_mean((value - truth) ** 2))
 
     for _ in range(refinements + 1):

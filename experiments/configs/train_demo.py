@@ -12,12 +12,13 @@ need ten times as many steps in the end.
 from ml_collections import ConfigDict
 from ml_collections.config_dict import placeholder
 
+from experiments import tasks
 from experiments.configs import demo
 
 
 def get_config():
     config = ConfigDict()
-    config.task = "denoising"  # or "inpainting", "deblurring"
+    config.task = "denoising"  # one of experiments.tasks.TASKS
     # "bilevel", "equilibrium", or "package.module:function" for a model of one's own: the function
     # is given this configuration and returns a compiled Keras model for the measurements.
     config.model = "bilevel"
@@ -25,7 +26,7 @@ def get_config():
 
     # Images, noise and prior are those of the comparison.
     compared = demo.get_config()
-    for section in ("data", "denoising", "inpainting", "deblurring", "prior"):
+    for section in ("data", *tasks.TASKS, "prior"):
         config[section] = compared[section]
 
     config.train = train = ConfigDict()

@@ -15,7 +15,7 @@ from experiments.evaluation import (
     quality_against_time,
     residual_curve,
 )
-from trainers.callbacks.model_solver import ModelSolver, solver_of, solving_layers
+from trainers.callbacks.model_solver import LayerSolver, ModelSolver, solver_of, solving_layers
 
 SHAPES = [(19, 16), (14, 23), (LEAST_SIDE, 12)]
 NAMES = ["a", "b", "c"]
@@ -58,7 +58,7 @@ def scores(truth, estimate):
 @pytest.mark.parametrize("channels", [1, 3])
 def test_rows_equal_direct_computation(channels):
     tested, pairs = layer(), images(channels)
-    summary, rows, estimates = evaluate(tested, pairs, NAMES)
+    summary, rows, estimates = evaluate(LayerSolver(tested), pairs, NAMES)
     assert [row["name"] for row in rows] == NAMES
     for row, estimate, (measurement, truth) in zip(rows, estimates, pairs, strict=True):
         solution = tested.solve(measurement)
@@ -93,8 +93,25 @@ def test_without_a_layer_the_measurement_is_judged(with_data):
     assert loss_on(None, given) == pytest.approx(np.mean([row["loss"] for row in rows]), rel=1e-5)
 
 
+def test_measurement_that_is_no_image_is_judged_by_what_is_shown_of_it():
+    """The measurement has half the size; what is shown repeats each of its pixels."""
+
+    def picture(y):
+        height, width = y.shape[1:3]
+        tiles = tf.tile(y[:, :, None, :, None], [1, 1, 2, 1, 2, 1])
+        return tf.reshape(tiles, (1, 2 * height, 2 * width, 1))
+
+    truths = [truth[:, :12, :12] for _, truth in images()[:2]]
+    pairs = [(truth[:, ::2, ::2], truth) for truth in truths]
+    _, rows, shown = evaluate(None, pairs, NAMES[:2], picture=picture)
+    for row, estimate, (y, truth) in zip(rows, shown, pairs, strict=True):
+        np.testing.assert_array_equal(estimate[::2, 1::2], y[0])
+        assert row["loss"] == pytest.approx(np.mean((estimate - truth[0]) ** 2), rel=1e-5)
+    assert loss_on(None, pairs, picture) == pytest.approx(np.mean([r["loss"] for r in rows]))
+
+
 def test_images_that_did_not_converge_are_counted():
-    summary, rows, _ = evaluate(layer(tolerance=1e-6, max_steps=2), images(), NAMES)
+    summary, rows, _ = evaluate(LayerSolver(layer(tolerance=1e-6, max_steps=2)), images(), NAMES)
     assert summary["converged"] == 0.0
     assert [row["steps"] for row in rows] == [2, 2, 2]
 
@@ -121,12 +138,12 @@ def test_loss_is_the_mean_over_all_images_whatever_the_batches():
         starts = [0, *cuts[:-1]]
         pieces = [slice(start, stop) for start, stop in zip(starts, cuts, strict=True)]
         batches = [(tf.constant(y[piece]), tf.constant(truth[piece])) for piece in pieces]
-        assert loss_on(tested, batches) == pytest.approx(expected, rel=1e-4)
+        assert loss_on(LayerSolver(tested), batches) == pytest.approx(expected, rel=1e-4)
 
 
 def test_residual_curve_is_the_history_of_the_solver():
     tested, (y, _) = layer(), images()[0]
-    curve = residual_curve(tested, y)
+    curve = residual_curve(LayerSolver(tested), y)
     solution, history = tested.solve(y, return_history=True)
     assert len(curve) == int(solution.steps[0])
     np.testing.assert_array_equal(np.float32(curve), history[: len(curve), 0])
@@ -135,7 +152,7 @@ def test_residual_curve_is_the_history_of_the_solver():
 
 def test_quality_against_time_doubles_the_steps_until_the_solver_stops():
     tested, (y, truth) = layer(), images()[0]
-    curve = quality_against_time(tested, y, truth)
+    curve = quality_against_time(LayerSolver(tested), y, truth)
     needed = int(tested.solve(y).steps[0])
     powers = [2**k for k in range(20) if 2**k < needed]
     assert curve["steps"] == [*powers, needed]
@@ -146,7 +163,7 @@ def test_quality_against_time_doubles_the_steps_until_the_solver_stops():
 
 
 def test_quality_against_time_ends_without_convergence():
-    curve = quality_against_time(layer(tolerance=1e-6), *images()[0], most=5)
+    curve = quality_against_time(LayerSolver(layer(tolerance=1e-6)), *images()[0], most=5)
     assert curve["steps"] == [1, 2, 4]
 
 
@@ -160,7 +177,7 @@ class Growing(keras.layers.Layer):
 def test_quality_against_time_of_a_map_that_diverges():
     diverging = dk.layers.Equilibrium(Growing(), solver="picard")
     y, truth = images()[0]
-    curve = quality_against_time(diverging, y, truth)
+    curve = quality_against_time(LayerSolver(diverging), y, truth)
     assert len(curve["steps"]) == len(curve["psnr"]) == len(curve["seconds"])
     assert curve["steps"] == sorted(set(curve["steps"]))
     assert curve["steps"][-1] < 64
@@ -201,7 +218,9 @@ def test_model_that_is_one_layer_is_that_layer():
     tested = layer()
     model = keras.Sequential([keras.Input((None, None, 1)), tested])
     assert solving_layers(model) == [tested]
-    assert solver_of(model) is tested
+    solver = solver_of(model)
+    assert isinstance(solver, LayerSolver)
+    assert solver.layer is tested
 
 
 def test_layer_among_others_is_seen_with_its_own_input():
@@ -230,7 +249,7 @@ def test_several_layers_add_up():
     model = keras.Model(image, second(first(image)))
     y, _ = square_images()
     solver = ModelSolver(model)
-    assert [found for found, _ in solver.layers] == solving_layers(model) == [first, second]
+    assert [found.layer for found, _ in solver.layers] == solving_layers(model) == [first, second]
     found = solver.solve(y)
     parts = [first.solve(y), second.solve(first(y))]
     np.testing.assert_array_equal(found.steps, parts[0].steps + parts[1].steps)
@@ -267,7 +286,7 @@ def test_error_bound_holds():
     """The misfit is strongly convex with modulus 1, so there is a certificate."""
     pairs = images()
     exact = layer(tolerance=1e-7, max_steps=20000)
-    _, rows, estimates = evaluate(layer(tolerance=1e-3), pairs, NAMES, bounds=True)
+    _, rows, estimates = evaluate(LayerSolver(layer(tolerance=1e-3)), pairs, NAMES, bounds=True)
     for row, estimate, (y, _) in zip(rows, estimates, pairs, strict=True):
         error = np.sqrt(np.mean((estimate - exact.solve(y).value[0]) ** 2))
         assert 0 < error <= row["error_bound"] < 0.1
@@ -275,6 +294,6 @@ def test_error_bound_holds():
 
 def test_without_a_certificate_there_is_no_bound():
     pairs = [(y[:, :11, :11], truth[:, :11, :11]) for y, truth in images()]
-    _, rows, _ = evaluate(deblurring(), pairs, NAMES, bounds=True)
+    _, rows, _ = evaluate(LayerSolver(deblurring()), pairs, NAMES, bounds=True)
     assert rows[0]["error_bound"] is None
     assert mean(rows, "error_bound") is None

@@ -4,9 +4,10 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from ml_collections import ConfigDict
 
 import deq_keras as dk
-from experiments.models import compiled, model, start_from
+from experiments.models import compiled, model, prior, prior_class, start_from
 
 Y = tf.constant(np.random.default_rng(0).uniform(size=(2, 17, 14, 1)))
 Z = tf.constant(np.random.default_rng(1).uniform(size=(2, 17, 14, 1)))
@@ -82,14 +83,18 @@ def test_start_from_a_prior_of_another_size_is_refused():
         start_from(other, variational)
 
 
+def image(channels=1, size=(None, None)):
+    return keras.Input((*size, channels))
+
+
 @pytest.mark.parametrize(("channels", "with_data"), [(1, True), (3, False)])
 def test_model_maps_images_of_any_size(channels, with_data):
     operator = dk.operators.Mask() if with_data else dk.operators.Identity()
     layer = dk.layers.Variational(operator, dk.priors.TotalVariation())
-    net = model(layer, channels, with_data)
+    net = model(layer, (image(channels), image(channels)) if with_data else image(channels))
     for shape in ((2, 12, 13, channels), (1, 21, 8, channels)):
-        image = tf.random.uniform(shape)
-        inputs = (image, tf.ones_like(image)) if with_data else image
+        y = tf.random.uniform(shape)
+        inputs = (y, tf.ones_like(y)) if with_data else y
         np.testing.assert_allclose(net(inputs), layer.solve(inputs).value, atol=1e-4)
 
 
@@ -98,13 +103,13 @@ def test_model_of_one_size_refuses_images_smaller_than_the_filters():
         prior = dk.priors.FieldsOfExperts(filters=2, kernel_size=5, padding="valid")
         return dk.layers.Variational(dk.operators.Identity(), prior)
 
-    assert model(layer(), 1, size=(5, 6)).output_shape == (None, 5, 6, 1)
+    assert model(layer(), image(size=(5, 6))).output_shape == (None, 5, 6, 1)
     with pytest.raises(ValueError, match=r"at least \(5, 5\) pixels"):
-        model(layer(), 1, size=(9, 4))
+        model(layer(), image(size=(9, 4)))
 
 
 def test_compiled_decays_to_a_tenth_in_the_number_of_steps():
-    net = model(dk.layers.Variational(dk.operators.Identity(), dk.priors.TotalVariation()), 1)
+    net = model(dk.layers.Variational(dk.operators.Identity(), dk.priors.TotalVariation()), image())
     assert compiled(net, 0.02, 50) is net
     assert isinstance(net.optimizer, keras.optimizers.Adam)
     rates = []
@@ -115,7 +120,7 @@ def test_compiled_decays_to_a_tenth_in_the_number_of_steps():
 
 
 def test_compiled_measures_mean_squared_error_and_psnr():
-    net = model(dk.layers.Variational(dk.operators.Identity(), dk.priors.TotalVariation()), 1)
+    net = model(dk.layers.Variational(dk.operators.Identity(), dk.priors.TotalVariation()), image())
     compiled(net, 0.02, 50)
     truth = tf.random.uniform((2, 16, 16, 1), seed=1)
     noisy = truth + 0.1
@@ -124,3 +129,42 @@ def test_compiled_measures_mean_squared_error_and_psnr():
     assert logs["loss"] == pytest.approx(float(tf.reduce_mean((output - truth) ** 2)), rel=1e-5)
     psnr = float(tf.reduce_mean(dk.metrics.psnr(truth, output)))
     assert logs["psnr"] == pytest.approx(psnr, rel=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("name", "cls"),
+    [
+        ("fields_of_experts", dk.priors.FieldsOfExperts),
+        ("affine_experts", dk.priors.AffineExperts),
+        ("total_variation", dk.priors.TotalVariation),
+    ],
+)
+def test_every_prior_has_a_name(name, cls):
+    assert prior_class(name) is cls
+    untied = getattr(dk.priors, f"Untied{cls.__name__}", cls)
+    assert type(prior(ConfigDict({"name": name}))) is cls
+    assert type(prior(ConfigDict({"name": name}), tied=False)) is untied
+
+
+def test_prior_has_the_arguments_of_its_section():
+    section = ConfigDict({"name": "fields_of_experts", "filters": 3, "kernel_size": 5})
+    made = prior(section)
+    assert (made.filters, made.kernel_size) == (3, (5, 5))
+
+
+@pytest.mark.parametrize("name", ["Prior", "untied_fields_of_experts", "potentials", ""])
+def test_what_is_no_prior_has_none(name):
+    with pytest.raises(ValueError, match=f"Unknown prior '{name}'.*'total_variation'"):
+        prior_class(name)
+
+
+def test_prior_without_an_untied_form_is_taken_over_as_it_is():
+    def ridge():
+        return dk.priors.TotalVariation(dtype="float64")
+
+    trained = dk.layers.Variational(blur(), ridge(), 0.3, dtype="float64")
+    fresh = dk.layers.Equilibrium(dk.layers.GradientStep(blur(), ridge(), dtype="float64"))
+    for layer in (trained, fresh):
+        layer.build(Y.shape)
+    start_from(fresh, trained)
+    assert float(tf.exp(fresh.cell.log_weight)) == pytest.approx(0.3)

@@ -1,4 +1,4 @@
-"""The solves inside of a Keras model: which of its layers solve, and what they say of it."""
+"""Solves of layers and of whole Keras models, compiled: what is found, and how well."""
 
 import keras
 import tensorflow as tf
@@ -13,6 +13,41 @@ def solving_layers(model):
     return [found for layer in getattr(model, "layers", ()) for found in solving_layers(layer)]
 
 
+class LayerSolver:
+    """A layer whose solves are compiled, once for all measurements.
+
+    Called eagerly, a solver's loop runs in Python, which is slow. The values of weights may change
+    between the solves; after a change of a hyperparameter another `LayerSolver` is needed.
+
+    Args:
+        layer: A built layer with a method `solve`.
+    """
+
+    def __init__(self, layer):
+        self.layer = layer
+        self._solve = _compiled(layer.solve)
+        self._history = _compiled(lambda y: layer.solve(y, return_history=True))
+
+    def solve(self, measurement):
+        """The `deq_keras.solvers.Solution` of a batch of measurements."""
+        return self._solve(measurement)
+
+    def solve_within(self, measurement, max_steps):
+        """The solution after at most so many evaluations of the map."""
+        # The layer compiles this itself: inside of a graph it takes no tensor for the limit, and
+        # each number would need a graph of its own.
+        return self.layer.solve(measurement, max_steps=max_steps)
+
+    def residuals(self, measurement):
+        """The relative residuals `(steps, batch)` of a solve, at every evaluation of the map."""
+        solution, history = self._history(measurement)
+        return history[: tf.reduce_max(solution.steps)]
+
+    def error_bound(self, measurement, value):
+        """How far some images are from the solutions, `(value, certified)`: see the layer."""
+        return self.layer.error_bound(measurement, value)
+
+
 class ModelSolver:
     """A Keras model in the place of a layer with `solve`: what its layers say of their solves.
 
@@ -21,17 +56,15 @@ class ModelSolver:
             is anything inside of a model whose graph Keras does not know (a subclass).
 
     Attributes:
-        layers: Pairs of a layer with `solve` and the function from the model's input to its input.
+        layers: Pairs of a `LayerSolver` and the function from the model's input to its input.
     """
 
     def __init__(self, model):
         # Graphs: the loops of a solver are slow without. Of several outputs the last is the image,
         # as it is for a layer with `corrections`.
-        self.reconstruct = _compiled(
-            lambda y, training: tf.nest.flatten(model(y, training=training))[-1]
-        )
+        self.reconstruct = _compiled(lambda y: tf.nest.flatten(model(y, training=False))[-1])
         self.layers = [
-            (layer, _compiled(before))
+            (LayerSolver(layer), _compiled(lambda y, before=before: before(y, training=False)))
             for layer in solving_layers(model)
             if (before := _model_before(layer, model)) is not None
         ]
@@ -42,7 +75,7 @@ class ModelSolver:
         Where no solve is seen the `deq_keras.Solution` holds nothing but the image.
         """
         value = self.reconstruct(measurement)
-        found = [layer.solve(before(measurement)) for layer, before in self.layers]
+        found = [solver.solve(before(measurement)) for solver, before in self.layers]
         if not found:
             return dk.solvers.Solution(value, None, None, None)
         return dk.solvers.Solution(
@@ -54,20 +87,18 @@ class ModelSolver:
 
 
 def solver_of(model):
-    """The layer of a model that is nothing but a layer with `solve`, else a `ModelSolver`."""
+    """A `LayerSolver` of a model that is nothing but a layer with `solve`, else a `ModelSolver`."""
     for layer in solving_layers(model):
         if _model_before(layer, model) is not None:
             ends = [tf.nest.flatten(part) for part in (model.inputs, model.outputs)]
             own = [tf.nest.flatten(part) for part in (layer.input, layer.output)]
             if [[id(x) for x in end] for end in ends] == [[id(x) for x in end] for end in own]:
-                return layer
+                return LayerSolver(layer)
     return ModelSolver(model)
 
 
-def _compiled(model):
-    return tf.function(
-        lambda inputs: model(inputs, training=False), autograph=False, reduce_retracing=True
-    )
+def _compiled(function):
+    return tf.function(lambda y: function(y), autograph=False, reduce_retracing=True)
 
 
 def _model_before(layer, model):

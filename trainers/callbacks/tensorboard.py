@@ -36,6 +36,8 @@ class TensorBoard(keras.callbacks.Callback):
         examples: A batch `(measurement, truth)` of fixed images, or `None` for no pictures.
         pictures: How many of them are shown; all are in the histograms.
         every: Pictures, filters and histograms are written after so many epochs.
+        show: A function from measurements to the images `(batch, height, width, channels)` that are
+            shown of them; by default the measurement itself, without the operator's data.
 
     Raises:
         StorageError: In training, if the files cannot be written.
@@ -48,10 +50,10 @@ class TensorBoard(keras.callbacks.Callback):
 
     chief_only = True
 
-    def __init__(self, folder, step, examples=None, pictures=3, every=1):
+    def __init__(self, folder, step, examples=None, pictures=3, every=1, show=None):
         super().__init__()
         self.folder, self.step, self.examples = Path(folder), step, examples
-        self.pictures, self.every = pictures, every
+        self.pictures, self.every, self.show = pictures, every, show or _itself
         self._writer = self._solver = None
 
     def get_state(self):
@@ -98,12 +100,12 @@ class TensorBoard(keras.callbacks.Callback):
     def _write_examples(self, step):
         measurement, truth = self.examples
         estimates = self._solver.reconstruct(measurement).numpy()
-        measured = tf.nest.flatten(measurement)[0].numpy()
+        measured = np.asarray(self.show(measurement))
         for number in range(min(self.pictures, len(estimates))):
             panels = [measured[number], estimates[number], np.asarray(truth)[number]]
             tf.summary.image(f"reconstruction/{number}", side_by_side(panels)[None], step)
-        for layer, before in self._solver.layers:
-            found = layer.solve(before(measurement))
+        for solver, before in self._solver.layers:
+            layer, found = solver.layer, solver.solve(before(measurement))
             steps = tf.cast(found.steps, tf.float32)
             tf.summary.histogram(f"solver/{layer.name}/steps", steps, step)
             residual = tf.cast(found.residual, tf.float32)
@@ -183,19 +185,20 @@ def _scalars(group, values, step):
             tf.summary.scalar(f"{group}/{name}", tf.convert_to_tensor(value), step)
 
 
+def _itself(measurement):
+    return tf.nest.flatten(measurement)[0]
+
+
 def learned_filters(model):
     """The kernels of the layers that solve: pairs of a name and an array.
 
-    Of a prior with `coefficients`, the filters as the energy uses them; of other cells all weights
+    Of a prior they are its `pictures()`; of other cells all weights
     `(height, width, channels, filters)` with 1 or 3 channels.
     """
     for layer in solving_layers(model):
         prior = getattr(getattr(layer, "cell", None), "prior", None)
-        if hasattr(prior, "coefficients"):
-            found = prior.coefficients()
-            kernels = {"analysis": found.analysis}
-            if not getattr(prior, "tied", True):
-                kernels["synthesis"] = found.synthesis
+        if hasattr(prior, "pictures"):
+            kernels = {k: tf.transpose(v, [1, 2, 3, 0]) for k, v in prior.pictures().items()}
         else:
             kernels = {variable.path: variable for variable in layer.trainable_variables}
         for name, kernel in kernels.items():

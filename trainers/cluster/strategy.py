@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import os
 from pathlib import Path
 
@@ -11,7 +10,7 @@ import tensorflow as tf
 from trainers.cluster import guard, resolver
 from trainers.cluster.rendezvous import meet
 from trainers.process import exits
-from trainers.process.errors import ConfigurationError, PeerLost
+from trainers.process.errors import ConfigurationError, PeerLost, unknown_name
 
 NAMES = ("none", "mirrored", "multi_worker", "tpu")
 
@@ -27,7 +26,7 @@ def get(
         name: `"none"`: the default strategy, one device. `"mirrored"`: the GPUs of this machine, or
             logical CPU devices where there is none. `"multi_worker"`: this process is one of
             several, as `TF_CONFIG` says, or Slurm; each with its GPUs, or its CPU. `"tpu"`: the
-            TPUs of this machine, or those that `TPU_NAME` names (not tested: none was to be had).
+            TPUs of this machine, or those that `TPU_NAME` names (not tested: no TPU was available).
         devices: For `"mirrored"`: number of GPUs, by default all; or of logical CPU devices, by
             default 2.
         cluster_timeout: Seconds to wait for all workers to come up.
@@ -39,9 +38,7 @@ def get(
         AddressTaken: If another program listens at this worker's address.
     """
     if name not in NAMES:
-        near = difflib.get_close_matches(str(name), NAMES, n=1)
-        hint = f" Did you mean {near[0]!r}?" if near else ""
-        raise ConfigurationError(f"Unknown strategy {name!r}.{hint} Expected one of {list(NAMES)}.")
+        raise unknown_name("strategy", name, NAMES)
     if devices is not None and name != "mirrored":
         raise ConfigurationError(f"`devices` is for the strategy 'mirrored'. Received: {name!r}.")
     if name == "mirrored":

@@ -7,6 +7,7 @@ import dataclasses
 import numpy as np
 from PIL import Image, ImageOps
 
+SPLITS = ("train", "validation", "test")
 _SIXTEEN_BIT = ("I", "I;16", "I;16B", "I;16L", "I;16N")
 
 

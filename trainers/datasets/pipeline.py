@@ -13,18 +13,8 @@ from collections.abc import Callable
 
 import tensorflow as tf
 
-from trainers.datasets.images import ImageSet, check_images
-from trainers.datasets.loading import load
+from trainers.datasets.images import ImageSet
 from trainers.datasets.store import Store
-
-__all__ = [
-    "ImageSet",
-    "check_images",
-    "evaluation_batches",
-    "image_of_example",
-    "load",
-    "training_batches",
-]
 
 
 def _stream(seed: int, name: str) -> tf.Tensor:
@@ -36,7 +26,7 @@ def _stream(seed: int, name: str) -> tf.Tensor:
 
 
 def _measurement(value, truth):
-    """What `measure` returned, as float32."""
+    """What `measure` returned, as float32 or complex64."""
     if isinstance(value, tuple) and value:
         return tuple(_measurement(part, truth) for part in value)
     # A list would become one tensor in tf.data.
@@ -46,10 +36,11 @@ def _measurement(value, truth):
             f"Received: {value!r} for an image of shape {truth.shape}."
         )
     tensor = tf.convert_to_tensor(value)
-    if not (tensor.dtype.is_floating or tensor.dtype.is_integer or tensor.dtype.is_bool):
+    kind = tensor.dtype
+    if not (kind.is_floating or kind.is_integer or kind.is_bool or kind.is_complex):
         raise ValueError(
-            "`measure` must return real numbers, for they are cast to float32. Received: "
-            f"dtype {tensor.dtype.name}. Stack real and imaginary part if they are complex."
+            "`measure` must return numbers, for they are cast to float32 or complex64. Received: "
+            f"dtype {kind.name}."
         )
     if tensor.shape.rank == 4 and tensor.shape[0] == 1:
         raise ValueError(
@@ -57,7 +48,42 @@ def _measurement(value, truth):
             f"shape {tensor.shape} for an image of shape {truth.shape}. Drop the axis with `[0]`, "
             "as in `operator(truth[None])[0]`."
         )
-    return tf.cast(tensor, tf.float32)
+    return tf.cast(tensor, tf.complex64 if kind.is_complex else tf.float32)
+
+
+def measurement_spec(
+    measure: Callable, channels: int, size: tuple[int | None, int | None] = (None, None)
+):
+    """Says what batches of measurements of images look like, without measuring any.
+
+    Args:
+        measure: see `training_batches`.
+        channels: of the images.
+        size: height and width of the images, None where they are not known.
+
+    Returns:
+        A `tf.TensorSpec`, or a nested tuple of them in the structure that `measure` gives a
+        measurement: shapes `(batch, ...)` with None for what is not known, and dtypes.
+
+    Raises:
+        ValueError: `measure` returns something that is no measurement.
+
+    Example:
+
+    >>> measurement_spec(lambda truth, seed, index: (truth[::2], truth > 0.5), 1, (32, 48))[0]
+    TensorSpec(shape=(None, 16, 48, 1), dtype=tf.float32, name=None)
+    """
+
+    @tf.autograph.experimental.do_not_convert
+    def example(truth, seed, index):
+        return _measurement(measure(truth, seed, index), truth)
+
+    number = tf.TensorSpec((), tf.int64)
+    image = tf.TensorSpec((*size, channels), tf.float32)
+    traced = tf.function(example).get_concrete_function(image, number, number)
+    return tf.nest.map_structure(
+        lambda part: tf.TensorSpec((None, *part.shape), part.dtype), traced.structured_outputs
+    )
 
 
 def _order(count: int, seed: tf.Tensor, number) -> tf.Tensor:
@@ -145,7 +171,8 @@ def training_batches(
     Args:
         images: the training images.
         measure: a function of (truth, seed, index) to the measurement of one image: a tensor, or a
-            nested tuple of tensors such as `(y, mask)`; they are cast to float32. The truth is
+            nested tuple of tensors such as `(y, mask)`, of any shapes; real numbers are cast to
+            float32, complex ones to complex64. The truth is
             `(patch_size, patch_size, channels)`, float32 on [0, 1]. The int64 scalars `seed` and
             `index`, the example's number, make the seed `tf.stack([seed, index])` of stateless
             random operations; for the second of two independent draws take `seed + 1`. It sees
@@ -160,7 +187,7 @@ def training_batches(
             its replicas. If they cannot be of equal size, some are larger by one example.
 
     Returns:
-        A dataset of `(measurement, truth)`, float32 `(batch, ...)`, where the measurement has the
+        A dataset of `(measurement, truth)`, both `(batch, ...)`, where the measurement has the
         structure that `measure` gives it, for instance `((y, mask), truth)`.
 
     Raises:

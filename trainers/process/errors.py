@@ -1,6 +1,8 @@
 """What can end a training, each with the exit code that a program ends with."""
 
+import difflib
 import signal
+from collections.abc import Iterable
 
 from trainers.process import exits
 
@@ -9,6 +11,25 @@ class ConfigurationError(ValueError):
     """A configuration, a cluster or a checkpoint that does not fit; nothing was changed."""
 
     exit_code = exits.CONFIG
+
+
+def unknown_name(kind: str, name: str, known: Iterable[str]) -> ConfigurationError:
+    """The error for a name that nothing has, with the nearest of the known ones.
+
+    Args:
+        kind: What is chosen by the name, for the message: `"task"`.
+        name: The name received.
+        known: The names that there are.
+
+    Example:
+
+    >>> print(unknown_name("task", "denoisin", ["denoising", "inpainting"]))
+    Unknown task 'denoisin'. Did you mean 'denoising'? Expected one of ['denoising', 'inpainting'].
+    """
+    known = sorted(known)
+    near = difflib.get_close_matches(str(name), known, n=1)
+    hint = f" Did you mean {near[0]!r}?" if near else ""
+    return ConfigurationError(f"Unknown {kind} {name!r}.{hint} Expected one of {known}.")
 
 
 class AddressTaken(ConfigurationError):

@@ -10,7 +10,6 @@ from tensorboard.backend.event_processing.plugin_event_accumulator import (
 )
 
 import deq_keras as dk
-from experiments import models
 from trainers.callbacks.tensorboard import TensorBoard, filter_grid, learned_filters, side_by_side
 from trainers.process.errors import StorageError
 
@@ -30,7 +29,12 @@ def batch(count=3, with_data=False, channels=1):
 def bilevel(operator=None, with_data=False):
     prior = dk.priors.FieldsOfExperts(filters=3, kernel_size=3, sharpness=8.0)
     layer = dk.layers.Variational(operator or dk.operators.Identity(), prior, name="bilevel")
-    return models.compiled(models.model(layer, 1, with_data), 0.01, 20), layer
+    image, mask = (keras.Input((None, None, 1)) for _ in range(2))
+    inputs = (image, mask) if with_data else image
+    model = keras.Model(inputs, layer(inputs))
+    rate = keras.optimizers.schedules.CosineDecay(0.01, 20, alpha=0.1)
+    model.compile(keras.optimizers.Adam(rate), "mse", metrics=[dk.metrics.PSNR()])
+    return model, layer
 
 
 def plain():
@@ -217,10 +221,31 @@ def test_measurements_with_data(tmp_path):
     np.testing.assert_allclose(found, np.clip(expected, 0, 1), atol=1.01 / 255)
 
 
+def test_measurement_that_is_no_image_is_shown_as_another(tmp_path):
+    """The measurement is a spectrum; its inverse is shown."""
+    image, spectrum = keras.Input((SIDE, SIDE, 1)), keras.Input((SIDE, 7), dtype="complex64")
+    model = keras.Model((spectrum, image), keras.layers.Conv2D(1, 3, padding="same")(image))
+    model.compile("sgd", "mse")
+    y, truth = batch()
+    given = tf.signal.rfft2d(truth[..., 0]), y
+    train(
+        model,
+        tmp_path,
+        (given, truth),
+        epochs=1,
+        steps=1,
+        show=lambda measurement: tf.signal.irfft2d(measurement[0])[..., None],
+    )
+    found = Read(tmp_path).picture("reconstruction/0")
+    np.testing.assert_allclose(found[:, :SIDE], truth[0], atol=1.01 / 255)
+    np.testing.assert_allclose(found[:, -SIDE:], truth[0], atol=1.01 / 255)
+
+
 def test_untied_filters_are_both_shown():
     prior = dk.priors.UntiedFieldsOfExperts(filters=2, kernel_size=3)
     cell = dk.layers.GradientStep(dk.operators.Identity(), prior)
-    model = models.model(dk.layers.Equilibrium(cell, name="untied"), 3)
+    image = keras.Input((None, None, 3))
+    model = keras.Model(image, dk.layers.Equilibrium(cell, name="untied")(image))
     prior.synthesis.assign(tf.random.stateless_normal(prior.synthesis.shape, (0, 0)))
     found = dict(learned_filters(model))
     assert list(found) == ["untied/analysis", "untied/synthesis"]

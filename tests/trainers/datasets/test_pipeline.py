@@ -9,15 +9,11 @@ import tensorflow as tf
 from PIL import Image
 
 from deq_keras.operators import gaussian_noise
+from trainers import datasets
 from trainers.datasets import images as images_module
 from trainers.datasets import pipeline
-from trainers.datasets.pipeline import (
-    ImageSet,
-    check_images,
-    evaluation_batches,
-    load,
-    training_batches,
-)
+from trainers.datasets.images import ImageSet, check_images
+from trainers.datasets.pipeline import evaluation_batches, measurement_spec, training_batches
 from trainers.datasets.store import Store
 
 
@@ -408,7 +404,7 @@ def cache(tmp_path_factory):
 
 @pytest.mark.parametrize("channels", [1, 3])
 def test_load_photographs(cache, channels):
-    splits = load(channels=channels, cache_dir=cache, max_side=96)
+    splits = datasets.load("photographs", channels=channels, cache_dir=cache, max_side=96)
     assert {split: len(images) for split, images in splits.items()} == {
         "train": 7,
         "validation": 2,
@@ -427,7 +423,7 @@ def test_load_a_folder_of_odd_sizes(tmp_path):
     for number in range(6):
         array = rng.integers(0, 256, (9 + 2 * number, 31 - number, 3), dtype=np.uint8)
         Image.fromarray(array).save(tmp_path / f"{number}.png")
-    splits = load(tmp_path, channels=3, seed=1)
+    splits = datasets.load("folder", data_dir=tmp_path, channels=3, seed=1)
     assert {split: len(images) for split, images in splits.items()} == {
         "train": 4,
         "validation": 1,
@@ -487,7 +483,7 @@ def test_evaluation_refuses(options, message):
         (lambda u: (), r"Received: \(\)"),
         (lambda u: [u, u], "nested tuple of tensors"),
         (lambda u: (u, {"mask": u}), "nested tuple of tensors.*'mask'"),
-        (lambda u: (u, tf.cast(u, tf.complex64)), "dtype complex64"),
+        (lambda u: (u, tf.constant("mask")), "dtype string"),
         (lambda u: u[None], r"without a batch axis.*\(1, 8, 8, 1\)"),
     ],
 )
@@ -499,6 +495,49 @@ def test_measurements_of_another_kind_are_refused(wrong, message):
         take(1, measure=measure)
     with pytest.raises(ValueError, match=message):
         evaluate(random_set((8, 8)), measure=measure)
+
+
+def spectrum(truth, seed, index):
+    """A measurement that is complex, of another shape, and with data of its own."""
+    return tf.signal.rfft2d(truth[..., 0]), (truth[::2] > 0.5, tf.ones(4, tf.float64))
+
+
+def test_measurements_may_be_complex_and_of_another_shape():
+    images = random_set((8, 12), (8, 12))
+    ((y, (mask, ones)), truth), *_ = evaluate(images, measure=spectrum, batch_size=2)
+    assert (y.dtype, mask.dtype, ones.dtype) == (np.complex64, np.float32, np.float32)
+    np.testing.assert_allclose(y, np.fft.rfft2(truth[..., 0]), atol=1e-4)
+    np.testing.assert_array_equal(mask, truth[:, ::2] > 0.5)
+    assert ones.shape == (2, 4)
+
+
+@pytest.mark.parametrize("size", [(None, None), (8, 12)])
+def test_spec_of_measurements_is_that_of_the_batches(size):
+    y, (mask, ones) = measurement_spec(spectrum, 1, size)
+    assert (y.dtype, mask.dtype, ones.dtype) == (tf.complex64, tf.float32, tf.float32)
+    height, width = size
+    assert y.shape.as_list() == [None, height, width and width // 2 + 1]
+    assert mask.shape.as_list() == [None, height and height // 2, width, 1]
+    assert ones.shape.as_list() == [None, 4]
+    element, _ = evaluation_batches(random_set((8, 12)), spectrum, seed=0).element_spec
+    for known, seen in zip((y, mask, ones), tf.nest.flatten(element), strict=True):
+        assert known.is_compatible_with(seen)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"name": "photograph"}, r"Unknown data set 'photograph'\. Did you mean 'photographs'"),
+        ({"name": "folder"}, r"takes the arguments \['data_dir', .*missing .*'data_dir'"),
+        ({"data_dir": "x"}, r"'photographs' takes the arguments \['cache_dir'\]"),
+        ({"channels": 2}, "channels=2"),
+        ({"max_side": 0}, "max_side=0"),
+    ],
+    ids=str,
+)
+def test_load_refuses(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        datasets.load(**arguments)
 
 
 @pytest.mark.parametrize(

@@ -1,13 +1,15 @@
-"""The stages of a comparison: each trains or tunes one model and keeps it in the workspace.
+"""The comparison of a task: each model is tuned or trained, kept in the workspace, and evaluated.
 
-A stage that an earlier run has finished is loaded, one that it has begun is continued.
+What an earlier run has finished is loaded, what it has begun is continued.
 """
 
 import math
 import time
 
 from experiments import evaluation, models
-from experiments.methods import Problem
+from experiments.inverse_problem import InverseProblem
+from experiments.methods import FURTHER
+from trainers.callbacks.model_solver import LayerSolver
 from trainers.callbacks.progress import Progress
 from trainers.process import files
 from trainers.process.errors import StorageError
@@ -18,13 +20,13 @@ _REPORTED = ("forward_steps", "forward_residual", "backward_residual", "backward
 _REPORTED += ("error_bound",)
 
 
-class Stages(Problem):
-    """The models of one task.
+class Comparison(InverseProblem):
+    """A task, its images, and the models that are compared on them.
 
     Args:
         task: An `experiments.tasks.Task`.
         config: The effective configuration.
-        images: Splits as given by `trainers.datasets.pipeline.load`.
+        images: Splits as given by `inverse_problem.load_images`.
         workspace: An `experiments.workspace.Workspace`.
     """
 
@@ -40,30 +42,30 @@ class Stages(Problem):
         sides = [(self.config.data.patch_size,) * 2]
         sides += [image.shape[:2] for image in self.images["test"].images]
         smallest = tuple(map(min, zip(*sides, strict=True)))
-        for layer in (self.total_variation(), self.bilevel(), self.equilibrium()):
-            self.model(layer, smallest)
+        for make in (models.total_variation, models.bilevel, models.equilibrium):
+            models.model(make(self.task, self.config), self.inputs(smallest))
 
     def total_variation_tuned(self):
         """Total variation with its weight tuned on training patches; `(layer, record)`."""
-        layer = self.total_variation()
-        self.model(layer)
+        layer = models.total_variation(self.task, self.config)
+        models.model(layer, self.inputs())
         begin = time.perf_counter()
         record = self.workspace.once(
             (self.task.name, "total_variation"),
-            lambda: {**self.tune(layer), "seconds": time.perf_counter() - begin},
+            lambda: {**models.tune(layer, self), "seconds": time.perf_counter() - begin},
         )
         layer.cell.log_weight.assign(math.log(record["weight"]))
         return layer, record
 
     def bilevel_first(self):
         """The bilevel model after its first training; `(layer, record)`."""
-        return self._train("bilevel", self.bilevel(), self.tune)
+        return self._train("bilevel", models.bilevel, lambda layer: models.tune(layer, self))
 
     def bilevel_further(self, bilevel):
         """The bilevel model trained on, as long as the equilibrium model is."""
         return self._train(
-            "bilevel_further",
-            self.bilevel(),
+            FURTHER.key,
+            models.bilevel,
             lambda layer: layer.set_weights([variable.numpy() for variable in bilevel.weights]),
             further=True,
         )
@@ -72,14 +74,15 @@ class Stages(Problem):
         """The equilibrium model, started from the bilevel one: at first it is the same map."""
         return self._train(
             "equilibrium",
-            self.equilibrium(),
+            models.equilibrium,
             lambda layer: models.start_from(layer, bilevel),
             further=True,
         )
 
-    def _train(self, name, layer, prepare, further=False):
+    def _train(self, name, make, prepare, further=False):
         """Train a layer once and for all; `(layer, record)`."""
-        model = self.model(layer)
+        layer = make(self.task, self.config)
+        model = models.model(layer, self.inputs())
         folder = self.workspace.folder(self.task.name, name)
         weights, start_weights = folder / "final.weights.h5", folder / "start.weights.h5"
         train = self.config.train
@@ -121,6 +124,30 @@ class Stages(Problem):
         _load(model, weights)
         return layer, record
 
+    def evaluate(self, layer):
+        """What a layer does on the test images; of the measurement itself if it is `None`.
+
+        Returns:
+            `(row, estimates, curves)`: a row of the results table; the reconstructions as arrays;
+            of the first image `residual` and `psnr_time`, empty for the measurement.
+        """
+        solver = None if layer is None else LayerSolver(layer)
+        names = self.images["test"].names
+        row, images, estimates = evaluation.evaluate(
+            solver, self.test, names, picture=self.task.picture
+        )
+        row["train_loss"] = evaluation.loss_on(solver, self.fixed_patches, self.task.picture)
+        row |= {"parameters": None, "images": images}
+        if layer is None:
+            return row, estimates, {}
+        row["parameters"] = sum(math.prod(v.shape) for v in layer.trainable_variables)
+        measurement, truth = self.test[0]
+        curves = {
+            "residual": evaluation.residual_curve(solver, measurement),
+            "psnr_time": evaluation.quality_against_time(solver, measurement, truth),
+        }
+        return row, estimates, curves
+
 
 def _load(model, path):
     try:
@@ -144,15 +171,3 @@ def diagnostics(record, name):
         "training_converged": last[f"{name}_converged"],
         **{f"training_{key}": last.get(f"{name}_{key}") for key in _REPORTED},
     }
-
-
-def evaluate(stages, layer):
-    """A row of the results table for a layer (`None`: the measurement), and its reconstructions."""
-    summary, images, estimates = evaluation.evaluate(
-        layer, stages.test, stages.images["test"].names
-    )
-    summary["train_loss"] = evaluation.loss_on(layer, stages.fixed_patches)
-    parameters = None
-    if layer is not None:
-        parameters = sum(math.prod(variable.shape) for variable in layer.trainable_variables)
-    return {**summary, "parameters": parameters, "images": images}, estimates
