@@ -12,6 +12,9 @@ ADDONS_VENV = .venv-addons
 ADDONS = tests/reference/addons
 DOCKER_VENV = .venv-docker
 STAMP = $(VENV)/.deq_keras-installed
+# Two processes, a file in one of them, so that the models that a file builds are built once;
+# tests/conftest.py says which file is first.
+PYTEST_FLAGS = -n 2 --dist loadfile --no-loadscope-reorder
 
 .PHONY: help demo test test-slow lint lint-docker lock-docker wheel addons-reference benchmark clean
 
@@ -30,6 +33,7 @@ help:
 	@echo 'The first of them makes $(VENV) and installs into it; a TensorFlow found there is kept.'
 	@echo 'The benchmark has $(BENCHMARK_VENV), for PyTorch, JAX and the rest take some gigabytes.'
 	@echo 'Variables: PYTHON=$(PYTHON) VENV=$(VENV) DEMO=$(DEMO)'
+	@echo '           PYTEST_FLAGS="$(PYTEST_FLAGS)"'
 	@echo '           BENCHMARK=$(BENCHMARK) BENCHMARK_VENV=$(BENCHMARK_VENV)'
 
 demo: $(STAMP)
@@ -37,10 +41,10 @@ demo: $(STAMP)
 	@echo "The report: $$(cd $(DEMO) && pwd)/report.html"
 
 test: lint
-	$(RUN) -m pytest
+	$(RUN) -m pytest $(PYTEST_FLAGS)
 
 test-slow: $(STAMP)
-	$(RUN) -m pytest -m slow
+	$(RUN) -m pytest $(PYTEST_FLAGS) -m slow
 
 lint: $(STAMP)
 	$(RUN) -m ruff check .

@@ -7,7 +7,7 @@
     python -m benchmarks --suite=distributed --output=runs/benchmark/distributed.json
 
 `make benchmark` runs the four, in an environment with the peers (the extra `benchmark`). Each
-writes a JSON file, a plot (`.png`) beside it, and tables to the terminal.
+writes a JSON file, a plot (`.png`) next to it, and tables to the terminal.
 
 - `peers`: one training step on the map u - 0.1 ((u - y) + A^T tanh(A u)) to relative errors of the
   gradient of 1e-3 and 1e-5: ours against torchdeq, deepinv, jaxopt and optimistix.
@@ -50,7 +50,7 @@ SUITES = {
 }
 
 _SUITE = flags.DEFINE_enum("suite", None, list(SUITES), "What to measure.")
-_OUTPUT = flags.DEFINE_string("output", None, "JSON file to write; a plot is put beside it.")
+_OUTPUT = flags.DEFINE_string("output", None, "JSON file to write; a plot is put next to it.")
 _THREADS = flags.DEFINE_integer(
     "threads",
     min(2, os.cpu_count() or 1),

@@ -40,7 +40,7 @@ def run(settings, say):
         say: Called with lines for the terminal.
 
     Raises:
-        ValueError: If there are no two cores.
+        ValueError: If there are fewer than two cores.
         RemoteError: If a process fails.
     """
     chosen = cores()

@@ -75,7 +75,7 @@ class Server:
         return self.trainer.stepper.length
 
     def train(self, epochs, steps):
-        """Train up to so many epochs of so many steps.
+        """Train up to a number of epochs of `steps` steps each.
 
         Returns:
             The lines of the last of them in `metrics.jsonl` (of the chief; the others have none),
@@ -119,7 +119,7 @@ class Server:
         return found
 
     def reduce(self, numbers, repeats):
-        """Seconds of each of some all-reduces of so many float32 numbers; all workers."""
+        """Seconds of each of `repeats` all-reduces of `numbers` float32 numbers; all workers."""
         vector = tf.ones([numbers])
         return self._repeat(lambda: self.exchange(vector, True), repeats)
 

@@ -1,4 +1,4 @@
-"""What more workers would give, on paper: a model of a step's time, fed with measured costs.
+"""Forecast of what more workers would give: a model of a step's time, fed with measured costs.
 
 A step of `N` workers takes
 
@@ -55,7 +55,7 @@ class Costs:
         images: Images of a worker.
         fixed: Seconds of a step that do not depend on the number of images.
         image: Seconds of an image.
-        overhead: Seconds that a step under the strategy takes beside that and the all-reduce.
+        overhead: Further seconds of a step under the strategy, without the all-reduce.
         bytes: Size of what is added up.
     """
 

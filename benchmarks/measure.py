@@ -1,4 +1,4 @@
-"""How contestants are tuned and timed: settings to a target error, then interleaved runs."""
+"""Measurement of contestants: settings to a target error, then interleaved runs."""
 
 import math
 import statistics
@@ -8,7 +8,7 @@ from benchmarks.remote import Remote, RemoteError
 
 TIGHTEST = 1e-8
 TRIES = 4  # settings of the tolerance for each family and target
-HOPELESS = 2.0  # a family that starts so many times slower than the fastest one is left at that
+HOPELESS = 2.0  # a family that starts this many times slower than the fastest is not tuned
 
 
 class Contest:

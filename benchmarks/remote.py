@@ -27,7 +27,7 @@ class RemoteError(RuntimeError):
 
 
 def environment(threads):
-    """The environment of a worker with so many threads, on the CPU."""
+    """The environment of a worker with a number of threads, on the CPU."""
     count = dict.fromkeys(THREADS, str(threads))
     return {
         **os.environ,
@@ -93,7 +93,7 @@ class Remote:
             raise self._died() from None
 
     def receive(self, seconds=None):
-        """The answer to `send`, for which one waits no longer than so many seconds."""
+        """The answer to `send`, waited for no longer than `seconds`."""
         if not select.select([self._process.stdout], [], [], seconds)[0]:
             self._process.kill()
             raise RemoteError(f"The worker did not answer within {seconds:g} s.")

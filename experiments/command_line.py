@@ -1,4 +1,4 @@
-"""Command lines: what those of all programs have in common.
+"""Command lines of the programs: what all of them have in common.
 
 Import this module before Keras: the library chooses Keras's backend, and says what is missing.
 """
@@ -23,7 +23,7 @@ from trainers.process.errors import ConfigurationError
 WORKDIR = flags.DEFINE_string(
     "workdir", None, "Folder for results; a run is continued there.", required=True
 )
-DATA_DIR = flags.DEFINE_string("data_dir", None, "Folder of PNG or JPEG images of one's own.")
+DATA_DIR = flags.DEFINE_string("data_dir", None, "Folder of your own PNG or JPEG images.")
 
 
 def parse(argv):

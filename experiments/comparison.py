@@ -1,4 +1,4 @@
-"""The comparison of a task: each model is tuned or trained, kept in the workspace, and evaluated.
+"""Comparison of the models of a task: each is tuned or trained, kept, and evaluated.
 
 What an earlier run has finished is loaded, what it has begun is continued.
 """

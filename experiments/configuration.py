@@ -30,7 +30,7 @@ def check_entries(config, reference, program):
     Another prior has other arguments, so of the section `prior` only `name` is needed.
 
     Raises:
-        ConfigurationError: If `reference` has entries that `config` has not.
+        ConfigurationError: If `reference` has entries that `config` lacks.
     """
     needed = {n for n in names(reference) if not n.startswith("prior.") or n == "prior.name"}
     missing = sorted(needed - set(names(config)))
@@ -42,7 +42,7 @@ def check_entries(config, reference, program):
 
 
 def use_folder(config, folder):
-    """Takes the images from a folder of one's own, if there is one."""
+    """Takes the images from a person's own folder, unless it is `None`."""
     if folder is not None:
         config.data.name, config.data.data_dir = "folder", folder
 

@@ -1,4 +1,4 @@
-"""Training of one model, on one or many devices and machines, and go on after whatever stops it.
+"""Training of one model, on one or many devices and machines; it goes on after any stop.
 
     python -m experiments.train --config=experiments/configs/train_demo.py --workdir=runs/train
     python -m experiments.train --workdir=runs/mine --data_dir=FOLDER --config.model=equilibrium

@@ -1,1 +1,1 @@
-"""What is measured, a module each: `FAMILIES` of settings, and `build(problem, options)`."""
+"""Contestants, a module each: `FAMILIES` of settings, and `build(problem, options)`."""

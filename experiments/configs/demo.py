@@ -1,4 +1,4 @@
-"""The demo: both methods on the photographs that scikit-image ships, in some minutes.
+"""Demo: both methods on the photographs that scikit-image ships, in some minutes.
 
 python -m experiments.compare --config=experiments/configs/demo.py --workdir=runs/demo
 

@@ -1,4 +1,4 @@
-"""Names and numbers as a reader wants them; what is missing is a dash."""
+"""Text of the report: names and numbers as a reader wants them; what is missing is a dash."""
 
 import html
 import math

@@ -1,4 +1,4 @@
-"""The verdict on a task: what its numbers say, in words."""
+"""Verdict on a task: what its numbers say, in words."""
 
 from experiments.methods import METHODS, RECONSTRUCTIONS
 from experiments.report.text import finite, listing, lowered
@@ -105,7 +105,7 @@ def _ranking(methods):
     sentences = [_sentence(text + _each_image(methods))]
     gain = _lead(methods, best, "measurement")
     if gain is not None:
-        # Of a measurement that is no image: what is shown of it, in parentheses.
+        # In parentheses is what is shown of a measurement that is not an image.
         name = (methods["measurement"].get("label") or "").lower()
         name = f"the {name}" if "(" in name else _NAMES["measurement"]
         if gain >= TIE:

@@ -20,8 +20,8 @@ def measurement_itself(measurement):
 class Task:
     """An inverse problem.
 
-    A measurement may have another shape than the image, and complex numbers. What cannot be looked
-    at is shown, and its PSNR taken, as another image: `picture`.
+    A measurement may have another shape than the image, and complex numbers. Where it
+    is not an image, another one is shown of it, and its PSNR taken: `picture`.
 
     Attributes:
         name: Its name in configurations and results.

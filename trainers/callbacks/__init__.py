@@ -1,1 +1,1 @@
-"""What is recorded of a training: `metrics.jsonl`, TensorBoard, a progress bar."""
+"""Records of a training: `metrics.jsonl`, TensorBoard, a progress bar."""

@@ -33,7 +33,7 @@ class LayerSolver:
         return self._solve(measurement)
 
     def solve_within(self, measurement, max_steps):
-        """The solution after at most so many evaluations of the map."""
+        """The solution after at most `max_steps` evaluations of the map."""
         # The layer compiles this itself: inside of a graph it takes no tensor for the limit, and
         # each number would need a graph of its own.
         return self.layer.solve(measurement, max_steps=max_steps)
@@ -52,8 +52,8 @@ class ModelSolver:
     """A Keras model in the place of a layer with `solve`: what its layers say of their solves.
 
     Args:
-        model: A built Keras model. What solves inside of a layer that is no model is not seen, nor
-            is anything inside of a model whose graph Keras does not know (a subclass).
+        model: A built Keras model. What solves inside of a layer that is not a model is not seen,
+            nor is anything inside of a model whose graph Keras does not know (a subclass).
 
     Attributes:
         layers: Pairs of a `LayerSolver` and the function from the model's input to its input.

@@ -1,4 +1,4 @@
-"""What TensorBoard shows of a training: curves, reconstructions, filters, the solver's work."""
+"""TensorBoard of a training: curves, reconstructions, filters, the solver's work."""
 
 import os
 import socket
@@ -35,7 +35,7 @@ class TensorBoard(keras.callbacks.Callback):
         step: A function that returns the number of steps done, of the whole training.
         examples: A batch `(measurement, truth)` of fixed images, or `None` for no pictures.
         pictures: How many of them are shown; all are in the histograms.
-        every: Pictures, filters and histograms are written after so many epochs.
+        every: Number of epochs after which pictures, filters and histograms are written.
         show: A function from measurements to the images `(batch, height, width, channels)` that are
             shown of them; by default the measurement itself, without the operator's data.
 
@@ -181,7 +181,7 @@ def side_by_side(panels):
 def _scalars(group, values, step):
     for name, value in values.items():
         if value is not None:
-            # Under a strategy a variable is no number, but it has a value here.
+            # Under a strategy a variable is not a number, but it has a value here.
             tf.summary.scalar(f"{group}/{name}", tf.convert_to_tensor(value), step)
 
 

@@ -1,4 +1,4 @@
-"""What workers tell each other beside gradients: that they agree."""
+"""Agreement of the workers: what they tell each other in addition to gradients."""
 
 from __future__ import annotations
 

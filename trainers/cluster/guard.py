@@ -1,4 +1,4 @@
-"""TensorFlow's server listens on all interfaces; this binds it to the one that the cluster is on.
+"""Guard of TensorFlow's server: it is bound to the network interface that the cluster is on.
 
 The gRPC of `tf.distribute` has neither authentication nor encryption, and its server always
 listens at the wildcard address, whatever the cluster says. So its socket is bound to the network

@@ -1,4 +1,4 @@
-"""The workers meet before TensorFlow's servers start, so that one that is missing is named.
+"""Rendezvous of the workers, before TensorFlow's servers start: one that is missing is named.
 
 TensorFlow waits for a missing worker in C++ code, for as long as an hour, and Python cannot
 interrupt it. So each worker first says to the chief, at the address that TensorFlow's server will

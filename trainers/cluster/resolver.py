@@ -1,4 +1,4 @@
-"""Which workers there are, and which one this process is: from `TF_CONFIG` or from Slurm."""
+"""Workers of a training, and which of them this process is: from `TF_CONFIG` or from Slurm."""
 
 from __future__ import annotations
 
@@ -60,29 +60,29 @@ def from_tf_config(text: str) -> Cluster:
     try:
         content = json.loads(text)
     except ValueError as error:
-        raise wrong(f"it is no JSON ({error})") from None
+        raise wrong(f"it is not JSON ({error})") from None
     if not isinstance(content, dict):
-        raise wrong("it is no object")
+        raise wrong("it is not an object")
     cluster, task = content.get("cluster"), content.get("task")
     if not isinstance(cluster, dict) or not cluster:
-        raise wrong("`cluster` is missing, or no object")
+        raise wrong("`cluster` is missing, or not an object")
     if not isinstance(task, dict):
-        raise wrong("`task` is missing, or no object")
+        raise wrong("`task` is missing, or not an object")
     if unknown := set(cluster) - set(JOBS):
         raise wrong(
             f"`cluster` has {sorted(unknown)}, and only {list(JOBS)} take part in this training"
         )
     kind, index = task.get("type"), task.get("index")
     if not isinstance(kind, str) or kind not in cluster:
-        raise wrong(f"`task.type` is {kind!r}, which `cluster` has not")
+        raise wrong(f"`task.type` is {kind!r}, which is not in `cluster`")
     if not isinstance(index, int) or isinstance(index, bool):
-        raise wrong(f"`task.index` is {index!r} and no integer")
+        raise wrong(f"`task.index` is {index!r}, which is not an integer")
     for job, addresses in cluster.items():
         if not isinstance(addresses, list) or not addresses:
-            raise wrong(f"`cluster.{job}` is no list of addresses")
+            raise wrong(f"`cluster.{job}` is not a list of addresses")
         for address in addresses:
             if not isinstance(address, str) or split(address) is None:
-                raise wrong(f"{address!r} is no `host:port` with a port from 1 to 65535")
+                raise wrong(f"{address!r} is not `host:port` with a port from 1 to 65535")
     if not 0 <= index < len(cluster[kind]):
         raise wrong(f"`task.index` is {index}, and there are {len(cluster[kind])} of {kind!r}")
     if len(cluster.get("chief", ())) > 1:
@@ -138,7 +138,7 @@ def from_slurm(variables: Mapping[str, str]) -> Cluster:
 def _hosts(text) -> Iterator[str]:
     """`n[09-10,12],m` to n09, n10, n12, m."""
     if not re.fullmatch(r"([\w.-]+(\[[\d,-]+\])?(,(?!$)|$))+", text):
-        raise ValueError(f"SLURM_STEP_NODELIST={text!r} is no list of nodes")
+        raise ValueError(f"SLURM_STEP_NODELIST={text!r} is not a list of nodes")
     for name, ranges in re.findall(r"([\w.-]+)(?:\[([\d,-]+)\])?", text):
         if not ranges:
             yield name
@@ -154,12 +154,12 @@ def _counts(text) -> Iterator[int]:
     for part in text.split(","):
         match = re.fullmatch(r"(\d+)(?:\(x(\d+)\))?", part)
         if match is None:
-            raise ValueError(f"SLURM_STEP_TASKS_PER_NODE={text!r} is no list of numbers")
+            raise ValueError(f"SLURM_STEP_TASKS_PER_NODE={text!r} is not a list of numbers")
         yield from [int(match[1])] * int(match[2] or 1)
 
 
 def split(address: str) -> tuple[str, int] | None:
-    """Host and port of an address, `None` if it is none."""
+    """Host and port of an address, `None` if it is malformed."""
     host, _, port = address.rpartition(":")
     if not host or not port.isdecimal() or not 1 <= int(port) <= 65535:
         return None

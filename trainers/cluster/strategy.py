@@ -1,4 +1,4 @@
-"""A name to a `tf.distribute` strategy, or a clear error."""
+"""Strategies of `tf.distribute` by name, or a clear error."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Photographs to batches of (measurement, truth), the same for any number of workers.
+"""Pipeline from photographs to batches of (measurement, truth), for any number of workers.
 
 Everything about an example (which photograph, which patch, how it is turned, how it is measured)
 is a function of the seed and the example's number alone. So a run is resumed by `start_step`, with
@@ -18,7 +18,7 @@ from trainers.datasets.store import Store
 
 
 def _stream(seed: int, name: str) -> tf.Tensor:
-    """A seed of its own for each use, lest the noise repeat the numbers that chose the patch."""
+    """A seed for each use, so that the noise does not repeat the numbers that chose the patch."""
     if not isinstance(seed, int):
         raise ValueError(f"`seed` must be an integer. Received: seed={seed!r}.")
     digest = hashlib.sha256(f"deq_keras/{name}/{seed}".encode()).digest()
@@ -66,7 +66,7 @@ def measurement_spec(
         measurement: shapes `(batch, ...)` with None for what is not known, and dtypes.
 
     Raises:
-        ValueError: `measure` returns something that is no measurement.
+        ValueError: `measure` returns something that is not a measurement.
 
     Example:
 
@@ -87,7 +87,7 @@ def measurement_spec(
 
 
 def _order(count: int, seed: tf.Tensor, number) -> tf.Tensor:
-    """The order of so many images in a pass over them."""
+    """The order of `count` images in a pass over them."""
     pair = tf.stack([seed, tf.cast(number, tf.int64)])
     indices = tf.range(count, dtype=tf.int64)
     return tf.random.experimental.stateless_shuffle(indices, pair, alg="philox")
@@ -257,7 +257,7 @@ def evaluation_batches(
         images: the validation or test images.
         measure: see `training_batches`; given images of any size unless `crop` is set.
         seed: another seed, another noise.
-        crop: take only the central square of so many pixels, None for whole images.
+        crop: side in pixels of the central square to take, None for whole images.
         batch_size: images in a batch, if all have the same size (always so with `crop`). Images
             of different sizes are never put together: then every batch holds one image.
         input_context: the worker yields its share of the images, and reads those only: every n-th

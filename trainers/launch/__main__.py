@@ -1,4 +1,4 @@
-"""Start the workers of one training on this machine, and start them again when one is lost.
+"""Launcher of the workers of one training on this machine, again when one is lost.
 
     python -m trainers.launch --num_workers=2 -- python -m PROGRAM --strategy=multi_worker ARGS...
 

@@ -1,4 +1,4 @@
-"""What becomes of the workers of a training: watched, started again, stopped, ended."""
+"""Launcher of the workers of a training: they are watched, started again, stopped, ended."""
 
 import os
 import shutil

@@ -1,4 +1,4 @@
-"""What a worker is before it becomes the command: it asks to die with the launcher.
+"""Stub of a worker, before it becomes the command: it asks to die with the launcher.
 
 Run as a file by `worker.py`, with the launcher's process id and the command. A `preexec_fn` would
 do the same, but it is not safe in a process that has threads.

@@ -1,4 +1,4 @@
-"""What can end a training, each with the exit code that a program ends with."""
+"""Errors that can end a training, each with the exit code of the program."""
 
 import difflib
 import signal
@@ -14,7 +14,7 @@ class ConfigurationError(ValueError):
 
 
 def unknown_name(kind: str, name: str, known: Iterable[str]) -> ConfigurationError:
-    """The error for a name that nothing has, with the nearest of the known ones.
+    """The error for an unknown name, with the nearest of the known ones.
 
     Args:
         kind: What is chosen by the name, for the message: `"task"`.
@@ -59,7 +59,7 @@ class NotFinite(FloatingPointError):
 class Interrupted(BaseException):
     """Training was stopped by a signal; what was saved is enough to go on.
 
-    Like `KeyboardInterrupt` it is no `Exception`: what handles errors must not take it for one.
+    Like `KeyboardInterrupt` it is not an `Exception`: what handles errors must let it pass.
 
     Attributes:
         signum: The signal.

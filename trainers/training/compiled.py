@@ -1,4 +1,4 @@
-"""Which compiled models can be trained in parts and on replicas."""
+"""Compiled models: which of them can be trained in parts and on replicas."""
 
 import keras
 import tensorflow as tf

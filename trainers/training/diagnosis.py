@@ -1,4 +1,4 @@
-"""Which image made a gradient that is not finite, and what its solver says."""
+"""Diagnosis of a gradient that is not finite: which image made it, and what its solver says."""
 
 from __future__ import annotations
 

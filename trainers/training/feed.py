@@ -123,7 +123,7 @@ def share(batches: tf.data.Dataset, context: tf.distribute.InputContext | None) 
 
     The parts are contiguous and their sizes differ by one at most; a batch smaller than the number
     of replicas leaves some with a batch of length 0. Every worker reads the whole dataset: where
-    that is dear, give the trainer a function of the input context instead.
+    that is expensive, give the trainer a function of the input context instead.
 
     Args:
         batches: A dataset of global batches, of any structure.

@@ -143,7 +143,7 @@ class Loop:
     def _skip(self, parts, outcome):
         """A step was left out: count it, say why, and end the training if there are too many."""
         if outcome.rescaled:
-            return  # half precision has overflown, and its scale was lowered
+            return  # half precision overflowed, and its scale was lowered
         position, allowed = self.trainer.position, self.options.max_skipped
         position.skipped += 1
         what = diagnose(self.model, self._images(parts, outcome.images))
@@ -176,7 +176,7 @@ class Loop:
         self.trainer.save([callback_state(callback) for callback in self.callbacks], best)
 
     def _restore(self, states):
-        # By name: the chief, whose states they are, has callbacks that others have not.
+        # By name: the chief, whose states they are, has callbacks that the others lack.
         left = list(states)
         for callback in self.callbacks:
             name = type(callback).__name__

@@ -1,4 +1,4 @@
-"""What a training can be told beside the model and the data."""
+"""Options of a training: how to train, what to keep, and how to choose the best epoch."""
 
 import dataclasses
 import math
@@ -13,17 +13,17 @@ class Options:
     """How to train, keep and choose; see `trainers.training.Trainer`.
 
     Attributes:
-        accumulation: Each replica computes the gradient of its batch in so many parts, one after
-            the other: less memory, the same gradient.
+        accumulation: Each replica computes the gradient of its batch in this number of parts, one
+            after the other: less memory, the same gradient.
         clip_norm: Scale the gradient, of the whole global batch, down to this Euclidean norm over
             all weights. `None`: as it is.
         average: Decay of an exponential moving average of the weights, such as 0.999, which
             validation and `restore` then use. `None`: the weights themselves.
         precision: The dtype policy that the model is built with: one of `PRECISIONS`.
-        max_skipped: A step whose gradient is not finite is left out, and counted; so many are
-            borne, the next one ends the training.
-        keep: Number of checkpoints kept, beside the best one.
-        save_every: A checkpoint after so many steps, beside that after each epoch.
+        max_skipped: A step whose gradient is not finite is left out, and counted; this many
+            are allowed, and the next one ends the training.
+        keep: Number of checkpoints kept, in addition to the best one.
+        save_every: A checkpoint after this many steps, in addition to that after each epoch.
         monitor: The entry of the logs that says which epoch is the best; where it is missing,
             `"loss"` is taken.
         mode: `"min"` or `"max"`: what is better.

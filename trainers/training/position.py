@@ -1,4 +1,4 @@
-"""Where a training is, and what it has seen so far."""
+"""Position of a training: where it is, and what it has seen so far."""
 
 import dataclasses
 from typing import Any

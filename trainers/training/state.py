@@ -1,4 +1,4 @@
-"""All that a training must remember, as arrays and plain values.
+"""State of a training: all that it must remember, as arrays and plain values.
 
 Three kinds: what all replicas share (weights, optimizer), what each has of its own (the sums of
 metrics, the seeds of dropout) and what is Python's (position, history, callbacks).
@@ -191,4 +191,4 @@ def decode(data: bytes) -> Any:
 
             return full(json.loads(str(file["text"])))
     except (OSError, EOFError, KeyError, TypeError, zipfile.BadZipFile) as error:
-        raise ValueError(f"These bytes are no state of a training: {error}") from None
+        raise ValueError(f"These bytes are not the state of a training: {error}") from None

@@ -31,7 +31,7 @@ class Outcome(NamedTuple):
         learning_rate: The learning rate.
         finite: Whether loss and gradient are finite; otherwise nothing was changed.
         stop: Whether some worker asked to stop.
-        rescaled: Whether it is not finite because half precision has overflown: the loss scale was
+        rescaled: Whether it is not finite because half precision overflowed: the loss scale was
             lowered.
     """
 
@@ -200,8 +200,8 @@ class Step:
         replicas = self.strategy.num_replicas_in_sync
         if self.sums and replicas > 1 and self.model.losses:
             raise ConfigurationError(
-                "Expected a loss that is a mean over the batch. Received one that is a sum, beside "
-                f"losses of its layers, and {replicas} replicas: the latter would be counted once "
+                "Expected a loss that is a mean over the batch. Received one that is a sum, with "
+                f"losses of its layers and {replicas} replicas: the latter would be counted once "
                 "for each. Set its reduction to 'sum_over_batch_size'."
             )
         # Keras divides a mean by the number of replicas, as if all had as many images.

@@ -1,4 +1,4 @@
-"""Train a compiled Keras model on one or many devices and machines, so that nothing is lost.
+"""Training of a compiled Keras model on one or many devices and machines, with nothing lost.
 
 Keras's `fit` does not train over several machines (keras issue 20585), so the loop is ours; the
 model, its optimizer, loss and metrics, the callbacks and the progress bar are Keras's. The batches
@@ -147,7 +147,8 @@ class Trainer:
 
         Raises:
             Interrupted: On SIGINT or SIGTERM to any worker, when the state has been saved.
-            NotFinite: If more than `max_skipped` steps had no finite gradient, or a weight is none.
+            NotFinite: If more than `max_skipped` steps had a gradient that was not finite, or if a
+                weight is not finite.
             PeerLost: If another worker has gone.
             StorageError: If a checkpoint cannot be read or written.
             ConfigurationError: If a checkpoint, or an argument, does not fit.

@@ -122,6 +122,8 @@ class Run:
                 stdout=stdout or out,
                 stderr=err,
                 start_new_session=True,
+                # These tests may run under nohup, and what it ignores would be ignored here too.
+                preexec_fn=lambda: signal.signal(signal.SIGHUP, signal.SIG_DFL),
             )
 
     out = property(lambda self: self._out.read_bytes().decode(errors="surrogateescape"))
@@ -492,6 +494,25 @@ sleep()
     assert run.starts() == [1, 1]
     assert signal.Signals(signum).name in run.err
     assert "run the same command again to go on" in run.err
+
+
+def test_under_nohup_the_terminal_may_go(launch):
+    run = launch(
+        f"""
+on_sigterm({STOPPED})
+mark(f"pid-ready-{{index}}", os.getpid())
+sleep()
+""",
+        through=("nohup",),
+    )
+    for index in range(2):
+        run.await_pid(f"ready-{index}")
+    run.process.send_signal(signal.SIGHUP)
+    time.sleep(2 * ECHO)
+    run.process.send_signal(signal.SIGTERM)
+    assert run.finish() == STOPPED
+    assert "SIGTERM" in run.err
+    assert "SIGHUP" not in run.err
 
 
 @pytest.mark.parametrize(("ends", "code"), [((0, 0), 0), ((75, 4), 128 + 15)])
