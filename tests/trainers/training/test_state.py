@@ -138,7 +138,7 @@ def test_bytes_of_something_else_are_refused(data):
 
 def test_another_archive_is_refused(tmp_path):
     np.savez(tmp_path / "a.npz", a0=np.zeros(3))
-    with pytest.raises(ValueError, match="no state of a training"):
+    with pytest.raises(ValueError, match="not the state of a training"):
         decode((tmp_path / "a.npz").read_bytes())
 
 
