@@ -12,6 +12,9 @@ ADDONS_VENV = .venv-addons
 ADDONS = tests/reference/addons
 DOCKER_VENV = .venv-docker
 STAMP = $(VENV)/.deq_keras-installed
+# Two processes, a file in one of them, so that the models that a file builds are built once;
+# tests/conftest.py says which file is first.
+PYTEST_FLAGS = -n 2 --dist loadfile --no-loadscope-reorder
 
 .PHONY: help demo test test-slow lint lint-docker lock-docker wheel addons-reference benchmark clean
 
@@ -30,6 +33,7 @@ help:
 	@echo 'The first of them makes $(VENV) and installs into it; a TensorFlow found there is kept.'
 	@echo 'The benchmark has $(BENCHMARK_VENV), for PyTorch, JAX and the rest take some gigabytes.'
 	@echo 'Variables: PYTHON=$(PYTHON) VENV=$(VENV) DEMO=$(DEMO)'
+	@echo '           PYTEST_FLAGS="$(PYTEST_FLAGS)"'
 	@echo '           BENCHMARK=$(BENCHMARK) BENCHMARK_VENV=$(BENCHMARK_VENV)'
 
 demo: $(STAMP)
@@ -37,10 +41,10 @@ demo: $(STAMP)
 	@echo "The report: $$(cd $(DEMO) && pwd)/report.html"
 
 test: lint
-	$(RUN) -m pytest
+	$(RUN) -m pytest $(PYTEST_FLAGS)
 
 test-slow: $(STAMP)
-	$(RUN) -m pytest -m slow
+	$(RUN) -m pytest $(PYTEST_FLAGS) -m slow
 
 lint: $(STAMP)
 	$(RUN) -m ruff check .
@@ -96,7 +100,7 @@ $(ADDONS_VENV)/.installed: $(ADDONS)/requirements.txt
 # $(BENCHMARK_VENV) already, such as a smaller build for the CPU, is kept.
 benchmark: $(BENCHMARK_VENV)/.deq_keras-peers-installed
 	for suite in peers paper scaling distributed; do \
-	  $(BENCHMARK_VENV)/bin/python -m experiments.benchmark --suite=$$suite \
+	  $(BENCHMARK_VENV)/bin/python -m benchmarks --suite=$$suite \
 	    --output=$(BENCHMARK)/$$suite.json || exit 1; \
 	done
 
@@ -109,7 +113,7 @@ $(BENCHMARK_VENV)/.deq_keras-peers-installed: setup.py
 
 clean:
 	rm -rf build dist *.egg-info .pytest_cache .ruff_cache
-	find deq_keras trainers experiments tests -type d -name __pycache__ -prune -exec rm -rf {} +
+	find deq_keras trainers experiments benchmarks tests -type d -name __pycache__ -prune -exec rm -rf {} +
 
 # Made anew when setup.py has changed. Several distributions hold the module `tensorflow`, so one
 # that is there is kept, wherever it came from. (An older pip gets lost on some mirrors.)

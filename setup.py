@@ -37,7 +37,8 @@ setup(
         "Programming Language :: Python :: 3.13",
         "Topic :: Scientific/Engineering :: Image Processing",
     ],
-    # `trainers` and `experiments` run from a checkout: their names are too general to install.
+    # `trainers`, `experiments` and `benchmarks` run from a checkout: their names are too general
+    # to install.
     packages=find_packages(include=["deq_keras", "deq_keras.*"]),
     python_requires=">=3.10",
     # TensorFlow is missing here on purpose: several distributions hold the same module, and
@@ -67,8 +68,8 @@ setup(
             "tensorflow-datasets>=4.9.10",  # the data sets, prepared once and read as tf.data
             "tqdm",  # the progress bar of training
         ],
-        # What experiments/benchmark measures deq_keras against, beside `train`. Each is imported in
-        # a process of its own, so that neither their threads nor their memory get mixed.
+        # What `benchmarks` measures deq_keras against, beside `train`. Each is imported in a
+        # process of its own, so that neither their threads nor their memory get mixed.
         "benchmark": [
             "deepinv>=0.4",  # inverse problems in PyTorch: gradient descent as an equilibrium
             "jax",  # jaxopt and optimistix run on it

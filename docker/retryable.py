@@ -3,8 +3,8 @@
     python docker/retryable.py [--pause=SECONDS] -- COMMAND
 
 With `restartPolicy: ExitCode` the operator takes 1 to 127 for final and 128 to 255 for worth
-another try. The codes of `trainers/exits.py` follow `sysexits.h` instead and lie below 128, so a
-run that was stopped and has saved its state (75) would count as failed for good. Here
+another try. The codes of `trainers/process/exits.py` follow `sysexits.h` instead and lie below
+128, so a run that was stopped and has saved its state (75) would count as failed for good. Here
 
 | the command ended with | becomes | and the operator |
 |---|---|---|
@@ -25,7 +25,7 @@ import subprocess
 import sys
 import threading
 
-from trainers import exits
+from trainers.process import exits
 
 RETRY = 128 + signal.SIGUSR1
 STOPPED = 128 + signal.SIGTERM

@@ -47,7 +47,7 @@ srun --kill-on-bad-exit=0 --wait=600 "$PYTHON" -m experiments.train \
     --config="$CONFIG" --workdir="$WORKDIR" --data_dir="$DATA_DIR" --strategy=multi_worker ||
     code=$?
 
-# srun gives the highest of the workers' codes; trainers/exits.py lists them.
+# srun gives the highest of the workers' codes; trainers/process/exits.py lists them.
 case $code in
 0) exit 0 ;;
 2 | 65 | 74 | 78)

@@ -1,4 +1,4 @@
-"""What the command lines of the programs have in common.
+"""Command lines of the programs: what all of them have in common.
 
 Import this module before Keras: the library chooses Keras's backend, and says what is missing.
 """
@@ -6,7 +6,7 @@ Import this module before Keras: the library chooses Keras's backend, and says w
 import os
 import sys
 
-from trainers import exits
+from trainers.process import exits
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
@@ -18,12 +18,12 @@ except (ImportError, RuntimeError) as problem:  # it has checked them, and says 
 import tensorflow as tf
 from absl import app, flags, logging
 
-from trainers.errors import ConfigurationError
+from trainers.process.errors import ConfigurationError
 
 WORKDIR = flags.DEFINE_string(
     "workdir", None, "Folder for results; a run is continued there.", required=True
 )
-DATA_DIR = flags.DEFINE_string("data_dir", None, "Folder of PNG or JPEG images of one's own.")
+DATA_DIR = flags.DEFINE_string("data_dir", None, "Folder of your own PNG or JPEG images.")
 
 
 def parse(argv):
@@ -54,7 +54,7 @@ def check_folders():
 
 
 def run(work, parser=parse):
-    """The entry point of a program: flags, then `work()`, with the exit codes of `trainers.exits`.
+    """The entry point of a program: flags, then `work()`, with the exit codes of `process.exits`.
 
     Args:
         work: A function without arguments.

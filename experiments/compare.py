@@ -26,28 +26,21 @@ from absl import flags
 from rich.console import Console
 from rich.table import Table
 
-from experiments import configuration, methods, stages, tasks
+from experiments import comparison, configuration, inverse_problem, tasks
 from experiments.configs import demo
+from experiments.methods import FURTHER, METHODS
 from experiments.provenance import provenance
 from experiments.report import verdict, write_report
 from experiments.workspace import Workspace
-from trainers import evaluation
-from trainers.errors import ConfigurationError
-from trainers.files import write_json
-from trainers.signals import interruptible
+from trainers.process.errors import ConfigurationError
+from trainers.process.files import write_json
+from trainers.process.signals import interruptible
 
 flags.adopt_module_key_flags(command_line)
 flags.adopt_module_key_flags(config_flag)
-_TASKS = flags.DEFINE_list("tasks", None, "Some of denoising, inpainting, deblurring.")
+_TASKS = flags.DEFINE_list("tasks", None, f"Some of {', '.join(tasks.TASKS)}.")
 _STEPS = flags.DEFINE_integer("steps", None, "Steps of each training.", lower_bound=1)
 _SEED = flags.DEFINE_integer("seed", None, "Seed of patches and noise.", lower_bound=0)
-
-LABELS = {
-    "measurement": "Measurement",
-    "total_variation": "Total variation (tuned)",
-    "bilevel": "Bilevel",
-    "equilibrium": "Equilibrium",
-}
 
 
 def effective_config():
@@ -60,12 +53,12 @@ def effective_config():
             config.tasks = tuple(_TASKS.value)
         if _STEPS.value is not None:
             config.train.steps = config.train.further_steps = _STEPS.value
-        if command_line.DATA_DIR.value is not None:
-            config.data.data_dir = command_line.DATA_DIR.value
+        configuration.use_folder(config, command_line.DATA_DIR.value)
         if _SEED.value is not None:
             config.seed = _SEED.value
     if not config.tasks:
         raise ConfigurationError("Expected at least one task. Received an empty list.")
+    configuration.check_names(config)
     configuration.check_seed(config)
     configuration.check_counts(
         config,
@@ -80,61 +73,62 @@ def effective_config():
 
 
 def compare_task(work):
-    """All stages of one task; its part of `results.json`, and its pictures."""
+    """All that is compared of one task; its part of `results.json`, and its pictures."""
     task, config, images = work.task, work.config, work.images
     total_variation, tv_record = work.total_variation_tuned()
     start, start_record = work.bilevel_first()
     bilevel, bilevel_record = work.bilevel_further(start)
     equilibrium, equilibrium_record = work.equilibrium_further(start)
-    layers = {
-        "measurement": None,
-        "total_variation": total_variation,
-        "bilevel": bilevel,
-        "equilibrium": equilibrium,
-    }
-    methods, pictures, residual, psnr_time = {}, {}, {}, {}
+    layers = (None, total_variation, bilevel, equilibrium)
+    methods, pictures, curves = {}, {}, {"residual": {}, "psnr_time": {}}
     shown = min(config.evaluate.pictures, len(images["test"].names))
-    measurement, truth = work.test[0]
-    for name, layer in layers.items():
-        row, estimates = stages.evaluate(work, layer)
-        methods[name] = {"label": LABELS[name], "seconds": None, "backward_steps": None, **row}
-        pictures[name] = estimates[:shown]
-        if layer is not None:
-            residual[name] = evaluation.residual_curve(layer, measurement)
-            psnr_time[name] = evaluation.quality_against_time(layer, measurement, truth)
+    for method, layer in zip(METHODS.values(), layers, strict=True):
+        row, estimates, drawn = work.evaluate(layer)
+        label = task.measurement_label if layer is None else method.label
+        methods[method.key] = {"label": label, "seconds": None, "backward_steps": None, **row}
+        pictures[method.key] = estimates[:shown]
+        for kind, curve in drawn.items():
+            curves[kind][method.key] = curve
     methods["total_variation"]["seconds"] = tv_record["seconds"]
     for name, record in (("bilevel", bilevel_record), ("equilibrium", equilibrium_record)):
         methods[name]["seconds"] = start_record["seconds"] + record["seconds"]
-        methods[name].update(stages.diagnostics(record, name))
-    curves = {
+        methods[name].update(comparison.diagnostics(record, name))
+    curves["training"] = {
         "bilevel": _curve(start_record),
-        "bilevel_further": _curve(bilevel_record, config.train.steps),
+        FURTHER.key: _curve(bilevel_record, config.train.steps),
         "equilibrium": _curve(equilibrium_record, config.train.steps),
     }
     pictures["truth"] = [truth.numpy()[0] for _, truth in work.test[:shown]]
     pictures["names"] = images["test"].names[:shown]
-    learned = equilibrium.cell.prior.coefficients()
-    pictures["filters"] = {
-        "bilevel": bilevel.prior.coefficients().analysis.numpy(),
-        "equilibrium_analysis": learned.analysis.numpy(),
-        "equilibrium_synthesis": learned.synthesis.numpy(),
-    }
+    pictures["filters"] = {**_filters("bilevel", bilevel), **_filters("equilibrium", equilibrium)}
     results = {
         "title": task.title,
         "description": task.description,
         "methods": methods,
-        "curves": {"training": curves, "residual": residual, "psnr_time": psnr_time},
+        "curves": curves,
         "details": {
             "total variation: weight": tv_record["weight"],
             "bilevel: weight before training": start_record["start"]["weight"],
             "bilevel: weight": float(tf.exp(bilevel.cell.log_weight)),
             "equilibrium: weight": float(tf.exp(equilibrium.cell.log_weight)),
-            "bilevel: mean sharpness": float(np.mean(bilevel.prior.coefficients().sharpness)),
         },
     }
+    if hasattr(bilevel.prior, "coefficients"):
+        sharpness = float(np.mean(bilevel.prior.coefficients().sharpness))
+        results["details"]["bilevel: mean sharpness"] = sharpness
     if (bound := methods["bilevel"]["training_error_bound"]) is not None:
         results["details"]["bilevel: certified error of its solves, RMS"] = bound
     return results, pictures
+
+
+def _filters(name, layer):
+    """The pictures of a layer's prior `(height, width, channels, count)`, with their titles."""
+    pictures = layer.cell.prior.pictures()
+    label = METHODS[name].label
+    return {
+        label if len(pictures) == 1 else f"{label}: {title}": np.moveaxis(picture.numpy(), 0, -1)
+        for title, picture in pictures.items()
+    }
 
 
 def _curve(record, first_step=0):
@@ -168,12 +162,12 @@ def print_table(results, console):
 
 
 def prepare():
-    """Configuration, workspace, images, stages: what can be wrong is found out before any work."""
+    """Configuration, workspace, images, comparisons: what is wrong is found out before any work."""
     config = effective_config()
     chosen = [tasks.get(name, config) for name in config.tasks]
     workspace = Workspace(command_line.WORKDIR.value, config.to_dict())
-    images = methods.load(config)
-    works = [stages.Stages(task, config, images, workspace) for task in chosen]
+    images = inverse_problem.load_images(config)
+    works = [comparison.Comparison(task, config, images, workspace) for task in chosen]
     for work in works:
         work.check()
     return config, workspace, images, works
@@ -193,7 +187,7 @@ def compare():
         },
         "config": config.to_dict(),
         "data": {
-            "source": config.data.data_dir or "photographs of scikit-image",
+            "source": inverse_problem.source(config),
             **{split: list(images[split].names) for split in images},
         },
         "tasks": {},

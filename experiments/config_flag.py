@@ -16,7 +16,7 @@ FOLDER = Path(__file__).parent / "configs"
 def parse(argv, default):
     """The flags, from a command line, with the configuration of a file in `configs` as a default.
 
-    A wrong flag, and an entry that the configuration has not, end the program with a line.
+    A wrong flag, or an entry that is not in the configuration, ends the program with a line.
     """
     try:
         # Overrides are looked up here already, and again when a --config is parsed.

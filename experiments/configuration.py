@@ -1,9 +1,11 @@
-"""Checks of what a configuration says."""
+"""Configurations: checks of what they say, and what they say of a training."""
 
-import importlib
-import re
+from experiments import models
+from trainers import datasets
+from trainers.process.errors import ConfigurationError
+from trainers.training import Options
 
-from trainers.errors import ConfigurationError
+VALIDATIONS = ("patches", "images", "")
 
 
 def entry(config, name):
@@ -25,15 +27,30 @@ def names(config, prefix=""):
 def check_entries(config, reference, program):
     """Refuses a configuration that lacks entries: that of another program, say.
 
+    Another prior has other arguments, so of the section `prior` only `name` is needed.
+
     Raises:
-        ConfigurationError: If `reference` has entries that `config` has not.
+        ConfigurationError: If `reference` has entries that `config` lacks.
     """
-    missing = sorted(set(names(reference)) - set(names(config)))
+    needed = {n for n in names(reference) if not n.startswith("prior.") or n == "prior.name"}
+    missing = sorted(needed - set(names(config)))
     if missing:
         raise ConfigurationError(
             f"Expected --config to be a configuration of experiments.{program}. Received one "
             f"without {', '.join(missing[:5])}."
         )
+
+
+def use_folder(config, folder):
+    """Takes the images from a person's own folder, unless it is `None`."""
+    if folder is not None:
+        config.data.name, config.data.data_dir = "folder", folder
+
+
+def check_names(config):
+    """Raises a `ConfigurationError` if there is no such prior or data set."""
+    models.prior_class(config.prior.name)
+    datasets.get(config.data.name)
 
 
 def check_seed(config):
@@ -63,26 +80,52 @@ def check_positive(config, *entries):
             raise ConfigurationError(f"Expected {name} to be finite and > 0. Received {value}.")
 
 
-def check_function_name(name):
-    """Raises a `ConfigurationError` unless the name is like `"package.module:function"`."""
-    if not re.fullmatch(r"[\w.]+:\w+", name):
-        raise ConfigurationError(
-            "Expected `model` to be 'bilevel', 'equilibrium' or the name of a function of your "
-            f"own, 'package.module:function'. Received {name!r}."
-        )
-
-
-def function(name):
-    """The function that `"package.module:function"` names.
+def check_training(config):
+    """Refuses what can be known to be wrong from a configuration of `experiments.train` alone.
 
     Raises:
-        ConfigurationError: If there is nothing of that name.
+        ConfigurationError: With what was expected and received.
     """
-    module, _, attribute = name.partition(":")
-    try:
-        found = getattr(importlib.import_module(module), attribute)
-    except (ImportError, AttributeError) as error:
-        raise ConfigurationError(f"The model {name!r} cannot be imported: {error}.") from error
-    if not callable(found):
-        raise ConfigurationError(f"Expected {name!r} to be a function. Received {found!r}.")
-    return found
+    check_seed(config)
+    check_counts(
+        config,
+        train__epochs=1,
+        train__steps_per_epoch=1,
+        train__batch_size=1,
+        train__decay_steps=0,
+        train__early_stopping=1,
+        train__reduce_on_plateau=1,
+        evaluate__training_batches=1,
+        evaluate__pictures=0,
+    )
+    check_positive(config, "train.learning_rate", "train.weight")
+    training_options(config)
+    train = config.train
+    models.check_name(config.model)
+    check_names(config)
+    if train.validation not in VALIDATIONS:
+        raise ConfigurationError(
+            f"Expected train.validation to be one of {VALIDATIONS}. Received {train.validation!r}."
+        )
+    watches = train.early_stopping or train.reduce_on_plateau
+    if watches and train.monitor.startswith("val_") and not train.validation:
+        raise ConfigurationError(
+            f"Expected a train.monitor that is there without validation, such as 'loss'. Received "
+            f"{train.monitor!r}."
+        )
+    if train.reduce_on_plateau and train.decay_steps:
+        raise ConfigurationError(
+            "Expected a constant rate for train.reduce_on_plateau to reduce. Received "
+            f"train.decay_steps={train.decay_steps}: set it to 0."
+        )
+    known = set(names(config))
+    unknown = [name for name in config.may_change if name not in known]
+    if unknown:
+        raise ConfigurationError(f"Expected entries in may_change. Received {unknown}.")
+
+
+def training_options(config):
+    """The `trainers.training.Options` that a configuration asks for."""
+    names = ("accumulation", "clip_norm", "average", "precision", "max_skipped", "keep")
+    names += ("save_every", "monitor", "mode")
+    return Options(**{name: config.train[name] for name in names})

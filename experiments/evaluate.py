@@ -1,4 +1,4 @@
-"""What a trained model does on images: a row for each, pictures, JSON and CSV.
+"""Evaluation of a trained model on images: a row for each, pictures, JSON and CSV.
 
     python -m experiments.evaluate --workdir=runs/train
     python -m experiments.evaluate --workdir=runs/train --data_dir=FOLDER --output=runs/mine
@@ -20,24 +20,24 @@ from experiments import command_line
 # isort: split
 # It chooses Keras's backend, so it comes first.
 import keras
-import tensorflow as tf
+import numpy as np
 from absl import flags
 from ml_collections import ConfigDict
 from rich.console import Console
 from rich.table import Table
 
-from experiments import methods, recipe, tasks
+from experiments import configuration, evaluation, inverse_problem, models, tasks
 from experiments.provenance import provenance
 from experiments.report import images as drawing
 from experiments.report.sheet import filter_picture, sheet
 from experiments.workspace import read_config, without
-from trainers import evaluation
+from trainers.callbacks.model_solver import solver_of
+from trainers.callbacks.tensorboard import learned_filters
 from trainers.datasets.folder import SPLITS, read_folder
-from trainers.errors import ConfigurationError
-from trainers.files import make_writable, write_json
-from trainers.pipeline import ImageSet
-from trainers.tensorboard import learned_filters
-from trainers.trainer import Trainer
+from trainers.datasets.pipeline import ImageSet
+from trainers.process.errors import ConfigurationError
+from trainers.process.files import make_writable, write_json
+from trainers.training import Trainer
 
 flags.adopt_module_key_flags(command_line)
 _CHECKPOINT = flags.DEFINE_enum("checkpoint", "best", ["best", "latest"], "Which weights.")
@@ -58,7 +58,7 @@ def load_config():
     command_line.check_folders()
     config = ConfigDict(read_config(command_line.WORKDIR.value))
     try:
-        recipe.check(config)
+        configuration.check_training(config)
     except (KeyError, AttributeError, TypeError) as error:
         raise ConfigurationError(
             f"Expected --workdir to be the folder of a training by experiments.train. "
@@ -81,15 +81,16 @@ def load_images(config):
         split = "all" if own and not (Path(given) / "test").is_dir() else "test"
     if _MAX_SIDE.value is not None:
         config.data.max_side = _MAX_SIDE.value
-    source = folder or "photographs of scikit-image"
+    if folder:
+        configuration.use_folder(config, folder)
+    source = inverse_problem.source(config)
     if split == "all" and folder:
         try:
             found = read_folder(folder, config.data.channels, max_side=config.data.max_side or None)
         except ValueError as error:
-            raise methods.BadImages(str(error)) from None
+            raise inverse_problem.BadImages(str(error)) from None
         return ImageSet(*zip(*found, strict=True)), f"all of {source}"
-    config.data.data_dir = folder
-    splits = methods.load(config)
+    splits = inverse_problem.load_images(config)
     if split == "test":
         return splits["test"], f"test split of {source}"
     parts = [splits[name] for name in SPLITS]
@@ -106,16 +107,16 @@ def restored(problem, config, which):
     weight = config.train.weight or 0.1  # what was trained takes its place
     workdir = command_line.WORKDIR.value
     trainer = Trainer(
-        recipe.builder(problem, config, weight),
+        models.builder(problem, config, weight),
         workdir,
-        options=recipe.options(config),
+        options=configuration.training_options(config),
         config=without(read_config(workdir), config.may_change),
     )
     trainer.restore(which)
     return trainer
 
 
-def draw(output, rows, measured, estimates, test, model):
+def draw(output, rows, measured, estimates, problem, model):
     """Writes pictures, reconstructions and filters.
 
     Args:
@@ -123,18 +124,22 @@ def draw(output, rows, measured, estimates, test, model):
         rows: A row of results for each image.
         measured: A row for each measurement.
         estimates: The reconstructions.
-        test: Pairs of measurement and truth.
+        problem: The `InverseProblem`.
         model: The Keras model.
     """
     for name in ("pictures", "reconstructions", "filters"):
         (output / name).mkdir(exist_ok=True)
-    shown = list(zip(rows, measured, estimates, test, strict=True))[: _PICTURES.value]
+    task = problem.task
+    shown = list(zip(rows, measured, estimates, problem.test, strict=True))[: _PICTURES.value]
     for number, (row, before, estimate, (measurement, truth)) in enumerate(shown):
         # Images of two folders may have one name.
         stem = re.sub(r"[^\w.-]+", "_", Path(row["name"]).stem)
         name = f"{number:04d} {stem}.png"
         panels = (
-            (f"Measurement\n{before['psnr']:.2f} dB", tf.nest.flatten(measurement)[0].numpy()[0]),
+            (
+                f"{task.measurement_label}\n{before['psnr']:.2f} dB",
+                np.asarray(task.picture(measurement))[0],
+            ),
             (f"Reconstruction\n{row['psnr']:.2f} dB, SSIM {row['ssim']:.3f}", estimate),
             ("Truth", truth.numpy()[0]),
         )
@@ -162,12 +167,13 @@ def evaluate():
     make_writable(output, "folder", "Name another one with --output.")
     keras.utils.set_random_seed(config.seed)
     images, source = load_images(config)
-    problem = methods.Problem(tasks.get(config.task, config), config, {"test": images})
+    task = tasks.get(config.task, config)
+    problem = inverse_problem.InverseProblem(task, config, {"test": images})
     problem.check_sizes()
     trainer = restored(problem, config, _CHECKPOINT.value)
-    solver = evaluation.solver_of(trainer.model)
+    solver = solver_of(trainer.model)
     _, rows, estimates = evaluation.evaluate(solver, problem.test, images.names, bounds=True)
-    _, measured, _ = evaluation.evaluate(None, problem.test, images.names)
+    _, measured, _ = evaluation.evaluate(None, problem.test, images.names, picture=task.picture)
     means = {key: evaluation.mean(rows, key) for key in COLUMNS[1:]}
     write_json(
         output / "results.json",
@@ -181,6 +187,7 @@ def evaluate():
             "config": config.to_dict(),
             "data": {"source": source, "max_side": config.data.max_side, "images": len(images)},
             "means": means,
+            "shown_of_measurement": task.picture_name or "measurement",
             "measurement": {key: evaluation.mean(measured, key) for key in COLUMNS[1:4]},
             "images": [{key: row.get(key) for key in COLUMNS} for row in rows],
         },
@@ -189,7 +196,7 @@ def evaluate():
         writer = csv.DictWriter(file, COLUMNS, extrasaction="ignore")
         writer.writeheader()
         writer.writerows(rows)
-    draw(output, rows, measured, estimates, problem.test, trainer.model)
+    draw(output, rows, measured, estimates, problem, trainer.model)
     title = f"{config.model}, {config.task}, {_CHECKPOINT.value} checkpoint, {source}"
     print_table(rows, means, title, Console(width=None if sys.stdout.isatty() else 140))
     print(f"Results: {output / 'results.json'}, {output / 'results.csv'}")

@@ -1,4 +1,4 @@
-"""Where results come from: what every `results.json` says first."""
+"""Provenance of results: what every `results.json` says first."""
 
 import datetime
 import platform

@@ -1,4 +1,4 @@
-"""Train one model, on one or many devices and machines, and go on after whatever stops it.
+"""Training of one model, on one or many devices and machines; it goes on after any stop.
 
     python -m experiments.train --config=experiments/configs/train_demo.py --workdir=runs/train
     python -m experiments.train --workdir=runs/mine --data_dir=FOLDER --config.model=equilibrium
@@ -8,7 +8,7 @@
 Writes into the working directory: `config.json`, the configuration as it was; `metrics.jsonl`, a
 line a step and a line an epoch; `tensorboard/`; `checkpoints/` and `best/`; at the end
 `final.weights.h5`. Started again, it goes on from the last checkpoint. The exit codes are those of
-`trainers.exits`; `experiments.evaluate` looks at the result.
+`trainers.process.exits`; `experiments.evaluate` looks at the result.
 """
 
 import tempfile
@@ -22,13 +22,13 @@ import keras
 import tensorflow as tf
 from absl import flags
 
-from experiments import configuration, methods, recipe, tasks
+from experiments import configuration, inverse_problem, models, tasks
 from experiments.configs import train_demo
 from experiments.workspace import Workspace, without
-from trainers import files
-from trainers import strategy as strategies
-from trainers.tensorboard import TensorBoard
-from trainers.trainer import Trainer
+from trainers.callbacks.tensorboard import TensorBoard
+from trainers.cluster import strategy as strategies
+from trainers.process import files
+from trainers.training import Trainer
 
 flags.adopt_module_key_flags(command_line)
 flags.adopt_module_key_flags(config_flag)
@@ -43,9 +43,8 @@ def effective_config():
     command_line.check_folders()
     config = config_flag.CONFIG.value
     configuration.check_entries(config, train_demo.get_config(), "train")
-    if command_line.DATA_DIR.value is not None:
-        config.data.data_dir = command_line.DATA_DIR.value
-    recipe.check(config)
+    configuration.use_folder(config, command_line.DATA_DIR.value)
+    configuration.check_training(config)
     return config
 
 
@@ -65,7 +64,15 @@ def callbacks(problem, config, trainer):
         examples = next(iter(problem.validation())) if trainer.is_chief else None
         folder = trainer.workdir / "tensorboard"
         pictures = config.evaluate.pictures
-        found.append(TensorBoard(folder, lambda: trainer.position.step, examples, pictures))
+        found.append(
+            TensorBoard(
+                folder,
+                lambda: trainer.position.step,
+                examples,
+                pictures,
+                show=problem.task.picture,
+            )
+        )
     return found
 
 
@@ -104,17 +111,17 @@ def train():
     if config.train.deterministic:
         tf.config.experimental.enable_op_determinism()
     task = tasks.get(config.task, config)
-    images = methods.load(config)
-    entries["images"] = methods.fingerprint(images)
-    problem = methods.Problem(task, config, images)
+    images = inverse_problem.load_images(config)
+    entries["images"] = inverse_problem.fingerprint(images)
+    problem = inverse_problem.InverseProblem(task, config, images)
     problem.training()  # are all images large enough?
     problem.validation()
-    weight = recipe.first_weight(problem, config, workdir)
+    weight = models.first_weight(problem, config, workdir)
     trainer = Trainer(
-        recipe.builder(problem, config, weight),
+        models.builder(problem, config, weight),
         workdir,
         strategy=strategy,
-        options=recipe.options(config),
+        options=configuration.training_options(config),
         config=without(entries, config.may_change),
     )
     workspace = Workspace(workdir, entries, config.may_change, writes=trainer.is_chief)

@@ -3,9 +3,9 @@
 import json
 from pathlib import Path
 
-from trainers.checkpoints import differences
-from trainers.errors import ConfigurationError
-from trainers.files import make_writable, write_json
+from trainers.process.errors import ConfigurationError
+from trainers.process.files import make_writable, write_json
+from trainers.training.checkpoints import differences
 
 
 class Workspace:

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
-PACKAGES = ("deq_keras", "trainers", "experiments")
+PACKAGES = ("deq_keras", "trainers", "experiments", "benchmarks")
 SOURCES = sorted(path for package in PACKAGES for path in (ROOT / package).rglob("*.py"))
 TREES = {path: ast.parse(path.read_text("utf-8"), str(path)) for path in SOURCES}
 
@@ -23,9 +23,10 @@ DERIVED = ("deq_keras.adjoints", "deq_keras.layers")
 MODELS = ("deq_keras.operators", "deq_keras.priors")
 TOPS = ("deq_keras.metrics", "deq_keras.testing")
 FORBIDDEN = {
-    "deq_keras": ("trainers", "experiments", "tests"),
-    "trainers": ("experiments", "tests"),
-    "experiments": ("tests",),
+    "deq_keras": ("trainers", "experiments", "benchmarks", "tests"),
+    "trainers": ("experiments", "benchmarks", "tests"),
+    "experiments": ("benchmarks", "tests"),
+    "benchmarks": ("tests",),
     "deq_keras/numerics": (*SOLVERS, *DERIVED, *MODELS, *TOPS, "deq_keras.problems"),
     "deq_keras/convolution": (*SOLVERS, *DERIVED, *MODELS, *TOPS, "deq_keras.problems"),
     "deq_keras/problems": (*SOLVERS, *DERIVED, *MODELS, *TOPS),
@@ -42,6 +43,21 @@ ABOVE = {"__init__.py", "certificates.py", "metrics.py"}
 for _path in sorted((ROOT / "deq_keras").glob("*.py")):
     if _path.name not in ABOVE:
         FORBIDDEN[f"deq_keras/{_path.name}"] = (*SOLVERS, *DERIVED, *MODELS, *TOPS)
+
+# What a room of `trainers` may import of the others. (`launch` starts without TensorFlow.)
+ROOMS = {
+    "process": (),
+    "launch": ("process",),
+    "cluster": ("process",),
+    "datasets": ("process",),
+    "callbacks": ("process",),
+    "training": ("process", "cluster", "datasets", "callbacks"),
+}
+for _room, _below in ROOMS.items():
+    FORBIDDEN[f"trainers/{_room}"] = tuple(
+        f"trainers.{other}" for other in ROOMS if other not in (_room, *_below)
+    )
+FORBIDDEN["trainers/launch"] += ("tensorflow", "keras", "deq_keras")
 
 # The contract of a Keras object, documented there.
 KERAS_METHODS = {
@@ -111,6 +127,17 @@ def test_imports_go_one_way(place):
         if module == forbidden or module.startswith(forbidden + ".")
     ]
     assert not wrong, "\n".join(wrong)
+
+
+def test_every_file_of_the_trainers_is_in_a_room_with_a_rule():
+    outside = [
+        _name(path)
+        for path in SOURCES
+        if _within(_name(path), "trainers")
+        and _name(path) != "trainers/__init__.py"
+        and path.relative_to(ROOT).parts[1] not in ROOMS
+    ]
+    assert not outside
 
 
 def test_the_places_exist():

@@ -42,7 +42,7 @@ def wheel(tmp_path_factory):
         pytest.skip(f"needs setuptools 70.1 or newer (the extra `test`), found {setuptools}")
     folder = tmp_path_factory.mktemp("wheel")
     source = folder / "source"
-    for name in ("deq_keras", "trainers", "experiments", "tests"):
+    for name in ("deq_keras", "trainers", "experiments", "benchmarks", "tests"):
         shutil.copytree(ROOT / name, source / name, ignore=shutil.ignore_patterns("__pycache__"))
     for name in ("setup.py", "pyproject.toml", "README.md", "LICENSE"):
         shutil.copy(ROOT / name, source)
@@ -140,7 +140,7 @@ def _third_party(*folders):
         elif isinstance(node, ast.Call) and ast.unparse(node.func).endswith(LOOK_UPS):
             modules |= {arg.value for arg in node.args[:1] if isinstance(arg, ast.Constant)}
     tops = {module.split(".")[0] for module in modules} - sys.stdlib_module_names
-    tops -= {"deq_keras", "trainers", "experiments", "tests", "tensorflow"}
+    tops -= {"deq_keras", "trainers", "experiments", "benchmarks", "tests", "tensorflow"}
     return {_canonical(DISTRIBUTIONS.get(module, module)) for module in tops}
 
 
@@ -149,9 +149,9 @@ def _nodes(path):
 
 
 def test_what_the_programs_import_is_declared(message):
-    """The third-party modules of `trainers` and `experiments` are the extras `train` and
+    """The third-party modules of the other packages are the extras `train` and
     `benchmark`, no more."""
-    used = _third_party("trainers", "experiments")
+    used = _third_party("trainers", "experiments", "benchmarks")
     declared = {name for extra in ("train", "benchmark") for name in _requirements(message, extra)}
     missing = used - declared - set(_requirements(message))
     assert not missing, f"Imported and not declared in setup.py: {missing}"

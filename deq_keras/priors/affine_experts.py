@@ -56,6 +56,7 @@ class AffineExperts(Experts):
                 f"{type(self).__name__} sees an image as one vector and expected a known size "
                 f"(batch, ...). Received shape {tuple(input_shape)}."
             )
+        self._image_shape = tuple(input_shape[1:])
         pixels = int(np.prod(input_shape[1:]))
         units = pixels if self.units is None else self.units
         self._build_experts((pixels, units), units)
@@ -77,6 +78,19 @@ class AffineExperts(Experts):
     def _norms(self, weights, size=None):
         norm = matrix_norm_bound(weights)
         return norm, norm
+
+    def pictures(self):
+        """The rows of the matrices as images, as those of fields of experts; none of vectors."""
+        if len(self._image_shape) != 3:
+            return {}
+        c = self.coefficients()
+        matrices = {"analysis": c.analysis}
+        if not self.tied:
+            matrices["synthesis"] = c.synthesis
+        return {
+            title: tf.reshape(tf.transpose(matrix), (-1, *self._image_shape))
+            for title, matrix in matrices.items()
+        }
 
     def get_config(self):
         config = super().get_config()

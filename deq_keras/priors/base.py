@@ -157,6 +157,23 @@ class Prior(keras.layers.Layer):
         """
         return {}
 
+    def pictures(self):
+        """What can be shown of the weights as pictures, for TensorBoard and reports.
+
+        Returns:
+            Dictionary of a title, such as `"analysis"`, to a tensor
+            `(count, height, width, channels)`: one picture for each of the learned parts, on a
+            scale of its own. Empty if there is nothing to show, as for a prior without filters.
+
+        Example:
+
+        >>> prior = deq_keras.priors.FieldsOfExperts(filters=8, kernel_size=5)
+        >>> prior.build((None, 32, 32, 1))
+        >>> prior.pictures()["analysis"].shape
+        TensorShape([8, 5, 5, 1])
+        """
+        return {}
+
     def ensure_built(self, u):
         """Create the weights from the shape of `u` if they do not exist yet."""
         if not self.built:

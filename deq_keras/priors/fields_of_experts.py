@@ -162,6 +162,14 @@ class FieldsOfExperts(Experts):
         # A mirrored pixel occurs at most twice in each dimension.
         return 2.0 if self.padding == "reflect" else 1.0
 
+    def pictures(self):
+        """The filters, as the map uses them: `"analysis"`, and `"synthesis"` if it is not tied."""
+        c = self.coefficients()
+        kernels = {"analysis": c.analysis}
+        if not self.tied:
+            kernels["synthesis"] = c.synthesis
+        return {title: tf.transpose(kernel, [3, 0, 1, 2]) for title, kernel in kernels.items()}
+
     def remove_mean(self, u):
         if not self.zero_mean or self.padding == "zero":
             return u

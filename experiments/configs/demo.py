@@ -1,4 +1,4 @@
-"""The demo: both methods on the photographs that scikit-image ships, in some minutes.
+"""Demo: both methods on the photographs that scikit-image ships, in some minutes.
 
 python -m experiments.compare --config=experiments/configs/demo.py --workdir=runs/demo
 
@@ -8,6 +8,8 @@ denoising 29.24, 29.53, 29.79; inpainting 29.58, 30.18, 30.37; deconvolution 30.
 
 from ml_collections import ConfigDict
 
+from experiments import tasks
+
 
 def get_config():
     config = ConfigDict()
@@ -15,27 +17,19 @@ def get_config():
     config.seed = 0
 
     config.data = data = ConfigDict()
-    data.data_dir = ""  # a folder of PNG or JPEG images; empty: the photographs of scikit-image
+    data.name = "photographs"  # those of scikit-image; see trainers.datasets.DATASETS
+    data.data_dir = ""  # of the data set "folder": where the PNG or JPEG images are
     data.channels = 1
     data.max_side = 256  # larger photographs are shrunk
     data.patch_size = 64
 
-    config.denoising = ConfigDict()
-    config.denoising.noise = 0.1  # standard deviation on [0, 1]
-
-    config.inpainting = ConfigDict()
-    config.inpainting.keep = 0.5  # share of pixels that are measured
-    config.inpainting.noise = 0.05
-
-    config.deblurring = ConfigDict()
-    config.deblurring.kernel_size = 9
-    config.deblurring.stddev = 1.6  # of the Gaussian kernel, in pixels
-    config.deblurring.noise = 0.02
+    tasks.add_sections(config)  # `denoising.noise` and so on, see experiments/tasks
 
     config.total_variation = ConfigDict()
     config.total_variation.smoothing = 0.01
 
     config.prior = prior = ConfigDict()
+    prior.name = "fields_of_experts"  # of deq_keras.priors; the other entries are its arguments
     prior.filters = 24
     prior.kernel_size = 5
     prior.padding = "reflect"  # how filters see the boundary; "circular", "zero" and "valid" too

@@ -12,20 +12,21 @@ need ten times as many steps in the end.
 from ml_collections import ConfigDict
 from ml_collections.config_dict import placeholder
 
+from experiments import tasks
 from experiments.configs import demo
 
 
 def get_config():
     config = ConfigDict()
-    config.task = "denoising"  # or "inpainting", "deblurring"
-    # "bilevel", "equilibrium", or "package.module:function" for a model of one's own: the function
+    config.task = "denoising"  # one of experiments.tasks.TASKS
+    # "bilevel", "equilibrium", or "package.module:function" for your own model: the function
     # is given this configuration and returns a compiled Keras model for the measurements.
     config.model = "bilevel"
     config.seed = 0
 
     # Images, noise and prior are those of the comparison.
     compared = demo.get_config()
-    for section in ("data", "denoising", "inpainting", "deblurring", "prior"):
+    for section in ("data", *tasks.TASKS, "prior"):
         config[section] = compared[section]
 
     config.train = train = ConfigDict()
@@ -33,7 +34,7 @@ def get_config():
     train.steps_per_epoch = 10
     train.batch_size = 8  # of all workers together
     train.learning_rate = 0.03
-    # The rate falls along a cosine to a tenth in so many steps; 0: it stays.
+    # Steps in which the rate falls along a cosine to a tenth; 0: it stays.
     train.decay_steps = train.get_oneway_ref("epochs") * train.get_oneway_ref("steps_per_epoch")
     train.weight = placeholder(float)  # start of lambda; None: the best for the fixed patches
     train.tolerance = 1e-4  # of forward solves: ||grad E(u)|| <= tolerance ||K^T y||
@@ -55,8 +56,8 @@ def get_config():
     train.early_stopping = placeholder(int)
     train.reduce_on_plateau = placeholder(int)
 
-    train.keep = 3  # checkpoints, beside the best one
-    train.save_every = placeholder(int)  # steps, beside the end of each epoch
+    train.keep = 3  # checkpoints, in addition to the best one
+    train.save_every = placeholder(int)  # steps, in addition to the end of each epoch
     train.tensorboard = True
 
     config.evaluate = ConfigDict()

@@ -1,22 +1,19 @@
-"""The curves of a task: what is drawn, and the words around it."""
+"""Curves of a task: what is drawn, and the words around it."""
 
+from experiments.methods import CURVES, FURTHER
 from experiments.report import plots
-from experiments.report.text import METHODS, escape, finite, label, significant
-
-_FURTHER = "bilevel_further"
+from experiments.report.text import escape, finite, label, significant
 
 
 def _legend(task, methods):
     items = []
     for method in methods:
-        name = label(task, "bilevel") + ", trained further" if method == _FURTHER else None
-        colour = "bilevel" if method == _FURTHER else method
-        dashes = plots.DASHES.get(method)
+        dashes = CURVES[method].dashes
         dashes = f' stroke-dasharray="{" ".join(str(2 * d) for d in dashes)}"' if dashes else ""
         items.append(
             '<span><svg viewBox="0 0 36 8" aria-hidden="true"><path d="M0 4H36" fill="none" '
-            f'stroke="var(--{colour})" stroke-width="2.5"{dashes}/></svg>'
-            f"{escape(name or label(task, method))}</span>"
+            f'stroke="var(--{method})" stroke-width="2.5"{dashes}/></svg>'
+            f"{escape(FURTHER.label if method == FURTHER.key else label(task, method))}</span>"
         )
     return f'<div class="legend">{"".join(items)}</div>'
 
@@ -34,10 +31,10 @@ def curve_panels(number, task):
     curves = task.get("curves") or {}
     training, residual = curves.get("training") or {}, curves.get("residual") or {}
     psnr_time = curves.get("psnr_time") or {}
-    order = [m for m in (*METHODS, _FURTHER) if m in plots.DASHES]
+    order = list(CURVES)
     fork = [finite(s) for s in (training.get("bilevel") or {}).get("step") or ()]
     fork = max((s for s in fork if s is not None), default=None)
-    fork = fork if training.get(_FURTHER) or training.get("equilibrium") else None
+    fork = fork if training.get(FURTHER.key) or training.get("equilibrium") else None
 
     def of(source, x, y):
         return {m: (source[m].get(x), source[m].get(y)) for m in order if source.get(m)}
@@ -88,7 +85,7 @@ def curve_panels(number, task):
 def _after_fork(training):
     """The last losses of both branches, so that training longer is not taken for a better model."""
     ends = []
-    for method in (_FURTHER, "equilibrium"):
+    for method in (FURTHER.key, "equilibrium"):
         losses = [finite(v) for v in (training.get(method) or {}).get("loss") or ()]
         losses = [v for v in losses if v is not None]
         if not losses:

@@ -1,4 +1,4 @@
-"""The page itself, and how it is written."""
+"""Page of a comparison: its sections, and how it is written."""
 
 import base64
 import hashlib

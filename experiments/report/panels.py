@@ -2,11 +2,11 @@
 
 import numpy as np
 
+from experiments.methods import METHODS, RECONSTRUCTIONS
 from experiments.report import images
 from experiments.report.tables import chip
 from experiments.report.text import (
     DASH,
-    METHODS,
     decimals,
     escape,
     finite,
@@ -17,11 +17,6 @@ from experiments.report.text import (
 
 _SHOWN = ("truth", *METHODS)
 _PIXELATED = 320  # narrower pictures are enlarged on most screens: then show their pixels
-_FILTERS = {
-    "bilevel": "Bilevel",
-    "equilibrium_analysis": "Equilibrium: analysis",
-    "equilibrium_synthesis": "Equilibrium: synthesis",
-}
 
 
 def prepare(pictures):
@@ -51,7 +46,9 @@ def prepare(pictures):
         names = list(entry.get("names", ()))
         for i, truth in enumerate(kept["truth"]):
             present = {m: kept[m][i] for m in _SHOWN if i < len(kept[m])}
-            alike = [p for m, p in present.items() if m in METHODS[1:] and p.shape == truth.shape]
+            alike = [
+                p for m, p in present.items() if m in RECONSTRUCTIONS and p.shape == truth.shape
+            ]
             top, left, side = images.choose_detail(truth, alike)
             cells = {}
             for method, picture in present.items():
@@ -172,15 +169,14 @@ def filter_panels(filters):
     """The learned filters as grids in one order, so that a place is one filter in each grid.
 
     Args:
-        filters: `"bilevel"`, `"equilibrium_analysis"`, `"equilibrium_synthesis"` -> kernel
-            `(height, width, channels, filters)`. Any may be missing.
+        filters: title -> kernel `(height, width, channels, filters)`. May be empty.
 
     Returns:
         A `<div>` of `<figure>`s and a note, or an empty string.
     """
-    kernels = {k: np.asarray(filters[k]) for k in _FILTERS if filters.get(k) is not None}
+    kernels = {title: np.asarray(kernel) for title, kernel in filters.items()}
     figures, order = [], []
-    for key, kernel in kernels.items():
+    for title, kernel in kernels.items():
         norms = images.filter_norms(kernel)
         # The equilibrium model starts from the bilevel filters, so theirs is the order of all.
         if len(order) != len(norms):
@@ -193,9 +189,9 @@ def filter_panels(filters):
         text += f", norms from {significant(norms.min(), 2)} to {significant(norms.max(), 2)}"
         figures.append(
             f'<figure class="filters" style="max-width:{4.2 * columns:.1f}rem">'
-            f"<figcaption><b>{_FILTERS[key]}</b></figcaption>"
+            f"<figcaption><b>{escape(title)}</b></figcaption>"
             f'<img class="crisp" src="{images.uri(images.file_bytes(grid))}" '
-            f'width="{grid.shape[1]}" height="{grid.shape[0]}" alt="{_FILTERS[key]}: {text}">'
+            f'width="{grid.shape[1]}" height="{grid.shape[0]}" alt="{escape(title)}: {text}">'
             f"<p>{text}</p></figure>"
         )
     if not figures:

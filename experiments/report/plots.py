@@ -9,26 +9,12 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLocator
 
+from experiments.methods import CURVES
 from experiments.report.text import escape, finite, tick
 
 # Stand-ins that are replaced by what the style sheet defines, so that a theme can change them.
 _INK, _GRID = "#010203", "#040506"
-_COLOURS = {
-    "measurement": "#0a0b01",
-    "total_variation": "#0a0b02",
-    "bilevel": "#0a0b03",
-    "equilibrium": "#0a0b04",
-}
-_COLOURS["bilevel_further"] = _COLOURS["bilevel"]
-# As SVG wants it, in units of the line's width; None is a full line. Colour is not all that tells
-# the methods apart.
-DASHES = {
-    "total_variation": (4, 1.6),
-    "bilevel": None,
-    "bilevel_further": (1.2, 1.2),
-    "equilibrium": None,
-}
-_MARKERS = {"total_variation": "s", "bilevel": "o", "bilevel_further": "o", "equilibrium": "D"}
+_COLOURS = {method: f"#0a0b{number:02x}" for number, method in enumerate(CURVES, 1)}
 NOISY = 120  # a training curve with more points is drawn thin, and its running median thick
 _POINTS = 1200  # more do not show, and make the page large
 
@@ -129,7 +115,7 @@ def plot(key, title, curves, x_label, y_label, *, log_y=False, fork=None):
     figure = Figure(figsize=(4.6, 2.9), layout="constrained")
     axes = figure.add_subplot()
     for method, (x, y) in drawn.items():
-        colour, dashes = _COLOURS[method], DASHES[method]
+        colour, dashes = _COLOURS[method], CURVES[method].dashes
         style = {"color": colour, "linewidth": 1.8, "dash_capstyle": "butt"}
         style["linestyle"] = (0, dashes) if dashes else "-"
         noisy = fork is not None and len(y) > NOISY
@@ -137,7 +123,7 @@ def plot(key, title, curves, x_label, y_label, *, log_y=False, fork=None):
             axes.plot(*_thin(x, y), color=colour, linewidth=0.6, alpha=0.3)
             y = _smooth(y)
         axes.plot(*_thin(x, y), **style)
-        axes.plot(x[-1], y[-1], _MARKERS[method], color=colour, markersize=4.5)
+        axes.plot(x[-1], y[-1], CURVES[method].marker, color=colour, markersize=4.5)
     every_x, every_y = (np.concatenate([v[i] for v in drawn.values()]) for i in (0, 1))
     for axis in (axes.xaxis, axes.yaxis):
         axis.set_major_locator(MaxNLocator(5, steps=[1, 2, 5, 10]))

@@ -1,4 +1,4 @@
-"""One image of an evaluation: measurement, reconstruction, truth and error in a row."""
+"""Sheet of one image of an evaluation: measurement, reconstruction, truth and error in a row."""
 
 import numpy as np
 from matplotlib.figure import Figure

@@ -1,10 +1,19 @@
-"""The style sheet and the little script of the page, which is complete without the script."""
+"""Style sheet and little script of the page, which is complete without the script."""
+
+from experiments.methods import FURTHER, METHODS
+
+
+def _variables(paper):
+    """The colours of the methods on light (0) or dark (1) paper, as CSS."""
+    shown = {**METHODS, FURTHER.key: FURTHER}
+    return " ".join(f"--{key}: {method.colours[paper]};" for key, method in shown.items())
+
 
 CSS = """
 :root {
   color-scheme: light dark;
   --paper: #fcfbf8; --card: #f3f1ea; --ink: #1e1d1a; --soft: #6a675f; --line: #dedad0;
-  --measurement: #85817a; --total_variation: #00825f; --bilevel: #0067b0; --equilibrium: #cc4e00;
+  LIGHT
   --serif: "Iowan Old Style", "Palatino Linotype", Palatino, "Source Serif 4", Georgia, serif;
   --sans: system-ui, -apple-system, "Segoe UI", Roboto, "Helvetica Neue", Arial, sans-serif;
   --mono: ui-monospace, "SF Mono", "Cascadia Mono", Menlo, Consolas, monospace;
@@ -12,8 +21,7 @@ CSS = """
 @media (prefers-color-scheme: dark) {
   :root {
     --paper: #141518; --card: #1d1f23; --ink: #e9e6df; --soft: #a19d94; --line: #34363b;
-    --measurement: #98948c; --total_variation: #2bbf94; --bilevel: #62b1f2;
-    --equilibrium: #ff8a4a;
+    DARK
   }
 }
 * { box-sizing: border-box; }
@@ -165,7 +173,7 @@ dialog button[aria-pressed=true] { background: #eee; color: #111; }
   dl { grid-template-columns: 1fr; gap: 0; } dd { margin-bottom: .6rem; }
 }
 @media print { section, figure { break-inside: avoid-page; } }
-"""
+""".replace("LIGHT", _variables(0)).replace("DARK", _variables(1))
 
 # Click a picture: it fills the window, and the arrow keys flip between the methods in place,
 # which shows more than any two pictures side by side.

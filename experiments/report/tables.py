@@ -1,8 +1,8 @@
-"""The tables: one glance over all tasks, everything about a task, each of its test images."""
+"""Tables: one glance over all tasks, everything about a task, each of its test images."""
 
+from experiments.methods import METHODS
 from experiments.report.text import (
     DASH,
-    METHODS,
     decimals,
     escape,
     finite,
@@ -40,7 +40,7 @@ def _cell(value, shown, best):
 
 
 def _present(task):
-    """The methods of a task that have results: the four known ones first, in their order."""
+    """The methods of a task that have results: the known ones first, in their order."""
     names = [m for m, entry in task.get("methods", {}).items() if entry]
     return [*(m for m in METHODS if m in names), *(m for m in names if m not in METHODS)]
 

@@ -1,16 +1,10 @@
-"""Names of the methods, and numbers as a reader wants them; what is missing is a dash."""
+"""Text of the report: names and numbers as a reader wants them; what is missing is a dash."""
 
 import html
 import math
 
-METHODS = ("measurement", "total_variation", "bilevel", "equilibrium")
-LABELS = {
-    "truth": "Truth",
-    "measurement": "Measurement",
-    "total_variation": "Total variation (tuned)",
-    "bilevel": "Bilevel-learned regulariser",
-    "equilibrium": "Deep equilibrium model",
-}
+from experiments.methods import METHODS
+
 DASH = "–"
 MINUS = "−"
 _SUPERSCRIPT = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
@@ -23,7 +17,8 @@ def escape(value):
 
 def label(task, method):
     """What a reader calls `method`: the task's own label, or the usual name."""
-    return (task.get("methods", {}).get(method) or {}).get("label") or LABELS.get(method, method)
+    own = (task.get("methods", {}).get(method) or {}).get("label")
+    return own or (METHODS[method].label if method in METHODS else method.capitalize())
 
 
 def finite(value):

@@ -1,16 +1,12 @@
-"""What the numbers of a task say, in words."""
+"""Verdict on a task: what its numbers say, in words."""
 
-from experiments.report.text import METHODS, finite, listing, lowered
+from experiments.methods import METHODS, RECONSTRUCTIONS
+from experiments.report.text import finite, listing, lowered
 
 TIE = 0.05  # dB: closer than that is called a tie
 _TIE_LOSS = 10 ** (TIE / 10)  # the same as a ratio of mean squared errors
 _TIE_SSIM = 0.005
-_NAMES = {
-    "measurement": "the measurement",
-    "total_variation": "total variation",
-    "bilevel": "the bilevel regulariser",
-    "equilibrium": "the equilibrium model",
-}
+_NAMES = {key: method.phrase for key, method in METHODS.items()}
 
 
 def verdict(task_results):
@@ -81,7 +77,7 @@ def _lead(methods, first, second):
 
 
 def _scores(methods, key="psnr"):
-    scores = {m: _get(methods, m, key) for m in METHODS[1:]}
+    scores = {m: _get(methods, m, key) for m in RECONSTRUCTIONS}
     scores = {m: score for m, score in scores.items() if score is not None}
     return dict(sorted(scores.items(), key=lambda item: -item[1]))
 
@@ -109,12 +105,15 @@ def _ranking(methods):
     sentences = [_sentence(text + _each_image(methods))]
     gain = _lead(methods, best, "measurement")
     if gain is not None:
+        # In parentheses is what is shown of a measurement that is not an image.
+        name = (methods["measurement"].get("label") or "").lower()
+        name = f"the {name}" if "(" in name else _NAMES["measurement"]
         if gain >= TIE:
-            text = f"the measurement is {gain:.2f} dB below"
+            text = f"{name} is {gain:.2f} dB below"
         elif gain > -TIE:
-            text = "that is no better than the measurement itself"
+            text = f"that is no better than {name} itself"
         else:
-            text = f"that is {-gain:.2f} dB worse than the measurement itself"
+            text = f"that is {-gain:.2f} dB worse than {name} itself"
         sentences.append(_sentence(text))
     return sentences
 
@@ -175,7 +174,7 @@ def _learning(methods, later, earlier):
 
 def _convergence(methods):
     stopped = []
-    for method in METHODS[1:]:
+    for method in RECONSTRUCTIONS:
         share = _get(methods, method, "converged")
         if share is None or share >= 1:
             continue
@@ -198,7 +197,7 @@ def _convergence(methods):
 
 
 def _missing(methods):
-    missing = [m for m in METHODS[1:] if _get(methods, m, "psnr") is None]
-    if not missing or len(missing) == len(METHODS) - 1:
+    missing = [m for m in RECONSTRUCTIONS if _get(methods, m, "psnr") is None]
+    if not missing or len(missing) == len(RECONSTRUCTIONS):
         return []
     return [f"There is no PSNR for {listing(_NAMES[m] for m in missing)}."]

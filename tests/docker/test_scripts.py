@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from trainers import exits
+from trainers.process import exits
 
 ROOT = Path(__file__).resolve().parents[2]
 DOCKER = ROOT / "docker"

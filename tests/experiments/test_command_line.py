@@ -5,7 +5,7 @@ import re
 import pytest
 
 from experiments import compare, train
-from trainers import exits
+from trainers.process import exits
 
 # How ml_collections loads a configuration file.
 pytestmark = pytest.mark.filterwarnings(r"ignore:the load_module\(\) method:DeprecationWarning")

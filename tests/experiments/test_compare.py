@@ -4,17 +4,18 @@ import io
 import re
 import signal
 
+import keras
 import pytest
 import tensorflow as tf
 from rich.console import Console
 
 import deq_keras as dk
-from experiments import compare, stages
+from experiments import compare, comparison, models
 from experiments.configs import demo
-from trainers import exits, models
-from trainers.errors import Interrupted, NotFinite, StorageError
-from trainers.tensorboard import TensorBoard
-from trainers.trainer import Trainer
+from trainers.callbacks.tensorboard import TensorBoard
+from trainers.process import exits
+from trainers.process.errors import Interrupted, NotFinite, StorageError
+from trainers.training import Trainer
 
 # How ml_collections loads a configuration file.
 pytestmark = pytest.mark.filterwarnings(r"ignore:the load_module\(\) method:DeprecationWarning")
@@ -55,7 +56,7 @@ def test_flags_take_the_place_of_entries(config):
     expected = demo.get_config()
     expected.train.steps = expected.train.further_steps = 7
     expected.tasks = ("deblurring", "denoising")
-    expected.data.data_dir = "x"
+    expected.data.name, expected.data.data_dir = "folder", "x"
     expected.seed = 5
     expected.prior.filters = 3
     assert changed.to_dict() == expected.to_dict()
@@ -71,6 +72,11 @@ def test_without_flags_it_is_the_configuration_of_the_file(config):
     [
         (["--tasks="], "at least one task"),
         (["--tasks=denoisin"], "Did you mean 'denoising'"),
+        (["--config.prior.name=field_of_experts"], "Did you mean 'fields_of_experts'"),
+        (
+            ["--config.prior.name=total_variation"],
+            r"takes the arguments \['smoothing'\]\. Received also \['activation'",
+        ),
         (["--config.denoising.noise=-0.1"], r"denoising\.noise, .* >= 0\. Received -0\.1"),
         (["--tasks=inpainting", "--config.inpainting.keep=1.5"], r"inpainting\.keep <= 1"),
         (["--tasks=deblurring", "--config.deblurring.stddev=-1"], "stddev"),
@@ -242,7 +248,8 @@ def test_diagnostics_go_from_the_layer_into_history_tensorboard_and_results(tmp_
     prior = dk.priors.FieldsOfExperts(filters=3, kernel_size=3, sharpness=8.0)
     layer = dk.layers.Variational(dk.operators.Identity(), prior, name="bilevel")
     images = tf.random.stateless_uniform((2, 2, 8, 8, 1), (0, 0))
-    trainer = Trainer(lambda: models.compiled(models.model(layer, 1), 0.01, 2), tmp_path)
+    model = models.model(layer, keras.Input((None, None, 1)))
+    trainer = Trainer(lambda: models.compiled(model, 0.01, 2), tmp_path)
     history = trainer.fit(
         tf.data.Dataset.from_tensor_slices((images, images / 2)),
         epochs=1,
@@ -250,7 +257,7 @@ def test_diagnostics_go_from_the_layer_into_history_tensorboard_and_results(tmp_
         callbacks=[TensorBoard(tmp_path / "board", lambda: trainer.position.step)],
         verbose=0,
     )
-    found = stages.diagnostics({"history": history}, "bilevel")
+    found = comparison.diagnostics({"history": history}, "bilevel")
     assert found["backward_steps"] > 0
     assert found["training_forward_steps"] > 1
     assert found["training_converged"] == found["training_backward_converged"] == 1.0
@@ -266,7 +273,7 @@ def test_diagnostics_go_from_the_layer_into_history_tensorboard_and_results(tmp_
 def test_diagnostics_without_a_certificate_are_none():
     names = ("backward_steps", "converged", "forward_steps", "backward_converged")
     last = {f"equilibrium_{name}": 1.0 for name in names} | {"equilibrium_error_bound": None}
-    found = stages.diagnostics({"history": [last]}, "equilibrium")
+    found = comparison.diagnostics({"history": [last]}, "equilibrium")
     assert found["training_error_bound"] is None
     assert found["training_forward_steps"] == 1.0
 
@@ -315,7 +322,3 @@ def test_each_task_has_a_table():
     text = printed({"tasks": tasks})
     assert text.index("One") < text.index("Two")
     assert text.count("26.31") >= 2
-
-
-def test_every_method_of_the_comparison_has_a_label():
-    assert list(compare.LABELS) == ["measurement", "total_variation", "bilevel", "equilibrium"]

@@ -11,10 +11,11 @@ from ml_collections import ConfigDict
 from PIL import Image
 
 import deq_keras as dk
-from experiments import evaluate, methods, recipe, tasks, train
+from experiments import evaluate, models, tasks, train
+from experiments.inverse_problem import InverseProblem, load_images
 from experiments.report.sheet import filter_picture, sheet
 from tests.experiments.conftest import make_pictures
-from trainers import exits
+from trainers.process import exits
 
 # How ml_collections loads a configuration file.
 pytestmark = pytest.mark.filterwarnings(r"ignore:the load_module\(\) method:DeprecationWarning")
@@ -81,9 +82,9 @@ def latest(run_program, bilevel):
 def test_rows_are_what_the_model_does(bilevel, latest):
     """Everything once more, with a model that has the final weights."""
     config = ConfigDict(json.loads((bilevel / "config.json").read_text()))
-    images = methods.load(config)["test"]
-    problem = methods.Problem(tasks.get("denoising", config), config, {"test": images})
-    model = recipe.builder(problem, config, 0.3)()
+    images = load_images(config)["test"]
+    problem = InverseProblem(tasks.get("denoising", config), config, {"test": images})
+    model = models.builder(problem, config, 0.3)()
     model.load_weights(bilevel / "final.weights.h5")
     (layer,) = (layer for layer in model.layers if hasattr(layer, "solve"))
     results, table = read(latest)
@@ -156,7 +157,7 @@ def test_pictures_of_each_image(bilevel):
     stems = [row["name"].rsplit("/")[-1].removesuffix(".png") for row in results["images"]]
     expected = [f"{number:04d} {stem}.png" for number, stem in enumerate(stems)]
     config = ConfigDict(json.loads((bilevel / "config.json").read_text()))
-    images = methods.load(config)["test"].images
+    images = load_images(config)["test"].images
     for kind in ("pictures", "reconstructions"):
         assert sorted(path.name for path in (folder / kind).iterdir()) == expected
     for name, image, row in zip(expected, images, results["images"], strict=True):

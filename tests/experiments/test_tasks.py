@@ -1,5 +1,6 @@
 """The measurements of the inverse problems: what they are, and that they can be made again."""
 
+import keras
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -9,7 +10,7 @@ from deq_keras.operators import gaussian_noise
 from experiments import tasks
 from experiments.configs import demo
 
-NAMES = ["denoising", "inpainting", "deblurring"]
+NAMES = list(tasks.TASKS)
 TRUTH = tf.constant(np.random.default_rng(0).uniform(size=(160, 200, 3)).astype(np.float32))
 SEED = tf.constant(2**40 + 17, tf.int64)  # a stream's seed is an int64
 
@@ -29,7 +30,7 @@ def index(number):
 def measurement(task, seed=SEED, number=3, truth=TRUTH):
     """`(y, operator data)` as arrays, the second `None` if there is none."""
     value = task.measure(truth, seed, index(number))
-    return tuple(part.numpy() for part in value) if task.with_data else (value.numpy(), None)
+    return tuple(p.numpy() for p in value) if isinstance(value, tuple) else (value.numpy(), None)
 
 
 def correlation(a, b):
@@ -144,10 +145,56 @@ def test_wrong_blur_is_refused_at_once(entry, value, name):
         ("denoisin", "Did you mean 'denoising'"),
         ("inpaiting", "Did you mean 'inpainting'"),
         ("Deblurring", "Did you mean 'deblurring'"),
-        ("", "Expected some of"),
-        ("tomography", r"'tomography'\. Expected some of \['deblurring', 'denoising', 'inp"),
+        ("", "Expected one of"),
+        ("tomography", r"'tomography'\. Expected one of \['deblurring', 'denoising', 'inp"),
     ],
 )
 def test_unknown_task(name, hint):
     with pytest.raises(ValueError, match=hint):
         tasks.get(name, config())
+
+
+# What is given to a model, and shown
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("size", [(None, None), (12, 20)])
+def test_inputs_are_those_of_the_batches(name, size):
+    task = tasks.get(name, config())
+    inputs = task.inputs(3, size)
+    value = task.measure(TRUTH[:12, :20], SEED, index(0))
+    tf.nest.assert_same_structure(inputs, value)
+    for symbolic, part in zip(tf.nest.flatten(inputs), tf.nest.flatten(value), strict=True):
+        assert symbolic.dtype == part.dtype.name == "float32"
+        assert symbolic.shape == (None, *size, 3)
+    assert tf.nest.flatten(inputs)[0].name == "measurement"
+    assert task.measurement_label == "Measurement"
+    batch = tf.nest.map_structure(lambda part: part[None], value)
+    np.testing.assert_array_equal(task.picture(batch), tf.nest.flatten(batch)[0])
+
+
+def test_model_of_a_measurement_that_is_complex_and_of_another_shape():
+    def measure(truth, seed, index):
+        mask = tf.ones(tf.shape(truth)[:2])
+        return tf.signal.fft2d(tf.cast(truth[..., 0], tf.complex64)), (mask, truth[::2])
+
+    def picture(measurement):
+        return tf.math.real(tf.signal.ifft2d(measurement[0]))[..., None]
+
+    task = tasks.Task("fourier", "Fourier", "All of it.", None, measure, picture, "inverse")
+    assert task.measurement_label == "Measurement (inverse)"
+    y, (mask, half) = task.inputs(1, (6, 8))
+    assert (y.dtype, y.shape) == ("complex64", (None, 6, 8))
+    assert (mask.dtype, mask.shape) == ("float32", (None, 6, 8))
+    assert (half.dtype, half.shape) == ("float32", (None, 3, 8, 1))
+    assert [part.name for part in (y, mask, half)] == ["measurement", "data", "data_1"]
+
+    class Inverse(keras.layers.Layer):
+        def call(self, inputs):
+            return picture(inputs)
+
+    model = keras.Model((y, (mask, half)), Inverse(autocast=False)((y, (mask, half))))
+    truth = TRUTH[:6, :8, :1]
+    measured = tf.nest.map_structure(lambda part: part[None], measure(truth, 0, 0))
+    np.testing.assert_allclose(model(measured)[0], truth, atol=1e-5)
+    np.testing.assert_allclose(task.picture(measured)[0], truth, atol=1e-5)

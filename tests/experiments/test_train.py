@@ -10,12 +10,13 @@ import pytest
 import tensorflow as tf
 from ml_collections import ConfigDict
 
-from experiments import configuration, methods, recipe, tasks, train
+from experiments import configuration, models, tasks, train
 from experiments.configs import demo, train_demo, train_natural
+from experiments.inverse_problem import InverseProblem, fingerprint, load_images
 from tests.experiments.conftest import logged, make_pictures, weights
-from trainers import exits
-from trainers.pipeline import ImageSet
-from trainers.tensorboard import TensorBoard
+from trainers.callbacks.tensorboard import TensorBoard
+from trainers.datasets.images import ImageSet
+from trainers.process import exits
 
 # How ml_collections loads a configuration file.
 pytestmark = pytest.mark.filterwarnings(r"ignore:the load_module\(\) method:DeprecationWarning")
@@ -71,6 +72,13 @@ def trained(start, tmp_path_factory):
     ("arguments", "message", "code"),
     [
         (["--config.task=denoisin"], "Did you mean 'denoising'", exits.CONFIG),
+        (["--config.prior.name=fields_of_expert"], "Did you mean 'fields_of_ex", exits.CONFIG),
+        (["--config.prior.name=Prior"], "Unknown prior 'Prior'", exits.CONFIG),
+        (
+            ["--config.model=bilevel", "--config.prior.name=total_variation"],
+            "takes the arguments ['smoothing']. Received also ['activation'",
+            exits.CONFIG,
+        ),
         (["--config.model=bilevle"], "'bilevel', 'equilibrium' or the name of a", exits.CONFIG),
         (["--config.model=no.such:model"], "'no.such:model' cannot be imported", exits.CONFIG),
         (["--config.model=tests.experiments.own_model:none"], "cannot be imported", exits.CONFIG),
@@ -133,6 +141,21 @@ def test_wrong_arguments_end_before_any_work(program, tmp_path, data, arguments,
     assert not folder.exists()
 
 
+@pytest.mark.parametrize(
+    ("argument", "message"),
+    [
+        ("--config.data.name=folders", "Unknown data set 'folders'. Did you mean 'folder'"),
+        ("--config.data.name=folder", "'folder' takes the arguments ['data_dir'"),
+        ("--config.data.data_dir=x", "'photographs' takes the arguments ['cache_dir']"),
+    ],
+)
+def test_wrong_data_sets_end_before_any_work(program, tmp_path, argument, message):
+    ended = program(train, f"--workdir={tmp_path / 'run'}", *TINY, argument)
+    assert message in ended.errors
+    assert ended.code == exits.CONFIG
+    assert not (tmp_path / "run").exists()
+
+
 def test_configuration_of_the_comparison_is_refused(program, tmp_path):
     ended = program(train, f"--config={demo.__file__}", f"--workdir={tmp_path / 'run'}")
     assert ended.code == exits.CONFIG
@@ -142,11 +165,11 @@ def test_configuration_of_the_comparison_is_refused(program, tmp_path):
 @pytest.mark.parametrize("module", [train_demo, train_natural])
 def test_configurations_are_right(module):
     config = module.get_config()
-    recipe.check(config)
+    configuration.check_training(config)
     assert config.train.decay_steps == config.train.epochs * config.train.steps_per_epoch
     named = set(configuration.names(config))
     assert set(config.may_change) <= named
-    options = recipe.options(config)
+    options = configuration.training_options(config)
     for name, value in vars(options).items():
         assert value == config.train[name]
 
@@ -188,8 +211,8 @@ def test_weights_are_those_of_the_steps(trained, data):
     assert len({row["loss"] for row in steps}) == len(steps)
     keras.utils.set_random_seed(0)
     config = ConfigDict(json.loads((trained / "config.json").read_text()))
-    problem = methods.Problem(tasks.get("denoising", config), config, methods.load(config))
-    model = recipe.builder(problem, config, None)()
+    problem = InverseProblem(tasks.get("denoising", config), config, load_images(config))
+    model = models.builder(problem, config, None)()
     for row, (y, truth) in zip(steps, problem.training(), strict=False):
         with tf.GradientTape() as tape:
             loss = tf.reduce_mean((model(y) - truth) ** 2)
@@ -284,11 +307,11 @@ def fake_trainer(folder, is_chief=True):
 @pytest.mark.parametrize("is_chief", [True, False])
 def test_callbacks_are_those_of_the_configuration(tmp_path, data, is_chief):
     config = train_demo.get_config()
-    config.data.data_dir = str(data)
+    configuration.use_folder(config, str(data))
     config.data.patch_size = 12
     config.train.early_stopping, config.train.reduce_on_plateau = 3, 2
     config.train.monitor, config.train.mode = "val_psnr", "max"
-    problem = methods.Problem(tasks.get("denoising", config), config, methods.load(config))
+    problem = InverseProblem(tasks.get("denoising", config), config, load_images(config))
     found = train.callbacks(problem, config, fake_trainer(tmp_path, is_chief))
     plateau, stopping, board = found
     assert isinstance(plateau, keras.callbacks.ReduceLROnPlateau)
@@ -335,45 +358,46 @@ def test_summary_names_the_best_epoch(monitor, mode, best):
 @pytest.fixture(scope="module")
 def problem(data):
     config = train_demo.get_config()
-    config.data.data_dir, config.data.patch_size = str(data), 12
+    configuration.use_folder(config, str(data))
+    config.data.patch_size = 12
     config.prior.filters, config.prior.kernel_size = 2, 3
     config.train.batch_size, config.evaluate.training_batches = 2, 1
-    return methods.Problem(tasks.get("denoising", config), config, methods.load(config))
+    return InverseProblem(tasks.get("denoising", config), config, load_images(config))
 
 
 def test_first_weight_is_the_best_for_the_fixed_patches(problem, tmp_path):
     config = problem.config
-    found = recipe.first_weight(problem, config, tmp_path)
+    found = models.first_weight(problem, config, tmp_path)
     (y, truth) = problem.fixed_patches[0]
 
     def loss(weight):
-        layer = problem.bilevel(weight)
-        problem.model(layer)
+        layer = models.bilevel(problem.task, problem.config, weight)
+        models.model(layer, problem.inputs())
         return float(tf.reduce_mean((layer.solve(y).value - truth) ** 2))
 
     assert loss(found) <= min(loss(found / 1.5), loss(found * 1.5))
     with_weight = ConfigDict(config.to_dict())
     with_weight.train.weight = 0.7
-    assert recipe.first_weight(problem, with_weight, tmp_path) == 0.7
+    assert models.first_weight(problem, with_weight, tmp_path) == 0.7
     own = ConfigDict(config.to_dict())
     own.model = "tests.experiments.own_model:small"
-    assert recipe.first_weight(problem, own, tmp_path) is None
+    assert models.first_weight(problem, own, tmp_path) is None
 
 
 def test_first_weight_is_not_sought_where_there_is_a_checkpoint(problem, tmp_path, monkeypatch):
     (tmp_path / "checkpoints").mkdir()
     (tmp_path / "checkpoints" / "ckpt-3.index").touch()
-    monkeypatch.setattr(problem, "tune", lambda layer: pytest.fail("it was sought"))
-    assert recipe.first_weight(problem, problem.config, tmp_path) > 0
+    monkeypatch.setattr(models, "tune", lambda *_: pytest.fail("it was sought"))
+    assert models.first_weight(problem, problem.config, tmp_path) > 0
 
 
 def test_equilibrium_model_begins_as_the_bilevel_one(problem):
     y, _ = problem.fixed_patches[0]
     outputs = []
-    for name in methods.METHODS:
+    for name in models.MODELS:
         config = ConfigDict(problem.config.to_dict())
         config.model = name
-        model = recipe.builder(problem, config, 0.05)()
+        model = models.builder(problem, config, 0.05)()
         (layer,) = (layer for layer in model.layers if hasattr(layer, "solve"))
         assert layer.name == name
         assert float(tf.exp(layer.cell.log_weight)) == pytest.approx(0.05)
@@ -385,10 +409,11 @@ def test_equilibrium_model_begins_as_the_bilevel_one(problem):
 def test_rate_falls_to_a_tenth_or_stays(problem):
     config = ConfigDict(problem.config.to_dict())
     config.train.decay_steps = 40
-    rate = recipe.builder(problem, config, 0.05)().optimizer._learning_rate
-    assert float(rate(40)) == pytest.approx(0.1 * config.train.learning_rate)
+    optimizer = models.builder(problem, config, 0.05)().optimizer
+    optimizer.iterations.assign(40)
+    assert float(optimizer.learning_rate) == pytest.approx(0.1 * config.train.learning_rate)
     config.train.decay_steps = 0
-    optimizer = recipe.builder(problem, config, 0.05)().optimizer
+    optimizer = models.builder(problem, config, 0.05)().optimizer
     assert float(optimizer.learning_rate) == pytest.approx(config.train.learning_rate)
     optimizer.learning_rate = 0.5  # no schedule: callbacks may set it
     assert float(optimizer.learning_rate) == 0.5
@@ -402,7 +427,7 @@ def test_images_of_training_batches_have_their_names(problem):
     colours = tuple(
         np.full((12, 13, 3), (number % 256, number // 256, 7), np.uint8) for number in range(count)
     )
-    plain = methods.Problem(problem.task, problem.config, {"train": ImageSet(names, colours)})
+    plain = InverseProblem(problem.task, problem.config, {"train": ImageSet(names, colours)})
     for step in (0, 77, 1000):
         _, truth = next(iter(plain.training(step)))
         for position, patch in enumerate(truth.numpy()):
@@ -413,7 +438,7 @@ def test_images_of_training_batches_have_their_names(problem):
 def test_fingerprint_tells_images_apart(problem):
     images = problem.images
     same = {split: ImageSet(part.names, part.images) for split, part in images.items()}
-    assert methods.fingerprint(same) == methods.fingerprint(images)
+    assert fingerprint(same) == fingerprint(images)
     train_images = images["train"]
     changed = [image.copy() for image in train_images.images]
     changed[1][0, 0, 0] ^= 1
@@ -423,4 +448,4 @@ def test_fingerprint_tells_images_apart(problem):
         ImageSet(train_images.names[:-1], train_images.images[:-1]),
     )
     for other in others:
-        assert methods.fingerprint({**images, "train": other}) != methods.fingerprint(images)
+        assert fingerprint({**images, "train": other}) != fingerprint(images)

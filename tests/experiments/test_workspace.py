@@ -6,7 +6,7 @@ import os
 import pytest
 
 from experiments.workspace import Workspace, read_config, without
-from trainers.errors import ConfigurationError, StorageError
+from trainers.process.errors import ConfigurationError, StorageError
 
 CONFIG = {"seed": 0, "tasks": ("a", "b"), "train": {"steps": 60, "rate": 0.1, "inner": {"x": 1}}}
 

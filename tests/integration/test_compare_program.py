@@ -15,7 +15,7 @@ from PIL import Image
 
 import deq_keras as dk
 from tests.integration.programs import Program
-from trainers import exits
+from trainers.process import exits
 
 TINY = (
     "--tasks=denoising",

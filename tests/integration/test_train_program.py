@@ -7,7 +7,7 @@ import pytest
 
 from tests.experiments.conftest import logged, make_pictures, weights
 from tests.integration.programs import Program
-from trainers import exits
+from trainers.process import exits
 
 TINY = (
     "--config.model=tests.experiments.own_model:small",

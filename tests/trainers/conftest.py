@@ -6,7 +6,7 @@ Two that reduce by collectives would mix them up: TensorFlow numbers them by pro
 import pytest
 import tensorflow as tf
 
-from trainers import strategy
+from trainers.cluster import strategy
 
 
 @pytest.fixture(scope="session")

@@ -15,7 +15,7 @@ import pytest
 import tensorflow as tf
 
 from tests.trainers.drill import program
-from trainers import exits
+from trainers.process import exits
 
 ROOT = Path(__file__).resolve().parents[2]
 TOTAL = program.EPOCHS * program.STEPS

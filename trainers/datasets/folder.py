@@ -13,12 +13,11 @@ import pathlib
 import numpy as np
 from PIL import Image
 
-from trainers.datasets.images import check_channels, check_max_side, to_array
+from trainers.datasets.images import SPLITS, check_channels, check_max_side, to_array
 
 ENDINGS = (".png", ".jpg", ".jpeg")
-SPLITS = ("train", "validation", "test")
 _ALIASES = {split: split for split in SPLITS} | {"val": "validation", "valid": "validation"}
-_SHOWN = 5  # so many unusable pictures an error names
+_SHOWN = 5  # unusable pictures that an error names
 
 
 def _pictures(folder: pathlib.Path) -> list[str]:

@@ -1,4 +1,4 @@
-"""Images in memory: decoding, conversion, the set of a split, and the checks of all of them."""
+"""Images in memory: their decoding and conversion, and the set of a split."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import dataclasses
 import numpy as np
 from PIL import Image, ImageOps
 
+SPLITS = ("train", "validation", "test")
 _SIXTEEN_BIT = ("I", "I;16", "I;16B", "I;16L", "I;16N")
 
 
@@ -102,49 +103,3 @@ class ImageSet:
     def channels(self) -> int:
         """1 for grey, 3 for RGB."""
         return self.images[0].shape[-1]
-
-
-def check_images(images, name: str = "images", low: float = -1.0, high: float = 2.0) -> np.ndarray:
-    """Checks a batch of float images that came from elsewhere.
-
-    Args:
-        images: an array or tensor `(batch, height, width, channels)` on [0, 1].
-        name: what to call it in the message.
-        low: the least plausible value. The default leaves room for noise and overshoot.
-        high: the greatest plausible value.
-
-    Returns:
-        The images as a NumPy array.
-
-    Raises:
-        ValueError: an integer type, a wrong rank, an empty batch, NaN or infinite pixels, or
-            values so far out of [0, 1] that the scale must be another.
-
-    Example:
-
-    >>> check_images(np.full((1, 4, 4, 1), 0.5)).shape
-    (1, 4, 4, 1)
-    """
-    array = np.asarray(images)
-    expected = f"`{name}` must be float images (batch, height, width, channels) on [0, 1]. "
-    if not np.issubdtype(array.dtype, np.floating):
-        raise ValueError(
-            f"{expected}Received: dtype {array.dtype}. Convert them, `x / 255.0` for 8-bit images."
-        )
-    if array.ndim != 4 or array.size == 0:
-        hint = " Add axes for batch and channels, if they are missing." if array.ndim < 4 else ""
-        raise ValueError(f"{expected}Received: shape {array.shape}.{hint}")
-    finite = np.isfinite(array)
-    if not finite.all():
-        where = tuple(int(i) for i in np.argwhere(~finite)[0])
-        raise ValueError(
-            f"{expected}Received: {np.count_nonzero(~finite)} NaN or infinite values of "
-            f"{array.size}, the first at {where}."
-        )
-    least, greatest = float(array.min()), float(array.max())
-    if least < low or greatest > high:
-        raise ValueError(
-            f"{expected}Received: values from {least:g} to {greatest:g}, outside [{low:g}, "
-            f"{high:g}]. Rescale them, or give other bounds if they are meant."
-        )
-    return array

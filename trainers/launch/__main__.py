@@ -1,10 +1,10 @@
-"""Start the workers of one training on this machine, and start them again when one is lost.
+"""Launcher of the workers of one training on this machine, again when one is lost.
 
     python -m trainers.launch --num_workers=2 -- python -m PROGRAM --strategy=multi_worker ARGS...
 
 Each worker runs COMMAND with a `TF_CONFIG` of its own, on free ports of 127.0.0.1. When one of them
 dies or hangs, all are started again, and go on from their last checkpoint. A wrong flag, a
-configuration that does not fit and the like (see trainers/exits.py) end the run at once instead.
+configuration that does not fit and the like (see `trainers.process.exits`) end the run at once.
 SIGTERM, SIGINT and SIGHUP are passed on to the workers as SIGTERM; a second one kills them. However
 this program ends, by SIGKILL too, its workers and what they have started end with it.
 
@@ -16,8 +16,8 @@ import sys
 
 from absl import app, flags
 
-from trainers.exits import IO_ERROR, USAGE
 from trainers.launch.launcher import Launcher
+from trainers.process.exits import IO_ERROR, USAGE
 
 _NUM_WORKERS = flags.DEFINE_integer(
     "num_workers", None, "Number of processes.", lower_bound=1, required=True

@@ -1,4 +1,4 @@
-"""What becomes of the workers of a training: watched, started again, stopped, ended."""
+"""Launcher of the workers of a training: they are watched, started again, stopped, ended."""
 
 import os
 import shutil
@@ -10,10 +10,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
-from trainers.exits import CONFIG, FINAL, STOPPED, UNAVAILABLE, USAGE
 from trainers.launch.output import Console, Pump
 from trainers.launch.watchdog import Watchdog
 from trainers.launch.worker import Worker, environment, free_addresses
+from trainers.process.exits import CONFIG, FINAL, STOPPED, UNAVAILABLE, USAGE
 
 POLL = 0.05  # seconds between two looks at the workers
 SETTLE = 2.0  # seconds for the others to end by themselves, so that the first cause is known

@@ -1,4 +1,4 @@
-"""What the workers print: whole lines, each with its worker's name, from all of them at once."""
+"""Output of the workers: whole lines, each with its worker's name, from all of them at once."""
 
 import os
 import re

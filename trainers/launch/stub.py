@@ -1,4 +1,4 @@
-"""What a worker is before it becomes the command: it asks to die with the launcher.
+"""Stub of a worker, before it becomes the command: it asks to die with the launcher.
 
 Run as a file by `worker.py`, with the launcher's process id and the command. A `preexec_fn` would
 do the same, but it is not safe in a process that has threads.
@@ -10,7 +10,7 @@ import signal
 import sys
 
 PR_SET_PDEATHSIG = 1  # of linux/prctl.h
-USAGE = 2  # as in trainers/exits.py, which cannot be imported from here
+USAGE = 2  # as in trainers/process/exits.py, which cannot be imported from here
 
 
 def main(launcher, command):

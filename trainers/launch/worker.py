@@ -10,9 +10,9 @@ import time
 from contextlib import ExitStack
 from pathlib import Path
 
-from trainers import exits
-from trainers.heartbeat import HEARTBEAT
 from trainers.launch.watchdog import kill_group
+from trainers.process import exits
+from trainers.process.heartbeat import HEARTBEAT
 
 THREADS = ("TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS", "OMP_NUM_THREADS")
 EXIT_NAMES = {code: name for name, code in vars(exits).items() if isinstance(code, int)}
@@ -25,7 +25,7 @@ def free_addresses(count):
     Another program may take one before the worker does. The worker fails then, and the next
     attempt has other ports.
     """
-    with ExitStack() as stack:  # all are held at the same time, lest one be given twice
+    with ExitStack() as stack:  # all are held at the same time, so that none is given twice
         sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
         for sock in sockets:
             sock.bind(("127.0.0.1", 0))

@@ -24,11 +24,10 @@ import numpy as np
 import tensorflow as tf
 
 import deq_keras as dk
-from trainers import strategy as strategies
-from trainers.checkpoints import Checkpoints
-from trainers.exits import exit_codes
-from trainers.options import Options
-from trainers.trainer import Trainer
+from trainers.cluster import strategy as strategies
+from trainers.process.exits import exit_codes
+from trainers.training import Options, Trainer
+from trainers.training.checkpoints import Checkpoints
 
 BATCH, EPOCHS, STEPS = 7, 4, 5  # 7 images divide neither by two workers nor by two devices
 VALIDATION = 5

@@ -10,11 +10,12 @@ import pathlib
 import tempfile
 from typing import NamedTuple
 
+import numpy as np
 import tensorflow_datasets as tfds
 from etils import epath
 from PIL import Image
 
-from trainers.datasets.images import to_array
+from trainers.datasets.images import SPLITS, to_array
 
 
 class Photograph(NamedTuple):
@@ -87,7 +88,7 @@ class Photographs(tfds.core.GeneratorBasedBuilder):
     """TFDS builder of twelve photographs from the scikit-image wheel.
 
     Features: `image`, uint8 RGB `(height, width, 3)` of any size (grey photographs have three
-    equal channels), and `name`. Grey conversion and patches belong to `trainers.pipeline`.
+    equal channels), and `name`. Grey conversion and patches belong to `trainers.datasets.pipeline`.
 
     The splits are by photograph, and no photograph, crop or second view of it is in two of them
     (both views of the motorcycle are in the training split). Each holds a scene or a living being
@@ -203,3 +204,38 @@ def _prepare_quietly(builder: Photographs) -> None:
     tfds.disable_progress_bar()
     with contextlib.redirect_stdout(io.StringIO()):
         builder.download_and_prepare(download_config=config)
+
+
+def read_splits(
+    channels: int = 1,
+    seed: int = 0,
+    max_side: int | None = None,
+    cache_dir: str | os.PathLike | None = None,
+) -> dict[str, list[tuple[str, np.ndarray]]]:
+    """Reads the photographs as training, validation and test pictures.
+
+    Args:
+        channels: 1 for grey, 3 for RGB.
+        seed: unused, for the splits are fixed.
+        max_side: shrink larger pictures to this longer side, None to keep every size.
+        cache_dir: where they are prepared, see `prepare`.
+
+    Returns:
+        A dict of "train", "validation" and "test" to lists of (name, uint8 array `(height, width,
+        channels)`), sorted by name.
+    """
+    builder = prepare(cache_dir)
+    pictures = {split: tfds.as_numpy(builder.as_dataset(split=split)) for split in SPLITS}
+    return {
+        split: sorted(
+            (
+                (
+                    example["name"].decode(),
+                    to_array(Image.fromarray(example["image"]), channels, max_side),
+                )
+                for example in examples
+            ),
+            key=lambda named: named[0],
+        )
+        for split, examples in pictures.items()
+    }

@@ -1,0 +1,1 @@
+"""The benchmark of deq_keras against other libraries: `python -m benchmarks`."""

@@ -1,0 +1,225 @@
+"""Time, memory and true gradient errors of deq_keras, of its peers and of the published procedure.
+
+    python -m benchmarks --suite=peers --output=runs/benchmark/peers.json
+    python -m benchmarks --suite=paper --output=runs/benchmark/paper.json
+    python -m benchmarks --suite=paper --full --output=runs/benchmark/paper.json
+    python -m benchmarks --suite=scaling --output=runs/benchmark/scaling.json
+    python -m benchmarks --suite=distributed --output=runs/benchmark/distributed.json
+
+`make benchmark` runs the four, in an environment with the peers (the extra `benchmark`). Each
+writes a JSON file, a plot (`.png`) next to it, and tables to the terminal.
+
+- `peers`: one training step on the map u - 0.1 ((u - y) + A^T tanh(A u)) to relative errors of the
+  gradient of 1e-3 and 1e-5: ours against torchdeq, deepinv, jaxopt and optimistix.
+- `paper`: the energy of arXiv:2206.13193 on photographs: our defaults against its procedure.
+- `scaling`: our time and peak memory against size, batch, iterations and tolerance; each solver
+  with each adjoint; compaction.
+- `distributed`: two processes against one at the same global batch, the share of communication,
+  and on paper what more would give.
+
+How it measures. Each framework runs in a process of its own with the same number of threads and
+cores, since their pools of threads disturb each other in one process. The settings of
+every contestant (its solvers, adjoint solvers, memory layouts: `FAMILIES` in its module) are
+tuned first: the loosest tolerance of each family that meets the target, then the fastest
+family. These finalists then run in turn, round by round, after a warm-up that takes the
+compilation; given are medians and quartiles of times and of the ratios within a round. Beside
+every time stands the true error of the gradient with respect to filters and measurement (the
+larger one counts) against a float64 solution by an independent implementation in NumPy.
+"""
+
+import dataclasses
+import datetime
+import importlib.metadata
+import os
+import platform
+import sys
+import time
+from pathlib import Path
+
+from absl import app, flags
+from rich.console import Console
+
+from benchmarks import distributed_suite, output, paper_suite, peers_suite, scaling_suite
+from benchmarks.remote import RemoteError
+
+SUITES = {
+    "peers": peers_suite,
+    "paper": paper_suite,
+    "scaling": scaling_suite,
+    "distributed": distributed_suite,
+}
+
+_SUITE = flags.DEFINE_enum("suite", None, list(SUITES), "What to measure.")
+_OUTPUT = flags.DEFINE_string("output", None, "JSON file to write; a plot is put next to it.")
+_THREADS = flags.DEFINE_integer(
+    "threads",
+    min(2, os.cpu_count() or 1),
+    "Threads of each framework (distributed: 1).",
+    lower_bound=1,
+)
+_REPEATS = flags.DEFINE_integer("repeats", 7, "Measured rounds.", lower_bound=1)
+_SEED = flags.DEFINE_integer("seed", 0, "Seed of filters, images and noise.", lower_bound=0)
+_LOG = flags.DEFINE_string("log", None, "File for what the frameworks print.")
+_CONTESTANTS = flags.DEFINE_list(
+    "contestants", list(peers_suite.GROUPS), "peers: some of these groups."
+)
+_ONLY = flags.DEFINE_string("only", "", "peers: only settings whose label contains this.")
+_TARGETS = flags.DEFINE_list("targets", ["1e-3", "1e-5"], "peers: errors to reach.")
+_SIZE = flags.DEFINE_integer("size", 96, "All but paper: side of the images.", lower_bound=8)
+_BATCH = flags.DEFINE_integer(
+    "batch", 8, "All but paper: images (distributed: of each process).", lower_bound=1
+)
+_MEMORY = flags.DEFINE_boolean("memory", True, "peers: measure peak memory, too.")
+_FILTERS = flags.DEFINE_integer("filters", 32, "All but paper: number of filters.", lower_bound=1)
+_ITERATIONS = flags.DEFINE_list(
+    "iterations", ["10", "50", "200"], "scaling: forced numbers of iterations."
+)
+_STEPS = flags.DEFINE_integer(
+    "steps", 6, "distributed: steps of a round; the first does not count.", lower_bound=3
+)
+_TASKS = flags.DEFINE_list("tasks", ["denoising", "deblurring"], "paper: some of these.")
+_IMAGES = flags.DEFINE_integer("images", 10, "paper: images of the batch.", lower_bound=1)
+_HEIGHT = flags.DEFINE_integer("height", 218, "paper: height of the images.", lower_bound=11)
+_WIDTH = flags.DEFINE_integer("width", 178, "paper: width of the images.", lower_bound=11)
+_DATA_DIR = flags.DEFINE_string("data_dir", None, "paper: folder of images to use instead.")
+_PROCEDURE_REPEATS = flags.DEFINE_integer(
+    "procedure_repeats", 1, "paper: whole runs of the procedure.", lower_bound=1
+)
+_PROCEDURE_ITERATIONS = flags.DEFINE_integer(
+    "procedure_iterations",
+    1000,
+    "paper: limit of the procedure.",
+    lower_bound=1,
+)
+_FULL = flags.DEFINE_boolean(
+    "full", False, "paper: whole runs in the slow layout too, some ten minutes each."
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    """The flags, checked; see their help."""
+
+    threads: int
+    repeats: int
+    seed: int
+    log: str | None
+    contestants: tuple
+    only: str
+    targets: tuple
+    size: int
+    batch: int
+    filters: int
+    memory: bool
+    iterations: tuple
+    steps: int
+    tasks: tuple
+    images: int
+    height: int
+    width: int
+    data_dir: str | None
+    procedure_repeats: int
+    procedure_iterations: int
+    full: bool
+
+
+def settings():
+    """The `Settings` that the flags say.
+
+    Raises:
+        ValueError: If a value is not among those that there are.
+    """
+    targets = tuple(_number("targets", text, float) for text in _TARGETS.value)
+    iterations = tuple(_number("iterations", text, int) for text in _ITERATIONS.value)
+    for name in _TASKS.value:
+        if name not in ("denoising", "deblurring"):
+            raise ValueError(f"Expected --tasks of denoising and deblurring. Received {name!r}.")
+    peers_suite.contestants(_CONTESTANTS.value, _ONLY.value)
+    if min(targets, default=1.0) < 1e-6:
+        raise ValueError(f"Expected --targets >= 1e-6: it is all float32. Received {targets}.")
+    return Settings(
+        threads=_THREADS.value,
+        repeats=_REPEATS.value,
+        seed=_SEED.value,
+        log=_LOG.value,
+        contestants=tuple(_CONTESTANTS.value),
+        only=_ONLY.value,
+        targets=targets,
+        size=_SIZE.value,
+        batch=_BATCH.value,
+        filters=_FILTERS.value,
+        memory=_MEMORY.value,
+        iterations=iterations,
+        steps=_STEPS.value,
+        tasks=tuple(_TASKS.value),
+        images=_IMAGES.value,
+        height=_HEIGHT.value,
+        width=_WIDTH.value,
+        data_dir=_DATA_DIR.value,
+        procedure_repeats=_PROCEDURE_REPEATS.value,
+        procedure_iterations=_PROCEDURE_ITERATIONS.value,
+        full=_FULL.value,
+    )
+
+
+def _number(name, text, kind):
+    try:
+        value = kind(text)
+    except ValueError:
+        value = 0
+    if not value > 0:
+        raise ValueError(f"Expected --{name} to be positive numbers. Received {text!r}.")
+    return value
+
+
+def versions():
+    """The versions of everything that may have been measured."""
+    names = ("tensorflow", "tensorflow_cpu", "keras", "numpy", "torch", "torchdeq", "deepinv")
+    found = {"python": platform.python_version()}
+    for name in ("deq_keras", *names, "jax", "jaxopt", "optimistix", "lineax"):
+        try:
+            found[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def benchmark():
+    """Everything, from the flags to the files."""
+    console = Console(width=None if sys.stdout.isatty() else 160)
+    begin, chosen = time.perf_counter(), settings()
+    peers_suite.check_installed(
+        {"peers": chosen.contestants, "paper": ("paper_procedure",)}.get(_SUITE.value, ())
+    )
+    path = Path(_OUTPUT.value)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    results = SUITES[_SUITE.value].run(
+        chosen, lambda line: console.print(line, highlight=False, markup=False)
+    )
+    record = {
+        "suite": _SUITE.value,
+        "created": datetime.datetime.now().astimezone().isoformat(timespec="seconds"),
+        "command": "python -m benchmarks " + " ".join(sys.argv[1:]),
+        "settings": dataclasses.asdict(chosen),
+        "versions": versions(),
+        "machine": {"cpus": os.cpu_count(), "processor": platform.processor()},
+        "seconds": time.perf_counter() - begin,
+        "results": results,
+    }
+    output.write(path, record)
+    output.tables(record, console)
+    console.print(f"Results: {path}\nPlot:    {output.plot(path.with_suffix('.png'), record)}")
+
+
+def main(argv):
+    if len(argv) > 1:
+        raise app.UsageError(f"Unexpected arguments: {argv[1:]}. Options begin with --.")
+    try:
+        benchmark()
+    except (ImportError, ValueError, OSError, RuntimeError, RemoteError) as error:
+        raise SystemExit(f"Error: {error}") from None
+
+
+if __name__ == "__main__":
+    flags.mark_flags_as_required(["suite", "output"])
+    app.run(main)

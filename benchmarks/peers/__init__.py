@@ -1,0 +1,1 @@
+"""Contestants, a module each: `FAMILIES` of settings, and `build(problem, options)`."""

@@ -1,1 +1,0 @@
-"""The benchmark of deq_keras against other libraries: `python -m experiments.benchmark`."""

@@ -1,1 +1,0 @@
-"""What is measured, a module each: `FAMILIES` of settings, and `build(problem, options)`."""

@@ -1,0 +1,218 @@
+"""Reconstruction models that are trained and compared, as compiled Keras models."""
+
+import importlib
+import inspect
+import re
+from pathlib import Path
+
+import keras
+
+import deq_keras as dk
+from experiments.tuning import tune_weight
+from trainers.process.errors import ConfigurationError, unknown_name
+
+
+def prior_class(name):
+    """The class of `deq_keras.priors` that a configuration names: `"fields_of_experts"`, say.
+
+    Raises:
+        ConfigurationError: If there is none, with the nearest known name.
+    """
+    found = {key: getattr(dk.priors, key) for key in dk.priors.__all__}
+    known = {
+        re.sub(r"(?<!^)(?=[A-Z])", "_", key).lower(): value
+        for key, value in found.items()
+        if inspect.isclass(value) and value is not dk.priors.Prior and not key.startswith("Untied")
+    }
+    if name not in known:
+        raise unknown_name("prior", name, known)
+    return known[name]
+
+
+def prior(section, tied=True):
+    """A prior from its section of a configuration: `name`, and the arguments of its class.
+
+    Args:
+        section: The section.
+        tied: Whether it must have an energy. Otherwise its untied form is taken, if it has one.
+
+    Raises:
+        ConfigurationError: If there is no prior of that name, or it takes other arguments.
+    """
+    cls = prior_class(section.name)
+    arguments = {key: value for key, value in section.items() if key != "name"}
+    known = set(inspect.signature(cls).parameters) - {"kwargs"}
+    if unknown := sorted(set(arguments) - known):
+        raise ConfigurationError(
+            f"The prior {section.name!r} takes the arguments {sorted(known)}. Received also "
+            f"{unknown}: write a configuration whose section `prior` does without."
+        )
+    if not tied:
+        cls = getattr(dk.priors, f"Untied{cls.__name__}", cls)
+    return cls(**arguments)
+
+
+def bilevel(task, config, weight=0.1):
+    """The bilevel model: the minimiser of an energy with a learned prior.
+
+    Args:
+        task: An `experiments.tasks.Task`.
+        config: The effective configuration, with the sections `prior` and `train`.
+        weight: Initial lambda.
+    """
+    return _variational(task, config, prior(config.prior), "bilevel", weight)
+
+
+def equilibrium(task, config, weight=0.1):
+    """The equilibrium model: a learned map, at first the gradient step of the bilevel one.
+
+    Args: those of `bilevel`.
+    """
+    solver = dk.solvers.get(config.train.equilibrium_solver)
+    solver.tolerance = config.train.tolerance
+    return dk.layers.Equilibrium(
+        dk.layers.GradientStep(task.operator(), prior(config.prior, tied=False), weight),
+        solver=solver,
+        adjoint=dk.adjoints.Implicit(
+            dk.linear_solvers.GMRES(tolerance=config.train.adjoint_tolerance)
+        ),
+        name="equilibrium",
+    )
+
+
+def total_variation(task, config):
+    """Smoothed total variation, with nothing to learn but its weight.
+
+    Args: those of `bilevel`; the section `total_variation` in place of `prior`.
+    """
+    fixed = dk.priors.TotalVariation(config.total_variation.smoothing)
+    return _variational(task, config, fixed, "total_variation")
+
+
+MODELS = {"bilevel": bilevel, "equilibrium": equilibrium}
+
+
+def check_name(name):
+    """Refuses a model that can have no such name.
+
+    Raises:
+        ConfigurationError: Unless it is one of `MODELS`, or like `"package.module:function"`.
+    """
+    if name not in MODELS and not re.fullmatch(r"[\w.]+:\w+", name):
+        raise ConfigurationError(
+            "Expected `model` to be 'bilevel', 'equilibrium' or the name of a function of your "
+            f"own, 'package.module:function'. Received {name!r}."
+        )
+
+
+def _function(name):
+    """The function that `"package.module:function"` names."""
+    module, _, attribute = name.partition(":")
+    try:
+        found = getattr(importlib.import_module(module), attribute)
+    except (ImportError, AttributeError) as error:
+        raise ConfigurationError(f"The model {name!r} cannot be imported: {error}.") from error
+    if not callable(found):
+        raise ConfigurationError(f"Expected {name!r} to be a function. Received {found!r}.")
+    return found
+
+
+def _variational(task, config, prior, name, weight=0.1):
+    return dk.layers.Variational(
+        task.operator(),
+        prior,
+        weight,
+        solver=dk.solvers.LBFGS(tolerance=config.train.tolerance),
+        adjoint=dk.adjoints.Implicit(
+            dk.linear_solvers.ConjugateGradient(tolerance=config.train.adjoint_tolerance)
+        ),
+        name=name,
+    )
+
+
+def start_from(equilibrium_layer, variational_layer):
+    """Give an equilibrium layer the weights of a trained variational one.
+
+    At first both are the same map, as in the paper; where the prior has an untied form there are
+    then twice the filters to learn.
+    """
+    learned, trained = equilibrium_layer.cell.prior, variational_layer.prior
+    if type(learned) is type(trained):
+        learned.set_weights(trained.get_weights())
+    else:
+        learned.adopt(trained)
+    equilibrium_layer.cell.log_weight.assign(variational_layer.cell.log_weight)
+
+
+def model(layer, inputs):
+    """A Keras model of one layer.
+
+    Args:
+        layer: Maps measurements, with the operator's data if there are some, to images.
+        inputs: What is measured, as symbolic tensors: `experiments.tasks.Task.inputs`.
+    """
+    return keras.Model(inputs, layer(inputs))
+
+
+def compiled(built_model, learning_rate, steps):
+    """Compile for `steps` steps of Adam on the mean squared error, with a cosine decay to a tenth.
+
+    Args:
+        built_model: A built Keras model.
+        learning_rate: Initial learning rate.
+        steps: Steps after which the rate has reached its end. `None`: it stays as it is.
+    """
+    if steps is not None:
+        learning_rate = keras.optimizers.schedules.CosineDecay(learning_rate, steps, alpha=0.1)
+    built_model.compile(
+        keras.optimizers.Adam(learning_rate),
+        "mse",
+        metrics=[dk.metrics.PSNR()],
+        jit_compile=False,  # XLA makes convolution loops on a CPU slower
+    )
+    return built_model
+
+
+def tune(layer, problem):
+    """Gives a layer the weight that is best for the fixed patches; see `experiments.tuning`.
+
+    Args:
+        layer: A layer that was built by `model`.
+        problem: An `experiments.inverse_problem.InverseProblem`.
+    """
+    # A coarse grid first: small weights make ill-conditioned problems, and long solves.
+    return tune_weight(layer, *problem.all_fixed_patches(), high=1.0, points=7, refinements=3)
+
+
+def builder(problem, config, weight):
+    """The function that makes and compiles the model of `experiments.train`, for a `Trainer`.
+
+    Args:
+        problem: An `experiments.inverse_problem.InverseProblem`.
+        config: The effective configuration.
+        weight: Initial lambda. A model of one's own has none.
+    """
+    if config.model not in MODELS:
+        own = _function(config.model)
+        return lambda: own(config)
+
+    def build():
+        layer = MODELS[config.model](problem.task, config, weight)
+        steps = config.train.decay_steps or None
+        return compiled(model(layer, problem.inputs()), config.train.learning_rate, steps)
+
+    return build
+
+
+def first_weight(problem, config, workdir):
+    """The initial lambda: the same on all workers, for all find it on the same patches."""
+    if config.model not in MODELS:
+        return None
+    if config.train.weight is not None:
+        return config.train.weight
+    if any((Path(workdir) / "checkpoints").glob("*.index")):
+        return 0.1  # the trained one is in there
+    # The equilibrium model is at first the same map, and this is the fastest way to solve for it.
+    layer = bilevel(problem.task, config)
+    model(layer, problem.inputs())
+    return tune(layer, problem)["weight"]

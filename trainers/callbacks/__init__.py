@@ -1,0 +1,1 @@
+"""Records of a training: `metrics.jsonl`, TensorBoard, a progress bar."""

@@ -1,0 +1,64 @@
+"""Files that are never half there."""
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import keras
+
+from trainers.process.errors import StorageError
+
+
+def save_weights(model: keras.Model, path: str | os.PathLike) -> None:
+    """Write a model's weights to `path` (`*.weights.h5`) so that the file is never half there."""
+    path = Path(path)
+    partial = path.with_name("partial-" + path.name)
+    model.save_weights(partial)
+    os.replace(partial, path)
+
+
+def write_json(path: str | os.PathLike, content: Any) -> None:
+    """Write JSON so that the file is never half there; NaN and infinity become `null`."""
+    path = Path(path)
+    partial = path.with_name(path.name + ".partial")
+    partial.write_text(json.dumps(finite(content), indent=1, allow_nan=False) + "\n", "utf-8")
+    os.replace(partial, path)
+
+
+def finite(content: Any) -> Any:
+    """A structure as JSON has it: plain numbers, `None` for NaN and infinity."""
+    if isinstance(content, dict):
+        return {str(key): finite(value) for key, value in content.items()}
+    if isinstance(content, (list, tuple)):
+        return [finite(value) for value in content]
+    if hasattr(content, "item"):
+        content = content.item()
+    if isinstance(content, float) and not abs(content) < float("inf"):
+        return None
+    return content
+
+
+def make_writable(
+    folder: str | os.PathLike, what: str = "working directory", advice: str = "Name another one."
+) -> None:
+    """Make a folder, and see whether files can be written in it.
+
+    Args:
+        folder: The folder.
+        what: What it is, for the message.
+        advice: How to mend it, for the message.
+
+    Raises:
+        StorageError: If not.
+    """
+    folder = Path(folder)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        probe = folder / ".writable"
+        probe.write_text("")
+        probe.unlink()
+    except OSError as error:
+        raise StorageError(
+            f"Cannot write to the {what} {str(folder)!r}: {error.strerror}. {advice}"
+        ) from None
