@@ -1,1 +1,2 @@
-def get(x): return x
+def get(x):
+    return x

@@ -168,7 +168,7 @@ def _cell(problem, options):
 
     import deq_keras as dk
 
-    class Cell(keras.layers.Layer):
+    class Cell(dk.layers.Cell):
         """The map as a user would write it."""
 
         def build(self, z_shape, y_shape=None):
@@ -192,7 +192,7 @@ def _cell(problem, options):
                 back = tf.nn.conv2d(response, flipped, 1, "SAME")
             return z - problem.step * (problem.data_weight * (z - y) + back)
 
-        def initial_state(self, y):
+        def initial_value(self, y):
             return y
 
     if problem.blur is not None:

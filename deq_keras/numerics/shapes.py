@@ -12,7 +12,7 @@ def tensors_of(structure):
 
 def sizes_of(tensor):
     """The shape as a tuple of integers, and of scalar tensors where a size is not known."""
-    static = tensor.shape
+    static = tf.TensorShape(tensor.shape)
     if static.rank is None or static.is_fully_defined():
         return tuple(static)
     dynamic = tf.shape(tensor)

@@ -28,12 +28,12 @@ class PriorReport(NamedTuple):
     Attributes:
         gradient_error: relative difference between `gradient` and the derivative of `energy`.
         lipschitz: the largest `‖g(u) - g(v)‖ / ‖u - v‖` seen: no Lipschitz constant is less.
-        convexity: the least `<g(u) - g(v), u - v> / ‖u - v‖²` seen: no modulus is more.
+        strong_convexity: the least `<g(u) - g(v), u - v> / ‖u - v‖²` seen: no modulus is more.
     """
 
     gradient_error: float
     lipschitz: float
-    convexity: float
+    strong_convexity: float
 
 
 def prior_test(
@@ -47,7 +47,7 @@ def prior_test(
 
     Args:
         prior: has `energy(u) -> (batch,)` and `gradient(u)`, and may have `gradient_lipschitz()`,
-            an upper bound on the Lipschitz constant of the gradient, and `convexity()`, a modulus
+            an upper bound on the Lipschitz constant of the gradient, and `strong_convexity()`, a modulus
             (positive: strongly convex, negative: weakly). `None` or `NotImplementedError` from
             these states nothing. `has_energy = False` says that there is no energy.
         shape: shape of `u`, `(batch, height, width, channels)`, with two images or more.
@@ -104,7 +104,9 @@ def prior_test(
     if not check_constants:
         return PriorReport(error, np.nan, np.nan)
     largest, least = _extreme_curvatures(prior, shape, dtype, rng)
-    stated, modulus = (_constant(prior, method) for method in ("gradient_lipschitz", "convexity"))
+    stated, modulus = (
+        _constant(prior, method) for method in ("gradient_lipschitz", "strong_convexity")
+    )
     slack = {"float64": 1e-6, "float32": 1e-3}[dtype]
     if stated is not None and not largest <= stated * (1 + slack):
         fail(
@@ -115,7 +117,7 @@ def prior_test(
         )
     if modulus is not None and not least >= modulus - slack * max(abs(modulus), largest):
         fail(
-            f"{name}: convexity() is {modulus:.8g}, but for two images <g(u) - g(v), u - v> / "
+            f"{name}: strong_convexity() is {modulus:.8g}, but for two images <g(u) - g(v), u - v> / "
             f"‖u - v‖² is {least:.8g}.",
             "a weight or the norm of the filters left out of the potential's least curvature.",
         )

@@ -144,7 +144,8 @@ def test_loss_is_the_mean_over_all_images_whatever_the_batches():
 def test_residual_curve_is_the_history_of_the_solver():
     tested, (y, _) = layer(), images()[0]
     curve = residual_curve(LayerSolver(tested), y)
-    solution, history = tested.solve(y, return_history=True)
+    solution = tested.solve(y, return_history=True)
+    history = solution.history
     assert len(curve) == int(solution.steps[0])
     np.testing.assert_array_equal(np.float32(curve), history[: len(curve), 0])
     assert curve[-1] == float(solution.residual[0]) <= 1e-5 < min(curve[:-1])

@@ -27,7 +27,7 @@ def test_gradient_and_constants(activation):
     report = testing.prior_test(prior, SHAPE)
     assert report.gradient_error < 1e-12
     assert report.lipschitz > 0.3 * float(prior.gradient_lipschitz())
-    assert float(prior.convexity()) == 0.0
+    assert float(prior.strong_convexity()) == 0.0
     assert prior.has_energy
     assert prior.is_convex
 
@@ -62,7 +62,7 @@ def test_untied():
     with pytest.raises(ValueError, match="UntiedAffineExperts has no energy"):
         prior.energy(tf.zeros(SHAPE, tf.float64))
     report = testing.prior_test(prior, SHAPE)
-    assert report.convexity < 0
+    assert report.strong_convexity < 0
     tied, u = _prior(), tf.constant(np.random.default_rng(0).uniform(size=SHAPE))
     tied.bias.assign(tied.bias + 1.0)
     prior.adopt(tied)

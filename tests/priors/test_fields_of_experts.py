@@ -47,7 +47,7 @@ def test_gradient_and_constants(activation, padding):
     # With mirrored boundaries the bound on the norm is up to twice too large, its square 4 times.
     sharp = 0.3 / 4 if padding == "reflect" else 0.3
     assert report.lipschitz > sharp * lipschitz, "certified, but far from sharp"
-    assert float(prior.convexity()) == 0.0
+    assert float(prior.strong_convexity()) == 0.0
     assert prior.has_energy
     assert prior.is_convex
 
@@ -155,8 +155,8 @@ def test_an_untied_prior_has_no_energy_and_its_constants_hold(padding):
         prior.energy(tf.zeros((1, 6, 6, 1), tf.float64))
     report = testing.prior_test(prior, (2, 9, 8, 1))
     assert np.isnan(report.gradient_error)
-    assert report.convexity < 0, "the map of this test should not be monotone"
-    assert report.convexity >= float(prior.convexity())
+    assert report.strong_convexity < 0, "the map of this test should not be monotone"
+    assert report.strong_convexity >= float(prior.strong_convexity())
 
 
 def test_the_jacobian_of_an_untied_map_is_not_symmetric():

@@ -40,7 +40,7 @@ def test_a_quadratic_prior_has_a_convolution_for_its_hessian(size):
     prior, u = _experts("identity", 3.0), _images((1, *size, 1))
     prior.build(u.shape)
     column = _hessian(prior, u)[:, 0].reshape(size)
-    spectrum = prior.hessian_spectrum_map()(u)[0]
+    spectrum = prior.bind(u.shape).hessian_spectrum(u)[0]
     np.testing.assert_allclose(spectrum, np.fft.rfft2(column), atol=1e-12)
 
 
@@ -50,7 +50,7 @@ def test_means_keep_the_trace(activation):
     prior, u = _experts(activation, 20.0, use_bias=True), _images((1, 5, 6, 1))
     prior.build(u.shape)
     prior.bias.assign(np.linspace(-0.1, 0.1, 5))
-    spectrum = prior.hessian_spectrum_map()(u).numpy()[0]
+    spectrum = prior.bind(u.shape).hessian_spectrum(u).numpy()[0]
     np.testing.assert_allclose(_whole(spectrum, 6), np.trace(_hessian(prior, u)) / 30, rtol=1e-10)
     assert spectrum.min() >= 0
 
@@ -58,14 +58,14 @@ def test_means_keep_the_trace(activation):
 def test_channels_share_their_mean():
     prior, u = _experts("tanh", 20.0), _images((1, 4, 6, 3))
     prior.build(u.shape)
-    spectrum = prior.hessian_spectrum_map()(u).numpy()[0]
+    spectrum = prior.bind(u.shape).hessian_spectrum(u).numpy()[0]
     np.testing.assert_allclose(_whole(spectrum, 6), np.trace(_hessian(prior, u)) / 72, rtol=1e-10)
 
 
 def test_each_image_has_its_own():
     prior, u = _experts("tanh", 50.0), _images((3, 6, 6, 1))
     prior.build(u.shape)
-    make = prior.hessian_spectrum_map()
+    make = prior.bind(u.shape).hessian_spectrum
     together = make(u)
     assert together.shape == (3, 6, 4)
     for i in range(3):
@@ -78,7 +78,7 @@ def test_diagonal(activation, channels):
     prior, u = _experts(activation, 20.0, use_bias=True), _images((1, 5, 6, channels))
     prior.build(u.shape)
     prior.bias.assign(np.linspace(-0.1, 0.1, 5))
-    found = prior.hessian_diagonal_map()(u).numpy().ravel()
+    found = prior.bind(u.shape).hessian_diagonal(u).numpy().ravel()
     np.testing.assert_allclose(found, np.diagonal(_hessian(prior, u)), rtol=1e-10)
 
 
@@ -87,7 +87,7 @@ def test_diagonal_of_total_variation():
     row = np.random.default_rng(0).uniform(size=(1, 1, 6, 1))
     u = tf.constant(np.tile(row, (1, 5, 1, 1)))
     prior = priors.TotalVariation(smoothing=0.1, dtype="float64")
-    found = prior.hessian_diagonal_map()(u).numpy().ravel()
+    found = prior.bind(u.shape).hessian_diagonal(u).numpy().ravel()
     np.testing.assert_allclose(found, np.diagonal(_hessian(prior, u)), rtol=1e-10)
 
 
@@ -95,7 +95,7 @@ def test_of_total_variation():
     """At a constant image all coefficients are equal, and a pixel inside sees no boundary."""
     prior, u = priors.TotalVariation(smoothing=0.1, dtype="float64"), tf.ones((1, 7, 8, 1))
     u = tf.cast(u, tf.float64)
-    spectrum = prior.hessian_spectrum_map()(u)[0]
+    spectrum = prior.bind(u.shape).hessian_spectrum(u)[0]
     column = _hessian(prior, u)[:, 3 * 8 + 4].reshape(7, 8)
     expected = np.fft.rfft2(np.roll(column, (-3, -4), (0, 1)))
     np.testing.assert_allclose(spectrum, expected, atol=1e-11)
@@ -104,12 +104,12 @@ def test_of_total_variation():
 def test_priors_that_have_none():
     untied = priors.UntiedFieldsOfExperts(4, 3)
     untied.build((1, 8, 8, 1))
-    assert untied.hessian_spectrum_map() is None
-    assert untied.hessian_diagonal_map() is None
+    assert untied.bind((1, 8, 8, 1)).hessian_spectrum is None
+    assert untied.bind((1, 8, 8, 1)).hessian_diagonal is None
     affine = priors.AffineExperts(4)
     affine.build((1, 4, 4, 1))
-    assert affine.hessian_spectrum_map() is None
-    assert affine.hessian_diagonal_map() is None
+    assert affine.bind((1, 8, 8, 1)).hessian_spectrum is None
+    assert affine.bind((1, 8, 8, 1)).hessian_diagonal is None
 
 
 @pytest.mark.parametrize("name", ["tanh", "relu", "soft_shrinkage", "identity", "smoothed_l1"])

@@ -31,7 +31,7 @@ class Quadratic(keras.layers.Layer):
     def gradient_lipschitz(self, size=None):
         return self.lipschitz
 
-    def convexity(self):
+    def strong_convexity(self):
         return self.modulus
 
 
@@ -44,9 +44,9 @@ def test_prior_test_passes_a_prior_and_finds_its_constants(dtype):
     report = testing.prior_test(_prior(dtype), EVEN, dtype)
     assert report.gradient_error < 1e-5
     assert 3.9 < report.lipschitz <= 4.001
-    assert -0.001 < report.convexity < 0.1
+    assert -0.001 < report.strong_convexity < 0.1
     weakly = _prior(concave=0.7, modulus=-0.7)
-    assert -0.7001 < testing.prior_test(weakly, ODD).convexity < -0.6
+    assert -0.7001 < testing.prior_test(weakly, ODD).strong_convexity < -0.6
 
 
 @pytest.mark.parametrize(
@@ -57,8 +57,8 @@ def test_prior_test_passes_a_prior_and_finds_its_constants(dtype):
         ({"lipschitz": 3.5}, r"gradient_lipschitz\(\) is 3.5"),
         ({"lipschitz": float("nan")}, r"gradient_lipschitz\(\) is nan"),
         ({"gradient_lipschitz": lambda self, size=None: 1.0}, r"gradient_lipschitz\(\) is 1"),
-        ({"modulus": 0.1}, r"convexity\(\) is 0.1"),
-        ({"concave": 0.7, "modulus": -0.5}, r"convexity\(\) is -0.5"),
+        ({"modulus": 0.1}, r"strong_convexity\(\) is 0.1"),
+        ({"concave": 0.7, "modulus": -0.5}, r"strong_convexity\(\) is -0.5"),
         ({"energy": lambda self, u: tf.reduce_sum(Quadratic.energy(self, u))}, "energy has shape"),
         (
             {"energy": lambda self, u: Quadratic.energy(self, u - tf.reduce_mean(u, 0))},
@@ -92,12 +92,12 @@ def test_prior_test_of_a_prior_without_energy_or_constants():
         def gradient(self, u):
             return 2 * u
 
-        def convexity(self):
+        def strong_convexity(self):
             raise NotImplementedError
 
     report = testing.prior_test(Untied(), EVEN)
     assert np.isnan(report.gradient_error)
-    np.testing.assert_allclose([report.lipschitz, report.convexity], 2, rtol=1e-9)
+    np.testing.assert_allclose([report.lipschitz, report.strong_convexity], 2, rtol=1e-9)
     report = testing.prior_test(Untied(), EVEN, check_constants=False)
     assert np.isnan(report).all()
 

@@ -27,6 +27,9 @@ class LayerSolver:
         self.layer = layer
         self._solve = _compiled(layer.solve)
         self._history = _compiled(lambda y: layer.solve(y, return_history=True))
+        self._within = tf.function(
+            lambda y, limit: layer.solve(y, max_steps=limit), autograph=False, reduce_retracing=True
+        )
 
     def solve(self, measurement):
         """The `deq_keras.solvers.Solution` of a batch of measurements."""
@@ -34,14 +37,12 @@ class LayerSolver:
 
     def solve_within(self, measurement, max_steps):
         """The solution after at most `max_steps` evaluations of the map."""
-        # The layer compiles this itself: inside of a graph it takes no tensor for the limit, and
-        # each number would need a graph of its own.
-        return self.layer.solve(measurement, max_steps=max_steps)
+        return self._within(measurement, tf.constant(max_steps))
 
     def residuals(self, measurement):
         """The relative residuals `(steps, batch)` of a solve, at every evaluation of the map."""
-        solution, history = self._history(measurement)
-        return history[: tf.reduce_max(solution.steps)]
+        solution = self._history(measurement)
+        return solution.history[: tf.reduce_max(solution.steps)]
 
     def error_bound(self, measurement, value):
         """How far some images are from the solutions, `(value, certified)`: see the layer."""
@@ -61,7 +62,7 @@ class ModelSolver:
 
     def __init__(self, model):
         # Graphs: the loops of a solver are slow without. Of several outputs the last is the image,
-        # as it is for a layer with `corrections`.
+        # as it is for a `CorrectedEquilibrium`.
         self.reconstruct = _compiled(lambda y: tf.nest.flatten(model(y, training=False))[-1])
         self.layers = [
             (LayerSolver(layer), _compiled(lambda y, before=before: before(y, training=False)))
