@@ -63,7 +63,7 @@ class SHINE(Adjoint):
             estimate = solver.apply_inverse(solution.state, rows, transpose=True)
             estimate = where(tf.math.is_finite(norm(estimate)), estimate, rows)
             if self.fallback != "jacobian_free":
-                found = self.fallback.solve(operator, d, guess=unravel(estimate))
+                found = self.fallback.solve(operator, d, initial_value=unravel(estimate))
             else:
                 found = self._best(lambda w: ravel(operator(unravel(w))), rows, estimate)
                 found = found._replace(value=unravel(found.value))

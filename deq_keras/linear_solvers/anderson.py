@@ -1,12 +1,30 @@
 """Anderson acceleration of the adjoint fixed point."""
 
+from typing import NamedTuple
+
 import keras
 import tensorflow as tf
 
 from deq_keras.checks import positive, positive_int
-from deq_keras.linear_solvers.base import LinearSolver
-from deq_keras.numerics.rows import dot, norm, ranks_only, safe_divide, scaled, where
+from deq_keras.linear_solvers.base import LinearSolver, while_active
+from deq_keras.numerics.rows import dot, norm
 from deq_keras.numerics.small_systems import solve_positive_definite
+
+
+class AndersonLinearState(NamedTuple):
+    """State of `AndersonLinear`. Scalars of an image have shape `(batch, 1)`."""
+
+    e: tf.Tensor  # the solution so far
+    residual: tf.Tensor  # M (b - A e)
+    size: tf.Tensor  # ||b - A e||
+    sums: tuple  # differences of iterates plus those of residuals, newest first
+    dr: tuple  # differences of residuals, newest first
+    gram: tf.Tensor  # (batch, memory, memory), inner products of the dr
+    age: tf.Tensor  # how many differences are valid
+    best: tf.Tensor  # the solution with the least residual
+    best_size: tf.Tensor  # that residual
+    steps: tf.Tensor
+    active: tf.Tensor
 
 
 @keras.saving.register_keras_serializable(package="deq_keras")
@@ -36,7 +54,9 @@ class AndersonLinear(LinearSolver):
     Example:
 
     >>> b = tf.ones((2, 5))
-    >>> deq_keras.linear_solvers.AndersonLinear().solve(lambda w: 0.5 * w, b).value  # 2
+    >>> solver = deq_keras.linear_solvers.AndersonLinear()
+    >>> solver.solve(lambda w: 0.5 * w, b).value[0].numpy().round(4)
+    array([2., 2., 2., 2., 2.], dtype=float32)
     """
 
     growth = 2.0
@@ -50,48 +70,59 @@ class AndersonLinear(LinearSolver):
         return {"memory": self.memory, "ridge": self.ridge, **super().get_config()}
 
     def correct(self, matvec, r, target, active, budget, precondition):
-        right, size = r, norm(r)
+        right, size = r, norm(r, keepdims=True)
+        identity = tf.eye(self.memory, dtype=r.dtype)
+        number = tf.range(self.memory)[:, None]
 
-        def keep_going(e, step, size, sums, dr, gram, age, best, best_size, steps, active):
-            return tf.reduce_any(active)
+        def step(state):
+            # The weights of the differences, zero for those that are not valid.
+            length = tf.sqrt(tf.reduce_sum(state.gram * identity, axis=2, keepdims=True))
+            valid = (number < tf.expand_dims(state.age, 2)) & (length > 0)
+            inverse = tf.where(valid, tf.math.reciprocal_no_nan(length), 0)
+            gram = state.gram * (inverse * tf.transpose(inverse, [0, 2, 1]))
+            gram += tf.where(valid, tf.cast(self.ridge, r.dtype), 1) * identity
+            projections = [dot(column, state.residual, keepdims=True) for column in state.dr]
+            projections = tf.squeeze(inverse, 2) * tf.concat(projections, 1)
+            weights = solve_positive_definite(gram, projections, self.memory)
+            weights = tf.unstack(inverse * tf.expand_dims(weights, 2), axis=1)
 
-        def body(e, step, size, sums, dr, gram, age, best, best_size, steps, active):
-            weights = self._weights(gram, dr, step, age)
-            move = step
-            for j in range(self.memory):
-                move -= weights[:, j, None] * sums[j]
-            e += scaled(move, tf.cast(active, e.dtype))
-            residual = right - matvec(e)
-            steps += tf.cast(active, tf.int32)
-            step_next, size_next = precondition(residual), norm(residual)
-            age = tf.where(size_next > self.growth * size, 0, tf.minimum(age + 1, self.memory))
-            newest = step_next - step
-            dr, sums = (newest, *dr[:-1]), (move + newest, *sums[:-1])
-            row = tf.stack([dot(column, dr[0]) for column in dr], axis=-1)
-            kept = tf.concat([row[:, 1:, None], gram[:, :-1, :-1]], axis=2)
-            gram = tf.concat([row[:, None, :], kept], axis=1)
-            better = active & (size_next < best_size)
-            best = where(better, e, best)
-            best_size = tf.where(better, size_next, best_size)
-            active &= (size_next > target) & (steps < budget) & tf.math.is_finite(size_next)
-            return e, step_next, size_next, sums, dr, gram, age, best, best_size, steps, active
+            move = state.residual
+            for weight, both in zip(weights, state.sums, strict=True):
+                move -= weight * both
+            active = state.active
+            e = state.e + tf.math.multiply_no_nan(move, tf.cast(active, r.dtype))
+            true = right - matvec(e)
+            steps = state.steps + tf.cast(active, tf.int32)
+            residual, size = precondition(true), norm(true, keepdims=True)
+            grew = size > self.growth * state.size
+            age = tf.where(grew, 0, tf.minimum(state.age + 1, self.memory))
+            newest = residual - state.residual
+            dr, sums = (newest, *state.dr[:-1]), (move + newest, *state.sums[:-1])
+            row = tf.concat([dot(column, newest, keepdims=True) for column in dr], 1)
+            kept = tf.concat([tf.expand_dims(row[:, 1:], 2), state.gram[:, :-1, :-1]], 2)
+            gram = tf.concat([tf.expand_dims(row, 1), kept], 1)
+            better = active & (size < state.best_size)
+            best = tf.where(better, e, state.best)
+            best_size = tf.where(better, size, state.best_size)
+            active &= (size > target) & (steps < budget) & tf.math.is_finite(size)
+            return AndersonLinearState(
+                e, residual, size, sums, dr, gram, age, best, best_size, steps, active
+            )
 
         active &= (size > target) & (budget > 0)
         none, nothing = tf.zeros_like(budget), tf.zeros_like(r)
-        gram = tf.zeros((tf.shape(r)[0], self.memory, self.memory), r.dtype)
-        history = (nothing,) * self.memory
-        loop = (nothing, precondition(r), size, history, history, gram, none)
-        loop += (nothing, size, none, active)
-        result = tf.while_loop(keep_going, body, loop, shape_invariants=ranks_only(loop))
-        return result[-4], result[-2]
-
-    def _weights(self, gram, dr, step, age):
-        """The weights `(batch, memory)` of the differences, zero for those that are not valid."""
-        length = tf.sqrt(tf.linalg.diag_part(gram))
-        valid = (tf.range(self.memory)[None] < age[:, None]) & (length > 0)
-        inverse = tf.where(valid, safe_divide(tf.ones_like(length), length), tf.zeros_like(length))
-        gram *= inverse[:, :, None] * inverse[:, None, :]
-        diagonal = tf.where(valid, self.ridge * tf.ones_like(length), tf.ones_like(length))
-        projections = tf.stack([dot(column, step) for column in dr], axis=-1)
-        gram += tf.linalg.diag(diagonal)
-        return inverse * solve_positive_definite(gram, inverse * projections, self.memory)
+        state = AndersonLinearState(
+            e=nothing,
+            residual=precondition(r),
+            size=size,
+            sums=(nothing,) * self.memory,
+            dr=(nothing,) * self.memory,
+            gram=tf.zeros((tf.shape(r)[0], self.memory, self.memory), r.dtype),
+            age=none,
+            best=nothing,
+            best_size=size,
+            steps=none,
+            active=active,
+        )
+        state = while_active(step, state)
+        return state.best, state.steps

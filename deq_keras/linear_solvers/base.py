@@ -1,12 +1,26 @@
 """The contract of a matrix-free linear solver, and the refinement loop around every one of them."""
 
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
 import numpy as np
 import tensorflow as tf
 
 from deq_keras.checks import positive, positive_int
 from deq_keras.config import Configurable
-from deq_keras.numerics.rows import norm, ranks_only, safe_divide, to_rows, where
+from deq_keras.numerics.rows import norm, ranks_only, to_rows
 from deq_keras.problems.solution import Solution
+
+
+class RefinementState(NamedTuple):
+    """State of the loop of `LinearSolver.solve`. Scalars of an image have shape `(batch, 1)`."""
+
+    round: tf.Tensor  # how many corrections there were
+    w: tf.Tensor  # the best so far
+    r: tf.Tensor  # b - A w, computed from scratch
+    size: tf.Tensor  # ||r||
+    steps: tf.Tensor
+    active: tf.Tensor
 
 
 class LinearSolver(Configurable):
@@ -15,8 +29,10 @@ class LinearSolver(Configurable):
     A subclass defines `correct(matvec, r, target, active, budget, precondition) -> (e, steps)`: an
     approximate solution of `A e = r` for the images in `active`, with `||r - A e|| <= target` as
     far as its recurrences can tell, and the number of products spent on each image, at most
-    `budget`. `precondition` is a function of rows; without a preconditioner it returns its very
-    argument, and a subclass spends no work on it. The rows of `e` that are not active are zero.
+    `budget`. `r` and `e` are matrices `(batch, n)` with a row for each image, and all that is one
+    number for each image is a column `(batch, 1)`. `precondition` is a function of rows; without a
+    preconditioner it returns its very argument, and a subclass spends no work on it. The rows of
+    `e` that are not active are zero.
 
     **Stopping.** Recurrences drift from the truth in finite precision. The base class therefore
     recomputes `b - A w` from scratch after each correction and asks for another one until the
@@ -36,7 +52,7 @@ class LinearSolver(Configurable):
     takes_any_preconditioner = True
     refinements = 3
 
-    def __init__(self, tolerance=1e-5, max_steps=500):
+    def __init__(self, tolerance: float = 1e-5, max_steps: int = 500):
         self.tolerance = positive("tolerance", tolerance)
         self.max_steps = positive_int("max_steps", max_steps)
 
@@ -44,7 +60,13 @@ class LinearSolver(Configurable):
         """An approximate solution of `A e = r`, and the number of products for each image."""
         raise NotImplementedError
 
-    def solve(self, matvec, b, preconditioner=None, guess=None):
+    def solve(
+        self,
+        matvec: Callable,
+        b: Any,
+        preconditioner: Callable | None = None,
+        initial_value: Any = None,
+    ) -> Solution:
         """Solve `A w = b`.
 
         Args:
@@ -53,15 +75,15 @@ class LinearSolver(Configurable):
             b: Tensor `(batch, ...)` or nested structure of them. A zero row has the solution zero.
             preconditioner: Linear callable `M` like `matvec`, near the inverse of `A`; symmetric
                 and positive definite, since some solvers need that.
-            guess: Where to start, a structure like `b`, instead of zero. An image for which it is
-                worse than zero starts from zero.
+            initial_value: Where to start, a structure like `b`, instead of zero. An image for which
+                it is worse than zero starts from zero.
 
         Returns:
             A `Solution`; `steps` counts the products with `A`, those for true residuals included.
         """
         flat, ravel, unravel = to_rows(b)
-        largest = tf.reduce_max(tf.abs(flat), axis=1)[:, None]
-        flat = safe_divide(flat, largest)
+        largest = tf.reduce_max(tf.abs(flat), axis=1, keepdims=True)
+        flat = tf.math.divide_no_nan(flat, largest)
 
         def rows_matvec(rows):
             return ravel(matvec(unravel(rows)))
@@ -70,43 +92,56 @@ class LinearSolver(Configurable):
             return rows if preconditioner is None else ravel(preconditioner(unravel(rows)))
 
         eps = float(np.finfo(flat.dtype.as_numpy_dtype).eps)
-        scale = norm(flat)
+        scale = norm(flat, keepdims=True)
         target = max(self.tolerance, 4 * eps) * scale
+        # A little below the target, so that drift does not cost another round.
+        nearer = 0.9 * target
 
-        def keep_going(round_, w, r, size, steps, active):
-            return (round_ < self.refinements) & tf.reduce_any(active)
-
-        def body(round_, w, r, size, steps, active):
+        def refine(state):
+            round_, w, r, size, steps, active = state
             budget = self.max_steps - 1 - steps
-            # A little below the target, so that drift does not cost another round.
-            e, spent = self.correct(rows_matvec, r, 0.9 * target, active, budget, precondition)
+            e, spent = self.correct(rows_matvec, r, nearer, active, budget, precondition)
             trial = w + e
             trial_r = flat - rows_matvec(trial)
-            trial_size = norm(trial_r)
+            trial_size = norm(trial_r, keepdims=True)
             better = active & (trial_size < size)
             # The next correction would start from the same residual and fail likewise.
-            helped = active & (trial_size < 0.99 * size)
-            w, r = where(better, trial, w), where(better, trial_r, r)
+            active &= (trial_size < 0.99 * size) & (round_ + 1 < self.refinements)
+            w, r = tf.where(better, trial, w), tf.where(better, trial_r, r)
             size = tf.where(better, trial_size, size)
-            steps += tf.where(active, spent + 1, 0)
-            return round_ + 1, w, r, size, steps, helped & self._open(size, target, steps)
+            steps += spent + tf.cast(state.active, tf.int32)
+            active &= self._open(size, target, steps)
+            return RefinementState(round_ + 1, w, r, size, steps, active)
 
         w, r, size, steps = tf.zeros_like(flat), flat, scale, tf.zeros_like(scale, tf.int32)
-        if guess is not None:
-            start = safe_divide(ravel(guess), largest)
+        if initial_value is not None:
+            start = tf.math.divide_no_nan(ravel(initial_value), largest)
             start_r = flat - rows_matvec(start)
-            better = norm(start_r) < scale
-            w, r = where(better, start, w), where(better, start_r, r)
-            size, steps = norm(r), steps + 1
-        loop = (tf.constant(0), w, r, size, steps, self._open(size, target, steps))
-        _, w, _, size, steps, _ = tf.while_loop(
-            keep_going, body, loop, shape_invariants=ranks_only(loop)
-        )
-        value = unravel(tf.math.multiply_no_nan(largest, w))
-        return Solution(value, safe_divide(size, scale), steps, size <= target)
+            start_size = norm(start_r, keepdims=True)
+            better = start_size < scale
+            w, r = tf.where(better, start, w), tf.where(better, start_r, r)
+            size, steps = tf.where(better, start_size, size), steps + 1
+        active = self._open(size, target, steps)
+        state = RefinementState(tf.constant(0), w, r, size, steps, active)
+        state = while_active(refine, state)
+        value = unravel(tf.math.multiply_no_nan(largest, state.w))
+        relative = tf.math.divide_no_nan(state.size, scale)
+        verdict = (relative, state.steps, state.size <= target)
+        return Solution(value, *(tf.squeeze(column, 1) for column in verdict))
 
     def _open(self, size, target, steps):
         return (size > target) & (steps < self.max_steps - 1) & tf.math.is_finite(size)
 
     def get_config(self):
         return {"tolerance": self.tolerance, "max_steps": self.max_steps}
+
+
+def while_active(step: Callable, state: NamedTuple) -> NamedTuple:
+    """Repeats `state = step(state)` as long as an image is in `state.active`."""
+    (state,) = tf.while_loop(
+        lambda state: tf.reduce_any(state.active),
+        lambda state: (step(state),),
+        (state,),
+        shape_invariants=(ranks_only(state),),
+    )
+    return state

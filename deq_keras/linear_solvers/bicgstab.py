@@ -1,11 +1,26 @@
 """BiCGStab."""
 
+from typing import NamedTuple
+
 import keras
 import numpy as np
 import tensorflow as tf
 
-from deq_keras.linear_solvers.base import LinearSolver
-from deq_keras.numerics.rows import dot, norm, ranks_only, safe_divide, scaled, where
+from deq_keras.linear_solvers.base import LinearSolver, while_active
+from deq_keras.numerics.rows import dot, norm
+
+
+class BiCGStabState(NamedTuple):
+    """State of `BiCGStab`. Scalars of an image have shape `(batch, 1)`."""
+
+    e: tf.Tensor  # the solution so far
+    r: tf.Tensor  # its residual, by recurrence
+    p: tf.Tensor  # the next direction
+    rho: tf.Tensor  # <shadow, r>
+    best: tf.Tensor  # the solution with the least residual
+    best_size: tf.Tensor  # that residual
+    steps: tf.Tensor
+    active: tf.Tensor
 
 
 @keras.saving.register_keras_serializable(package="deq_keras")
@@ -26,53 +41,52 @@ class BiCGStab(LinearSolver):
 
     >>> b = tf.ones((1, 2))
     >>> matvec = lambda w: tf.stack([w[:, 0] + w[:, 1], w[:, 1]], axis=1)
-    >>> deq_keras.linear_solvers.BiCGStab().solve(matvec, b).value  # [0, 1]
+    >>> abs(deq_keras.linear_solvers.BiCGStab().solve(matvec, b).value.numpy()).round(5)
+    array([[0., 1.]], dtype=float32)
     """
 
     refinements = 20  # a breakdown costs one
 
     def correct(self, matvec, r, target, active, budget, precondition):
         eps = float(np.finfo(r.dtype.as_numpy_dtype).eps)
-        shadow, size = r, norm(r)
-        none = tf.zeros_like(size)
+        shadow, size = r, norm(r, keepdims=True)
+        smallest = eps * size
 
-        def keep_going(e, r, p, rho, best, best_size, steps, active):
-            return tf.reduce_any(active)
-
-        def body(e, r, p, rho, best, best_size, steps, active):
+        def step(state):
+            e, r, p, rho, best, best_size, steps, active = state
             direction = precondition(p)
             v = matvec(direction)
             steps += tf.cast(active, tf.int32)
-            overlap = dot(shadow, v)
+            overlap = dot(shadow, v, keepdims=True)
             # Written so that NaN is a breakdown as well.
-            active &= tf.abs(overlap) > eps * size * norm(v)
-            alpha = tf.where(active, safe_divide(rho, overlap), none)
-            half = r - alpha[:, None] * v
-            e += scaled(direction, alpha)
-            half_size = norm(half)
+            active &= tf.abs(overlap) > smallest * norm(v, keepdims=True)
+            alpha = tf.where(active, tf.math.divide_no_nan(rho, overlap), 0)
+            half = r - alpha * v
+            e += tf.math.multiply_no_nan(direction, alpha)
+            half_size = norm(half, keepdims=True)
             # Done after half a step, or stopped: the second product is not spent on this image.
             second = active & (half_size > target)
             smoother = precondition(half)
             t = matvec(smoother)
             steps += tf.cast(second, tf.int32)
-            th, tt = dot(t, half), dot(t, t)
-            omega = tf.where(second, safe_divide(th, tt), none)
-            e += scaled(smoother, omega)
-            r = half - omega[:, None] * t
-            r_size = norm(r)
-            rho_next = dot(shadow, r)
-            beta = safe_divide(rho_next, rho) * safe_divide(alpha, omega)
-            p = r + beta[:, None] * (p - omega[:, None] * v)
+            th, tt = dot(t, half, keepdims=True), dot(t, t, keepdims=True)
+            omega = tf.where(second, tf.math.divide_no_nan(th, tt), 0)
+            e += tf.math.multiply_no_nan(smoother, omega)
+            r = half - omega * t
+            r_size = norm(r, keepdims=True)
+            rho_next = dot(shadow, r, keepdims=True)
+            beta = tf.math.divide_no_nan(rho_next, rho) * tf.math.divide_no_nan(alpha, omega)
+            p = r + beta * (p - omega * v)
             better = active & (r_size < best_size)
-            best = where(better, e, best)
+            best = tf.where(better, e, best)
             best_size = tf.where(better, r_size, best_size)
             active = second & (r_size > target) & (steps + 2 <= budget)
             active &= tf.abs(th) > eps * tf.sqrt(tt) * half_size
-            active &= tf.abs(rho_next) > eps * size * r_size
-            return e, r, p, rho_next, best, best_size, steps, active
+            active &= tf.abs(rho_next) > smallest * r_size
+            return BiCGStabState(e, r, p, rho_next, best, best_size, steps, active)
 
         active &= (size > target) & (budget >= 2)
-        nothing = tf.zeros_like(r)
-        loop = (nothing, r, r, size**2, nothing, size, tf.zeros_like(budget), active)
-        result = tf.while_loop(keep_going, body, loop, shape_invariants=ranks_only(loop))
-        return result[4], result[6]
+        nothing, none = tf.zeros_like(r), tf.zeros_like(budget)
+        state = BiCGStabState(nothing, r, r, size**2, nothing, size, none, active)
+        state = while_active(step, state)
+        return state.best, state.steps

@@ -1,10 +1,32 @@
 """MINRES."""
 
+from typing import NamedTuple
+
 import keras
 import tensorflow as tf
 
-from deq_keras.linear_solvers.base import LinearSolver
-from deq_keras.numerics.rows import dot, norm, ranks_only, safe_divide, scaled
+from deq_keras.linear_solvers.base import LinearSolver, while_active
+from deq_keras.numerics.rows import dot, norm
+
+
+class MINRESState(NamedTuple):
+    """State of `MINRES`. Scalars of an image have shape `(batch, 1)`."""
+
+    e: tf.Tensor  # the solution so far
+    v: tf.Tensor  # Lanczos vector
+    v_old: tf.Tensor
+    z: tf.Tensor  # M v; () without a preconditioner
+    u: tf.Tensor  # residual of length one in the M-norm; () without a preconditioner
+    w: tf.Tensor  # direction of the last step
+    w_old: tf.Tensor
+    beta: tf.Tensor  # entry of the tridiagonal matrix beside the diagonal
+    eta: tf.Tensor  # residual in the M-norm, with a sign
+    c: tf.Tensor  # cosine of the last rotation
+    c_old: tf.Tensor
+    s: tf.Tensor  # sine of the last rotation
+    s_old: tf.Tensor
+    steps: tf.Tensor
+    active: tf.Tensor
 
 
 @keras.saving.register_keras_serializable(package="deq_keras")
@@ -25,62 +47,73 @@ class MINRES(LinearSolver):
 
     >>> b = tf.ones((1, 2))
     >>> matvec = lambda w: w * tf.constant([[2.0, -4.0]])
-    >>> deq_keras.linear_solvers.MINRES().solve(matvec, b).value  # [0.5, -0.25]
+    >>> deq_keras.linear_solvers.MINRES().solve(matvec, b).value.numpy().round(5)
+    array([[ 0.5 , -0.25]], dtype=float32)
     """
 
     def correct(self, matvec, r, target, active, budget, precondition):
         y = precondition(r)
         identity = y is r
-        size = norm(r) if identity else _root(dot(r, y))
-        one, none = tf.ones_like(size), tf.zeros_like(size)
-        nothing = tf.zeros_like(r)
+        size = norm(r, keepdims=True) if identity else _root(dot(r, y, keepdims=True))
 
-        def keep_going(e, v, v_old, z, u, w, w_old, beta, eta, c, c_old, s, s_old, steps, active):
-            return tf.reduce_any(active)
-
-        def body(e, v, v_old, z, u, w, w_old, beta, eta, c, c_old, s, s_old, steps, active):
+        def step(state):
             # Lanczos: the next basis vector v, and z = M v; <v_i, z_j> = 1 if i = j, else 0.
-            direction = v if identity else z
+            v, beta, c, s = state.v, state.beta, state.c, state.s
+            direction = v if identity else state.z
             p = matvec(direction)
-            steps += tf.cast(active, tf.int32)
-            alpha = dot(direction, p)
-            p -= alpha[:, None] * v + beta[:, None] * v_old
+            steps = state.steps + tf.cast(state.active, tf.int32)
+            alpha = dot(direction, p, keepdims=True)
+            p -= alpha * v + beta * state.v_old
             y = precondition(p)
-            beta_next = norm(p) if identity else _root(dot(p, y))
+            beta_next = norm(p, keepdims=True) if identity else _root(dot(p, y, keepdims=True))
+            inverse = tf.math.reciprocal_no_nan(beta_next)
+            v_next = inverse * p
             # Two old rotations and a new one make the tridiagonal matrix triangular.
-            delta = c * alpha - c_old * s * beta
+            delta = c * alpha - state.c_old * s * beta
             rho = tf.sqrt(delta**2 + beta_next**2)
-            active &= tf.math.is_finite(rho) & (rho > 0)
-            w_next = direction - (s_old * beta)[:, None] * w_old
-            w_next -= (s * alpha + c_old * c * beta)[:, None] * w
-            w_next *= _inverse(rho)
-            c_next, s_next = safe_divide(delta, rho), safe_divide(beta_next, rho)
-            e += scaled(w_next, tf.where(active, c_next * eta, none))
-            eta = -s_next * eta
-            v_next = _inverse(beta_next) * p
-            left = tf.abs(eta)
+            active = state.active & tf.math.is_finite(rho) & (rho > 0)
+            w = direction - state.s_old * beta * state.w_old
+            w -= (s * alpha + state.c_old * c * beta) * state.w
+            w *= tf.math.reciprocal_no_nan(rho)
+            c_next = tf.math.divide_no_nan(delta, rho)
+            s_next = tf.math.divide_no_nan(beta_next, rho)
+            length = tf.where(active, c_next * state.eta, 0)
+            e = state.e + tf.math.multiply_no_nan(w, length)
+            eta = -s_next * state.eta
+            left, z, u = tf.abs(eta), state.z, state.u
             if not identity:
-                z = _inverse(beta_next) * y
+                z = inverse * y
                 # The residual is eta u, and the M-norm of u is one.
-                u = c_next[:, None] * v_next - s_next[:, None] * u
-                left *= norm(u)
+                u = c_next * v_next - s_next * u
+                left *= norm(u, keepdims=True)
             active &= (left > target) & (steps < budget) & (beta_next > 0)
-            after = (beta_next, eta, c_next, c, s_next, s, steps, active)
-            return (e, v_next, v, z, u, w_next, w, *after)
+            return MINRESState(
+                e, v_next, v, z, u, w, state.w, beta_next, eta, c_next, c, s_next, s, steps, active
+            )
 
-        active &= (norm(r) > target) & (budget > 0) & (size > 0)
-        v = _inverse(size) * r
-        z, u = ((), ()) if identity else (_inverse(size) * y, v)
-        loop = (nothing, v, nothing, z, u, nothing, nothing, none, size, one, one, none, none)
-        loop += (tf.zeros_like(budget), active)
-        result = tf.while_loop(keep_going, body, loop, shape_invariants=ranks_only(loop))
-        return result[0], result[-2]
+        active &= (norm(r, keepdims=True) > target) & (budget > 0) & (size > 0)
+        inverse, nothing = tf.math.reciprocal_no_nan(size), tf.zeros_like(r)
+        one, none, v = tf.ones_like(size), tf.zeros_like(size), inverse * r
+        state = MINRESState(
+            e=nothing,
+            v=v,
+            v_old=nothing,
+            z=() if identity else inverse * y,
+            u=() if identity else v,
+            w=nothing,
+            w_old=nothing,
+            beta=none,
+            eta=size,
+            c=one,
+            c_old=one,
+            s=none,
+            s_old=none,
+            steps=tf.zeros_like(budget),
+            active=active,
+        )
+        state = while_active(step, state)
+        return state.e, state.steps
 
 
 def _root(square):
     return tf.sqrt(tf.maximum(square, 0))
-
-
-def _inverse(a):
-    """`1 / a`, and zero where `a` is zero, as a column."""
-    return tf.math.reciprocal_no_nan(a)[:, None]

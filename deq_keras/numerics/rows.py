@@ -32,14 +32,14 @@ def to_rows(structure):
     return ravel(structure), ravel, unravel
 
 
-def dot(a, b):
-    """Inner product of each row of `a` with the same row of `b`, shape `(batch,)`."""
-    return tf.reduce_sum(a * b, axis=-1)
+def dot(a, b, keepdims=False):
+    """Inner product of each row of `a` with the same row of `b`: `(batch,)`, or `(batch, 1)`."""
+    return tf.reduce_sum(a * b, axis=-1, keepdims=keepdims)
 
 
-def norm(a):
-    """Euclidean norm of each row, shape `(batch,)`."""
-    return tf.sqrt(dot(a, a))
+def norm(a, keepdims=False):
+    """Euclidean norm of each row: `(batch,)`, or `(batch, 1)` with `keepdims`."""
+    return tf.sqrt(dot(a, a, keepdims))
 
 
 def scaled(a, factor):
@@ -47,18 +47,17 @@ def scaled(a, factor):
 
     A row that has stopped takes zero steps: what became infinite or NaN in it stays outside.
     """
-    return tf.math.multiply_no_nan(a, factor[:, None])
+    return tf.math.multiply_no_nan(a, tf.expand_dims(factor, 1))
 
 
 def where(condition, a, b):
     """`a` in the rows where `condition` `(batch,)` holds, `b` elsewhere; no NaN gets through."""
-    return tf.where(condition[:, None], a, b)
+    return tf.where(tf.expand_dims(condition, 1), a, b)
 
 
 def safe_divide(a, b):
     """`a / b` with broadcasting, and zero where `b` is zero (its gradient is zero there too)."""
-    nonzero = tf.not_equal(b, 0)
-    return tf.where(nonzero, a / tf.where(nonzero, b, tf.ones_like(b)), tf.zeros((), a.dtype))
+    return tf.math.divide_no_nan(a, b)
 
 
 def ranks_only(loop):

@@ -24,12 +24,10 @@ def solve_positive_definite(matrix, right, size):
     augmented = tf.concat([matrix, right[..., None]], axis=-1)
     eps = np.finfo(matrix.dtype.as_numpy_dtype).eps
     for i in range(size):
-        pivot = augmented[:, i, i]
-        usable = pivot > eps
-        row = tf.where(usable[:, None], augmented[:, i, :], tf.zeros_like(augmented[:, i, :]))
-        row /= tf.where(usable, pivot, tf.ones_like(pivot))[:, None]
-        column = augmented[:, :, i] * (1.0 - tf.one_hot(i, size, dtype=matrix.dtype))
-        augmented -= column[:, :, None] * row[:, None, :]
-        here = tf.one_hot(i, size, dtype=matrix.dtype)[None, :, None]
-        augmented = augmented * (1.0 - here) + here * row[:, None, :]
+        row = tf.slice(augmented, [0, i, 0], [-1, 1, -1])
+        pivot = tf.slice(row, [0, 0, i], [-1, 1, 1])
+        row = tf.math.divide_no_nan(row, tf.where(pivot > eps, pivot, tf.zeros_like(pivot)))
+        column = tf.slice(augmented, [0, 0, i], [-1, -1, 1])
+        here = np.arange(size)[None, :, None] == i
+        augmented = tf.where(here, row, augmented - column * row)
     return augmented[:, :, -1]

@@ -27,14 +27,14 @@ def _correct(name, target, preconditioned, budget=200, scale=1.0, dtype="float64
         return tf.linalg.matvec(rough, w) if preconditioned else w
 
     def correct():
-        size = tf.constant([target * scale], dtype)
-        limit, active = tf.constant([budget]), tf.constant([True])
+        size = tf.constant([[target * scale]], dtype)
+        limit, active = tf.constant([[budget]]), tf.constant([[True]])
         matvec = lambda w: tf.linalg.matvec(matrix, w)  # noqa: E731
         return solver.correct(matvec, b, size, active, limit, precondition)
 
     e, steps = tf.function(correct, autograph=False)()
     residual = b - tf.linalg.matvec(matrix, e)
-    return float(tf.norm(residual)) / scale, int(steps[0])
+    return float(tf.norm(residual)) / scale, int(tf.squeeze(steps))
 
 
 @pytest.mark.parametrize("preconditioned", [False, True])
@@ -72,8 +72,8 @@ def test_steps_count_the_products(name, preconditioned):
         return tf.linalg.matvec(matrix, w)
 
     preconditioner = (lambda w: tf.linalg.matvec(rough, w)) if preconditioned else None
-    guess = 0.9 * tf.linalg.solve(matrix, b[..., None])[..., 0]
-    steps = solver.solve(count, b, preconditioner, guess).steps
+    start = 0.9 * tf.linalg.solve(matrix, b[..., None])[..., 0]
+    steps = solver.solve(count, b, preconditioner, start).steps
     # BiCGStab's last product is not spent if half a step was enough.
     unspent = len(calls) - int(steps[0])
     assert unspent in ((0, 1) if name == "bicgstab" else (0,))
@@ -127,9 +127,9 @@ def test_bicgstab_goes_on_after_a_breakdown():
     b = tf.constant([[1.0, 0.0, 0.0]], tf.float64)
     matvec = lambda w: tf.linalg.matvec(matrix, w)  # noqa: E731
     solver = ls.BiCGStab(tolerance=1e-10)
-    target, active = tf.constant([1e-10], tf.float64), tf.constant([True])
-    e, steps = solver.correct(matvec, b, target, active, tf.constant([100]), lambda w: w)
-    assert int(steps[0]) == 2
+    target, active = tf.constant([[1e-10]], tf.float64), tf.constant([[True]])
+    e, steps = solver.correct(matvec, b, target, active, tf.constant([[100]]), lambda w: w)
+    assert int(tf.squeeze(steps)) == 2
     np.testing.assert_allclose(tf.norm(b - matvec(e)), 0.5)
     solution = solver.solve(matvec, b)
     assert solution.converged.numpy().all()

@@ -34,21 +34,23 @@ def _product(matrices):
 
 
 @functools.cache
-def _solve(name, dtype, preconditioned=False, guessed=False):
+def _solve(name, dtype, preconditioned=False, started=False):
     """A compiled solve, shared by all systems: tracing is what takes the time."""
     solver = _solver(name, TOLERANCES[dtype])
 
-    def solve(matrices, b, rough, guess):
+    def solve(matrices, b, rough, initial_value):
         preconditioner = _product(rough) if preconditioned else None
-        return solver.solve(_product(matrices), b, preconditioner, guess if guessed else None)
+        return solver.solve(
+            _product(matrices), b, preconditioner, initial_value if started else None
+        )
 
     specs = [tf.TensorSpec((BATCH, SIZE, SIZE), dtype), tf.TensorSpec((BATCH, SIZE), dtype)]
     compiled = tf.function(solve, autograph=False, input_signature=2 * specs)
 
-    def call(matrices, b, rough=None, guess=None):
+    def call(matrices, b, rough=None, initial_value=None):
         rough = np.zeros_like(matrices) if rough is None else rough
-        guess = np.zeros_like(b) if guess is None else guess
-        solution = compiled(*(tf.constant(a, dtype) for a in (matrices, b, rough, guess)))
+        initial_value = np.zeros_like(b) if initial_value is None else initial_value
+        solution = compiled(*(tf.constant(a, dtype) for a in (matrices, b, rough, initial_value)))
         return type(solution)(*(part.numpy() for part in solution))
 
     return call
@@ -95,22 +97,22 @@ def test_solves(name, kind, dtype, preconditioned):
 
 
 @pytest.mark.parametrize("name", SOLVERS)
-def test_a_guess(name):
+def test_an_initial_value(name):
     matrices, b, _ = KINDS[SOLVERS[name][2][0]]
-    solve, zero = _solve(name, "float64", guessed=True), _solve(name, "float64")(matrices, b)
+    solve, zero = _solve(name, "float64", started=True), _solve(name, "float64")(matrices, b)
     exact = np.linalg.solve(matrices, b[..., None])[..., 0]
 
-    done = solve(matrices, b, guess=exact)
+    done = solve(matrices, b, initial_value=exact)
     np.testing.assert_array_equal(done.steps, 1)
     np.testing.assert_allclose(done.value, exact, rtol=1e-13)
     assert done.converged.all()
 
-    near = solve(matrices, b, guess=exact * (1 + 1e-7))
+    near = solve(matrices, b, initial_value=exact * (1 + 1e-7))
     assert near.converged.all()
     assert (near.steps < zero.steps).all()
 
     far = np.array([[1e3], [1e30], [np.nan], [np.inf]]) * np.ones_like(b)
-    worse = solve(matrices, b, guess=far)
+    worse = solve(matrices, b, initial_value=far)
     np.testing.assert_array_equal(worse.steps, zero.steps + 1)
     np.testing.assert_allclose(worse.value, zero.value, rtol=1e-12, atol=1e-14)
 
