@@ -140,7 +140,8 @@ def _schur_bound(filters, padding):
         kh, kw = filters.shape[:2]
         tall = tf.constant(_column_multiplicities(kh), filters.dtype)
         wide = tf.constant(_column_multiplicities(kw), filters.dtype)
-        columns = tf.einsum("ai,ijc,bj->abc", tall, columns, wide)
+        columns = tf.linalg.matmul(tall, tf.reshape(columns, [kh, -1]))
+        columns = tf.linalg.matmul(wide, tf.reshape(columns, [tall.shape[0], kw, -1]))
     else:
         columns = tf.reduce_sum(columns, [0, 1])
     return rows * tf.reduce_max(columns)

@@ -24,6 +24,9 @@ def transfer_function(kernel, height, width):
     complex_dtype = tf.complex128 if kernel.dtype == tf.float64 else tf.complex64
 
     def waves(frequencies, size, length):
+        if isinstance(length, int):  # a constant, in one node of a graph
+            turns = np.outer(np.arange(frequencies), np.arange(size) - size // 2) % length
+            return tf.constant(np.exp(-2j * np.pi * turns / length), complex_dtype)
         offsets = tf.range(size) - size // 2
         turns = tf.range(frequencies)[:, None] * offsets % length
         angle = -2 * np.pi * tf.cast(turns, tf.float64) / tf.cast(length, tf.float64)

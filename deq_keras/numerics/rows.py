@@ -42,17 +42,22 @@ def norm(a, keepdims=False):
     return tf.sqrt(dot(a, a, keepdims))
 
 
+def column(a):
+    """A number of each row, `(batch,)`, as `(batch, 1)`: to multiply rows with."""
+    return tf.expand_dims(a, 1)
+
+
 def scaled(a, factor):
     """Each row of `a` times its number of `factor` `(batch,)`; zero where that is zero.
 
     A row that has stopped takes zero steps: what became infinite or NaN in it stays outside.
     """
-    return tf.math.multiply_no_nan(a, tf.expand_dims(factor, 1))
+    return tf.math.multiply_no_nan(a, column(factor))
 
 
 def where(condition, a, b):
     """`a` in the rows where `condition` `(batch,)` holds, `b` elsewhere; no NaN gets through."""
-    return tf.where(tf.expand_dims(condition, 1), a, b)
+    return tf.where(column(condition), a, b)
 
 
 def safe_divide(a, b):

@@ -10,7 +10,7 @@ import tensorflow as tf
 
 from deq_keras.numerics import partial
 from deq_keras.numerics.partial import Partial
-from deq_keras.numerics.rows import norm
+from deq_keras.numerics.rows import column, norm
 
 
 class Step(NamedTuple):
@@ -132,9 +132,9 @@ def evaluate(problem, z):
     length, step = step_length(problem, z), problem.step
     if step.gradient is None:
         fz = problem.f(z)
-        return fz, (z - fz) / length[:, None]
+        return fz, (z - fz) / column(length)
     gradient = step.gradient(z)
-    fz = z - length[:, None] * gradient
+    fz = z - column(length) * gradient
     if step.proximal is not None:
         fz = step.proximal(fz, length)
     return fz, gradient
@@ -150,5 +150,5 @@ def evaluate_residual(problem, z):
         fz = problem.f(z)
         eps = float(np.finfo(z.dtype.as_numpy_dtype).eps)
         return fz, fz - z, 2.0 * eps * norm(z)
-    residual = -step_length(problem, z)[:, None] * step.gradient(z)
+    residual = -column(step_length(problem, z)) * step.gradient(z)
     return z + residual, residual, tf.zeros_like(residual[:, 0])

@@ -119,8 +119,8 @@ class Anderson(Solver):
         """The plain step `z`, less what the differences explain of it."""
         projections = tf.stack([dot(column, state.residual) for column in state.dr], axis=-1)
         gamma = self._coefficients(state, projections)
-        for j in range(self.memory):
-            z -= gamma[:, j, None] * (state.dz[j] + self.damping * state.dr[j])
+        for j, weight in enumerate(tf.split(gamma, self.memory, axis=1)):
+            z -= weight * (state.dz[j] + self.damping * state.dr[j])
         return z
 
     def _coefficients(self, state, projections):

@@ -14,7 +14,7 @@ import tensorflow as tf
 
 from deq_keras.checks import positive, positive_int
 from deq_keras.config import Configurable
-from deq_keras.numerics.rows import norm, ranks_only, to_rows, where
+from deq_keras.numerics.rows import column, norm, ranks_only, to_rows, where
 from deq_keras.problems import Solution, as_problem
 
 
@@ -293,4 +293,4 @@ def _start(problem, initial_value):
 
 
 def _scatter(whole, index, rows):
-    return tf.tensor_scatter_nd_update(whole, index[:, None], rows)
+    return tf.tensor_scatter_nd_update(whole, column(index), rows)

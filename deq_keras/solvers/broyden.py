@@ -6,7 +6,7 @@ import keras
 import tensorflow as tf
 
 from deq_keras.checks import positive, positive_int
-from deq_keras.numerics.rows import dot, norm, safe_divide, where
+from deq_keras.numerics.rows import column, dot, norm, safe_divide, where
 from deq_keras.problems.problem import evaluate_residual
 from deq_keras.solvers.base import Solver
 
@@ -112,9 +112,9 @@ class Broyden(Solver):
         hy, row = _apply(u, v, y), _apply(v, u, s)
         denominator, size = dot(s, hy), norm(s) * norm(hy)
         used = (tf.abs(denominator) > self.guard * size) & tf.math.is_finite(size)
-        column = safe_divide(s - hy, denominator[:, None])
+        quotient = safe_divide(s - hy, column(denominator))
         nothing = tf.zeros_like(s)
-        return (where(used, column, nothing), *u), (where(used, row, nothing), *v)
+        return (where(used, quotient, nothing), *u), (where(used, row, nothing), *v)
 
     def apply_inverse(self, state, rows, transpose=False):
         """Multiply by the estimate of `(I - J_f)^{-1}`.
@@ -145,5 +145,5 @@ def _apply(u, v, x):
     """`(I + sum_j u_j v_j^T) x`."""
     result = x
     for left, right in zip(u, v, strict=True):
-        result += dot(right, x)[:, None] * left
+        result += dot(right, x, True) * left
     return result

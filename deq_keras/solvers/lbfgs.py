@@ -6,7 +6,7 @@ import keras
 import tensorflow as tf
 
 from deq_keras.checks import positive, positive_int
-from deq_keras.numerics.rows import dot, safe_divide, where
+from deq_keras.numerics.rows import column, dot, safe_divide, where
 from deq_keras.problems.problem import evaluate, step_length
 from deq_keras.solvers.base import Solver
 from deq_keras.solvers.rounding import Rounding
@@ -93,12 +93,12 @@ class LBFGS(Solver):
     def init(self, problem, z):
         fz, gradient = evaluate(problem, z)
         energy, step = self._energy(problem, z), step_length(problem, z)
-        direction = -step[:, None] * gradient
+        direction = -column(step) * gradient
         nothing = tuple(tf.zeros_like(z) for _ in range(self.memory))
         return LBFGSState(
             z,
             fz,
-            -step[:, None] * gradient,
+            -column(step) * gradient,
             gradient,
             energy,
             direction,
@@ -113,7 +113,7 @@ class LBFGS(Solver):
         )
 
     def step(self, problem, state):
-        trial = state.z + state.length[:, None] * state.direction
+        trial = state.z + column(state.length) * state.direction
         fz, gradient = evaluate(problem, trial)
         energy, slope = self._energy(problem, trial), dot(gradient, state.direction)
         if problem.convex:
@@ -134,7 +134,7 @@ class LBFGS(Solver):
         # Rounding may spoil a direction or the energies: start again, along the gradient.
         failed = ~accepted & (trials % _TRIALS == 0) & (trials <= _RESTARTS * _TRIALS)
         step = step_length(problem, z)
-        steepest = -step[:, None] * gradient
+        steepest = -column(step) * gradient
         slope = dot(gradient, direction)
         restart = failed | ~(slope < 0)
         direction = where(restart, steepest, direction)
@@ -147,7 +147,7 @@ class LBFGS(Solver):
         return LBFGSState(
             z,
             fz,
-            -step[:, None] * gradient,
+            -column(step) * gradient,
             gradient,
             energy,
             direction,
@@ -180,7 +180,7 @@ class LBFGS(Solver):
         curvature = tf.where(used, curvature, tf.zeros_like(curvature))
         rho = safe_divide(tf.ones_like(curvature), curvature)
         scale = tf.where(used, safe_divide(curvature, dot(y, y)), state.scale)
-        rho = tf.concat([rho[:, None], state.rho[:, :-1]], axis=1)
+        rho = tf.concat([column(rho), state.rho[:, :-1]], axis=1)
         return (s, *state.s[:-1]), (y, *state.y[:-1]), rho, scale
 
     def _check(self, problem, compact=None):
@@ -203,13 +203,13 @@ class LBFGS(Solver):
 
 def _two_loops(gradient, s, y, rho, scale):
     """Minus the inverse Hessian's estimate times the gradient."""
-    q, weights = -gradient, []
+    q, weights, rhos = -gradient, [], tf.split(rho, len(s), axis=1)
     for i in range(len(s)):
-        weights.append(rho[:, i] * dot(s[i], q))
-        q -= weights[i][:, None] * y[i]
-    q *= scale[:, None]
+        weights.append(rhos[i] * dot(s[i], q, True))
+        q -= weights[i] * y[i]
+    q *= column(scale)
     for i in reversed(range(len(s))):
-        q += (weights[i] - rho[:, i] * dot(y[i], q))[:, None] * s[i]
+        q += (weights[i] - rhos[i] * dot(y[i], q, True)) * s[i]
     return q
 
 

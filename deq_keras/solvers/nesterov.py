@@ -5,7 +5,7 @@ from typing import NamedTuple
 import keras
 import tensorflow as tf
 
-from deq_keras.numerics.rows import dot, where
+from deq_keras.numerics.rows import column, dot, where
 from deq_keras.problems.problem import evaluate_residual
 from deq_keras.solvers.base import Solver
 
@@ -67,7 +67,7 @@ class Nesterov(Solver):
         a = 1.0 - q * t**2
         t_next = 0.5 * (a + tf.sqrt(a**2 + 4.0 * t**2))
         momentum = tf.maximum((t - 1.0) / t_next * (1.0 - t_next * q) / (1.0 - q), 0.0)
-        z = x + momentum[:, None] * difference
+        z = x + column(momentum) * difference
         fz, residual, _ = evaluate_residual(problem, z)
         return NesterovState(z, fz, residual, x, t_next)
 

@@ -6,7 +6,7 @@ import keras
 import tensorflow as tf
 
 from deq_keras.checks import positive
-from deq_keras.numerics.rows import dot, safe_divide, where
+from deq_keras.numerics.rows import column, dot, safe_divide, where
 from deq_keras.problems.problem import evaluate, step_length
 from deq_keras.solvers.base import Solver
 from deq_keras.solvers.rounding import Rounding
@@ -102,7 +102,7 @@ class NonmonotoneAPG(Solver):
 
     def step(self, problem, state):
         proximal, step = problem.step.proximal, step_length(problem, state.z)
-        candidate = state.z - state.length[:, None] * state.gradient
+        candidate = state.z - column(state.length) * state.gradient
         if proximal is not None:
             candidate = proximal(candidate, state.length)
         energy = problem.step.energy(candidate)
@@ -126,8 +126,8 @@ class NonmonotoneAPG(Solver):
         t = 0.5 * (1.0 + tf.sqrt(1.0 + 4.0 * state.t**2))
         extrapolated = (
             x
-            + (state.t / t)[:, None] * (accelerated - x)
-            + ((state.t - 1.0) / t)[:, None] * (x - state.x)
+            + column(state.t / t) * (accelerated - x)
+            + column((state.t - 1.0) / t) * (x - state.x)
         )
         # Momentum that points uphill is dropped.
         uphill = self.restart & (dot(state.z - x, x - state.x) > 0)
