@@ -71,15 +71,28 @@ class Cell(keras.layers.Layer):
             return tf.nest.map_structure(lambda new, old: tf.cast(new, old.dtype), result, z)
 
         f = partial.of_layer(self, evaluate, leaves)
+        if initial_value is None:
+            initial_value = self.initial_value(y)
+        record = self.recorded(lambda z: evaluate(z, *leaves), f.shared[0])
+        return Problem(f, initial_value, symmetric=self.symmetric, record=record)
+
+    def recorded(self, function, values):
+        """The function `z -> function(z)`, which changes the state of layers as a call does.
+
+        Args:
+            function: Map of `z` that calls the cell's layers.
+            values: The snapshot of the cell's variables: a tensor for each of them, then for each
+                of the variables of metrics.
+        """
         variables = [*self.variables, *self.metrics_variables]
-        state = list(zip(variables, f.shared[0], strict=True))
+        state = list(zip(variables, values, strict=True))
 
         def record(z):
             # From the snapshot too: a layer that assigns its kernel before it is used (spectral
             # normalisation) then has the derivative by the kernel that was there.
             scope = keras.StatelessScope(state_mapping=state, collect_losses=True)
             with scope:
-                result = evaluate(z, *leaves)
+                result = function(z)
             for variable, old in state:
                 new = scope.get_current_value(variable)
                 if new is not old:
@@ -88,9 +101,7 @@ class Cell(keras.layers.Layer):
                 self.add_loss(loss)
             return result
 
-        if initial_value is None:
-            initial_value = self.initial_value(y)
-        return Problem(f, initial_value, symmetric=self.symmetric, record=record)
+        return record
 
     def evaluate(self, z, y, training):
         """`f(z, y)` as a call of the cell by Keras."""

@@ -126,8 +126,10 @@ class GradientStep(Cell):
         weight = tf.exp(self.log_weight)
         slope = self._slope_at_zero(maps, y)
         gradient = Partial(_weighted_sum, (self._misfit(maps, y, slope), prior.gradient, weight))
-        start = self._start(slope) if initial_value is None else initial_value
+        start = self._start(slope)
+        # An estimate is made at the cell's own start, or the map would change with the iterate.
         tau = self._step_size(y, data, shape, prior, weight, start)
+        start = start if initial_value is None else initial_value
         energy = None
         if prior.energy is not None:
             misfit = Partial(self._misfit_energy, (maps.forward,), (y,))

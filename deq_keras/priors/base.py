@@ -43,7 +43,8 @@ class Prior(keras.layers.Layer):
     """Base class of priors `R`: an energy, its gradient, and what is certified about them.
 
     A subclass defines `energy(u) -> (batch,)`, and then its gradient is found by differentiation;
-    or `gradient(u)` of the shape of `u`, for a learned map that is the gradient of nothing; or both. If it knows more, it says so:
+    or `gradient(u)` of the shape of `u`, for a learned map that is the gradient of nothing; or
+    both. If it knows more, it says so:
 
     - `is_convex = True`: the energy is convex for all weights;
     - `gradient_lipschitz(size=None)`: a certified upper bound on the Lipschitz constant of the

@@ -4,9 +4,18 @@ Each raises an `AssertionError` that says which numbers differ and what the like
 one line in a test of yours is enough.
 """
 
+from deq_keras.testing.cell import CellReport, cell_test
 from deq_keras.testing.dot import dot_test
 from deq_keras.testing.gradient import gradient_test
 from deq_keras.testing.layer import layer_test
 from deq_keras.testing.prior import PriorReport, prior_test
 
-__all__ = ["PriorReport", "dot_test", "gradient_test", "layer_test", "prior_test"]
+__all__ = [
+    "CellReport",
+    "PriorReport",
+    "cell_test",
+    "dot_test",
+    "gradient_test",
+    "layer_test",
+    "prior_test",
+]
