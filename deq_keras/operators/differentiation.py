@@ -2,7 +2,7 @@
 
 import tensorflow as tf
 
-from deq_keras.operators.shapes import is_known, static_shape
+from deq_keras.numerics.shapes import is_known, static_shape
 
 
 def adjoint(operator, v, data, image_shape, dtype):

@@ -3,7 +3,7 @@
 import tensorflow as tf
 
 from deq_keras.numerics.partial import stopped
-from deq_keras.operators.shapes import static_shape
+from deq_keras.numerics.shapes import static_shape
 
 STEPS = 30
 SAFETY = 1.05  # power iteration approaches the norm from below
