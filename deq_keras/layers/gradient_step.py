@@ -208,7 +208,7 @@ class GradientStep(Cell):
     def _step_size(self, y, data, shape, prior, weight, start):
         """`tau` for the current weights: a scalar, or `(batch,)` if the data differ."""
         if self.step_size is not None:
-            return tf.cast(self.step_size, self.variable_dtype)
+            return tf.constant(self.step_size, self.variable_dtype)
         lipschitz = prior.lipschitz
         if lipschitz is None:
             lipschitz = _estimate(prior.gradient, start)
