@@ -1,35 +1,37 @@
-"""stub"""
+"""Data fidelities `D(K u, y)`: how a reconstruction has to explain its measurement."""
 
-import keras, tensorflow as tf
-from deq_keras.config import Configurable
+from deq_keras import config as _config
+from deq_keras.fidelities.base import Fidelity
+from deq_keras.fidelities.huber import Huber
+from deq_keras.fidelities.least_squares import LeastSquares
+from deq_keras.fidelities.poisson import Poisson
+from deq_keras.fidelities.weighted_least_squares import WeightedLeastSquares
 
+__all__ = [
+    "Fidelity",
+    "Huber",
+    "LeastSquares",
+    "Poisson",
+    "WeightedLeastSquares",
+    "get",
+]
 
-class Fidelity(Configurable):
-    pass
-
-
-@keras.saving.register_keras_serializable(package="deq_keras")
-class LeastSquares(Fidelity):
-    residual_gradient = True
-    quadratic = True
-    is_convex = True
-    certified = True
-
-    def value(self, v, y):
-        return 0.5 * tf.reduce_sum((v - y) ** 2, axis=tf.range(1, tf.rank(v)))
-
-    def gradient(self, v, y):
-        return v - y
-
-    def lipschitz(self, y):
-        return 1.0
-
-    def strong_convexity(self, y):
-        return 1.0
-
-    def measurement_sensitivity(self, v, y):
-        return 1.0
+_BY_NAME = {"huber": Huber, "least_squares": LeastSquares, "poisson": Poisson}
 
 
-def get(x):
-    return x if isinstance(x, Fidelity) else LeastSquares()
+def get(identifier):
+    """A `Fidelity` from a name, a configuration or a fidelity.
+
+    The names: `"least_squares"`, `"huber"` (with the threshold 0.1) and `"poisson"` (with the
+    background 1). `WeightedLeastSquares` needs its weights, so it has no name.
+
+    Raises:
+        ValueError: If the name is unknown, with the nearest known one.
+        TypeError: If the identifier is of another type.
+
+    Example:
+
+    >>> deq_keras.fidelities.get("huber")
+    Huber(threshold=0.1)
+    """
+    return _config.get(identifier, "fidelity", _BY_NAME, Fidelity)

@@ -17,7 +17,6 @@ from deq_keras.numerics.rows import norm, to_rows
 from deq_keras.numerics.shapes import shapes_of, sizes_of
 from deq_keras.operators import LinearOperator
 from deq_keras.priors import Prior
-from deq_keras.priors.sensitivity import Sensitivity
 from deq_keras.problems import Problem, Step
 
 
@@ -176,8 +175,6 @@ class GradientStep(Cell):
     def state_shape(self, y_shape):
         return self.operator.image_shape(*split(y_shape))
 
-    # The parts of a problem.
-
     def _inputs(self, y, initial_value=None):
         """`(y, data, image shape)`."""
         y, data = split(y)
@@ -211,7 +208,7 @@ class GradientStep(Cell):
     def _step_size(self, y, data, shape, prior, weight, start):
         """`tau` for the current weights: a scalar, or `(batch,)` if the data differ."""
         if self.step_size is not None:
-            return tf.cast(self.step_size, self.variable_dtype)
+            return tf.constant(self.step_size, self.variable_dtype)
         lipschitz = prior.lipschitz
         if lipschitz is None:
             lipschitz = _estimate(prior.gradient, start)
@@ -254,46 +251,6 @@ class GradientStep(Cell):
             return fourier_preconditioner(tau * (of_data() + weight * of_prior(z)), diagonal)
 
         return Partial(at, (*parts, maps.diagonal, prior.hessian_diagonal, weight, tau))
-
-    # Certificates.
-
-    def sensitivities(self, u, y, radius):
-        """What is certified of `d grad E(u) / d theta` for each parameter `theta`.
-
-        Args:
-            u: Images.
-            y: Measurement.
-            radius: `(batch,)`, how far from `u` the Lipschitz constants have to hold.
-
-        Returns:
-            Dictionary from `"measurement"`, `"log_weight"` and the names of the prior's weights to
-            `deq_keras.priors.sensitivity.Sensitivity`.
-        """
-        y, data, shape = self._inputs(y, u)
-        prior, weight, ones = self.prior.bind(shape), tf.exp(self.log_weight), tf.ones_like(radius)
-        unknown = tf.fill(tf.shape(radius), tf.constant(float("inf"), radius.dtype))
-        of_measurement = unknown
-        if self.operator.certified:
-            of_measurement = self.operator.operator_norm(data, shape) * ones
-            v = self.operator.bind(shape, data).forward(u)
-            of_measurement *= self.fidelity.measurement_sensitivity(v, y)
-        of_weight = unknown if prior.lipschitz is None else weight * prior.lipschitz * ones
-        return {
-            "measurement": Sensitivity(
-                of_measurement, 0.0 * ones if self.fidelity.quadratic else unknown
-            ),
-            "log_weight": Sensitivity(weight * norm(to_rows(prior.gradient(u))[0]), of_weight),
-            **{
-                name: Sensitivity(weight * known.norm, weight * known.lipschitz)
-                for name, known in self.prior.sensitivities(u, radius, shape[1:3]).items()
-            },
-        }
-
-    def hessian_variation(self, p):
-        """Certified `L` with `||(Hess E(u) - Hess E(v)) p|| <= L ||u - v||`, `(batch,)`."""
-        if not self.fidelity.quadratic or self.constraint is not None:
-            return tf.fill(tf.shape(p)[:1], tf.constant(float("inf"), p.dtype))
-        return tf.exp(self.log_weight) * self.prior.hessian_variation(p, sizes_of(p)[1:3])
 
     def get_config(self):
         config = super().get_config()

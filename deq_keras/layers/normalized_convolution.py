@@ -147,7 +147,7 @@ class NormalizedConv2D(keras.layers.Layer):
             )
         _, bound = self._bound()
         if self.always:
-            linear = tf.where(bound > 0, tf.cast(self.norm, bound.dtype), tf.zeros_like(bound))
+            linear = tf.where(bound > 0, tf.constant(self.norm, bound.dtype), tf.zeros_like(bound))
         else:
             linear = tf.minimum(bound, self.norm)
         return _SLOPES[name] * linear

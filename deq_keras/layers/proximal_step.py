@@ -79,6 +79,7 @@ class ProximalStep(Cell):
         if not self.operator.built:
             self.operator.build(z_shape, data_shape)
         self.network(keras.KerasTensor(z_shape, self.variable_dtype))
+        _check_precision(self.network, self.variable_dtype)
         self.built = True
 
     def bind(self, y, initial_value=None, training=None) -> Problem:
@@ -123,7 +124,7 @@ class ProximalStep(Cell):
             shape = sizes_of(z)
         maps = self.operator.bind(shape, data, self.variable_dtype)
         square = self.operator.operator_norm(data, shape) ** 2
-        tau = 1.0 / square if self.step_size is None else tf.cast(self.step_size, square.dtype)
+        tau = 1.0 / square if self.step_size is None else tf.constant(self.step_size, square.dtype)
         return maps, -maps.adjoint(y), tau, self._modulus(data, tau, square)
 
     def _modulus(self, data, tau, square):
@@ -166,6 +167,19 @@ class ProximalStep(Cell):
 
 def _column(tau):
     return tf.reshape(tau, (-1, 1, 1, 1))
+
+
+def _check_precision(network, dtype):
+    """A `keras.Sequential` casts its input to the global precision, whatever its layers are."""
+    if isinstance(network, keras.Sequential):
+        received = {network.variable_dtype, *(x.dtype for x in network.inputs)}
+        if received != {dtype}:
+            raise ValueError(
+                f"Expected a `network` that takes {dtype}. Received a Sequential that casts its "
+                f"input to {sorted(received - {dtype})[0]}. Call keras.config.set_dtype_policy("
+                f"{dtype!r}) and begin it with keras.Input(shape, dtype={dtype!r}), or make a "
+                "functional model."
+            )
 
 
 def _certified_lipschitz(network):

@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import keras
-import tensorflow as tf
 
-from deq_keras import adjoints, certificates
-from deq_keras.adjoints.base import adjoint_operator
 from deq_keras.config import deserialise
+from deq_keras.layers import hypergradients
 from deq_keras.layers.equilibrium import Equilibrium
 from deq_keras.layers.gradient_step import GradientStep
-from deq_keras.numerics.rows import norm, to_rows
 
 
 @keras.saving.register_keras_serializable(package="deq_keras")
@@ -127,41 +124,8 @@ class Variational(Equilibrium):
         Raises:
             ValueError: If the layer's adjoint is not `Implicit`, or there is a constraint.
         """
-        self._check_hypergradient()
-        inputs = tf.nest.map_structure(tf.convert_to_tensor, inputs)
         self._ensure_built(inputs)
-        y = self._cast(inputs)
-        problem = self._problem(y, None, False)[0].frozen()
-        u = self.choose_solver(problem).solve(problem).value
-        # As in training: the derivative is attached to one more step.
-        fu = problem.f(u)
-        error = certificates.solution_error(problem, u).value
-        d = fu - self._cast(targets)
-        found = self.adjoint.choose(problem).solve(adjoint_operator(problem, fu), d)
-        tau = problem.step.length
-        # I - J = tau Hess E, so the adjoint state of the energy is tau times that of the map.
-        state, right_side = (norm(to_rows(x)[0]) for x in (found.value, d))
-        modulus = problem.strong_convexity
-        modulus = tf.zeros_like(tau) if modulus is None else modulus / tau
-        variation = tau * self.cell.hessian_variation(found.value)
-        return {
-            name: certificates.hypergradient_error(
-                error, tau * state, found.residual * right_side, modulus, variation, sensitivity
-            )
-            for name, sensitivity in self.cell.sensitivities(u, y, error).items()
-        }
-
-    def _check_hypergradient(self):
-        if not isinstance(self.adjoint, adjoints.Implicit):
-            raise ValueError(
-                "hypergradient_bound bounds the error of an implicit derivative and expected "
-                f"adjoint='implicit'. Received {self.adjoint!r}, whose derivative is another one."
-            )
-        if self.cell.constraint is not None:
-            raise ValueError(
-                "hypergradient_bound expected a smooth energy. Received one with the constraint "
-                f"{self.cell.constraint!r}, of whose derivatives nothing is certified."
-            )
+        return hypergradients.bound(self, self._cast(inputs), self._cast(targets))
 
     def get_config(self):
         config = super().get_config()

@@ -44,7 +44,7 @@ class AtMost(keras.constraints.Constraint):
         self.limit = float(limit)
 
     def __call__(self, w):
-        return tf.minimum(w, tf.cast(self.limit, w.dtype))
+        return tf.minimum(w, tf.constant(self.limit, w.dtype))
 
     def get_config(self):
         return {"limit": self.limit}

@@ -58,10 +58,11 @@ def scores(truth, estimate):
 @pytest.mark.parametrize("channels", [1, 3])
 def test_rows_equal_direct_computation(channels):
     tested, pairs = layer(), images(channels)
-    summary, rows, estimates = evaluate(LayerSolver(tested), pairs, NAMES)
+    solver = LayerSolver(tested)
+    summary, rows, estimates = evaluate(solver, pairs, NAMES)
     assert [row["name"] for row in rows] == NAMES
     for row, estimate, (measurement, truth) in zip(rows, estimates, pairs, strict=True):
-        solution = tested.solve(measurement)
+        solution = solver.solve(measurement)
         np.testing.assert_array_equal(estimate, solution.value[0])
         psnr, ssim, loss = scores(truth[0], estimate)
         assert row["psnr"] == pytest.approx(psnr, rel=1e-5)
