@@ -170,6 +170,8 @@ class Equilibrium(keras.layers.Layer):
 
         return report
 
+    # Autograph would take seconds to read what has no Python conditions on tensors.
+    @tf.autograph.experimental.do_not_convert
     def solve(
         self, inputs, training=False, max_steps=None, return_history=False, initial_value=None
     ):
