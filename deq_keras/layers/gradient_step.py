@@ -136,18 +136,17 @@ class GradientStep(Cell):
             if self.constraint is not None:
                 energy = Partial(lambda u, smooth: smooth(u) + self.constraint.value(u), (energy,))
         proximal = self.constraint and Partial(self.constraint.proximal)
-        shared, rows = ((gradient, proximal), (tau,)) if tau.shape.rank else (
-            (gradient, proximal, tau), ()
-        )  # fmt: skip
+        own = bool(tau.shape.rank)  # whether each image has a step of its own
+        parts = (gradient, proximal) if own else (gradient, proximal, tau)
         return Problem(
-            Partial(_descend, shared, rows),
+            Partial(_descend, parts, (tau,) if own else ()),
             start,
             tau * norm(to_rows(slope)[0]),
             self._modulus(y, data, prior, weight, tau),
             Step(energy, tau, gradient, proximal),
             self.symmetric,
             self.is_convex,
-            self._preconditioner(maps, prior, weight, y, tau),
+            self._preconditioner(maps, prior, weight, tau),
         )
 
     def call(self, z, y):
@@ -233,7 +232,7 @@ class GradientStep(Cell):
         proven = self.constraint is None or (self.step_size is None and self.certified)
         return modulus if proven else None
 
-    def _preconditioner(self, maps, prior, weight, y, tau):
+    def _preconditioner(self, maps, prior, weight, tau):
         """The map `z -> (w -> M w)` from a solution to an approximate inverse of `I - df/dz`.
 
         `I - df/dz = tau (K^T K + lambda Hess R(z))` is approximated by a circular convolution, and
