@@ -128,7 +128,7 @@ class GradientStep(Cell):
         start = self._start(slope)
         # An estimate is made at the cell's own start, or the map would change with the iterate.
         tau = self._step_size(y, data, shape, prior, weight, start)
-        start = start if initial_value is None else initial_value
+        start = start if initial_value is None else self._feasible(initial_value)
         energy = None
         if prior.energy is not None:
             misfit = Partial(self._misfit_energy, (maps.forward,), (y,))
@@ -187,9 +187,13 @@ class GradientStep(Cell):
         return maps.adjoint(self.fidelity.gradient(nothing, y))
 
     def _start(self, slope):
+        return self._feasible(-slope)
+
+    def _feasible(self, u):
+        """The image itself, or the nearest one that satisfies the constraint."""
         if self.constraint is None:
-            return -slope
-        return self.constraint.proximal(-slope, tf.ones_like(slope[:, 0, 0, 0]))
+            return u
+        return self.constraint.proximal(u, tf.zeros_like(u[:, 0, 0, 0]))
 
     def _misfit(self, maps, y, slope):
         """The gradient of `u -> D(K u, y)`."""
