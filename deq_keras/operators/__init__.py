@@ -2,6 +2,7 @@
 
 from deq_keras.operators.base import LinearMap, LinearOperator
 from deq_keras.operators.blur import Blur
+from deq_keras.operators.compose import Compose
 from deq_keras.operators.identity import Identity
 from deq_keras.operators.kernels import (
     box_kernel,
@@ -13,10 +14,13 @@ from deq_keras.operators.mask import Mask
 from deq_keras.operators.mask_patterns import band_mask, centre_mask, random_mask
 from deq_keras.operators.named_blurs import BoxBlur, DiagonalBlur, GaussianBlur, MotionBlur
 from deq_keras.operators.noise import GaussianNoise, PoissonNoise, gaussian_noise, poisson_noise
+from deq_keras.operators.stack import Stack
+from deq_keras.operators.sums import Scaled, Sum
 
 __all__ = [
     "Blur",
     "BoxBlur",
+    "Compose",
     "DiagonalBlur",
     "GaussianBlur",
     "GaussianNoise",
@@ -26,6 +30,9 @@ __all__ = [
     "Mask",
     "MotionBlur",
     "PoissonNoise",
+    "Scaled",
+    "Stack",
+    "Sum",
     "band_mask",
     "box_kernel",
     "centre_mask",

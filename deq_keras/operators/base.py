@@ -232,22 +232,26 @@ class LinearOperator(keras.layers.Layer):
         """Raises a `ValueError` if the data are not what the operator needs for such images."""
         return None  # AutoGraph needs a statement
 
+    __array_ufunc__ = None  # so that a number of NumPy leaves the product to the operator
+
     def __matmul__(self, other):
-        return _algebra().Compose([self, other])
+        return _combined("Compose", self, other)
 
     def __add__(self, other):
-        return _algebra().Sum([self, other])
+        return _combined("Sum", self, other)
 
     def __sub__(self, other):
-        return _algebra().Sum([self, -other])
+        return NotImplemented if not isinstance(other, LinearOperator) else self + -other
 
     def __mul__(self, factor):
-        return _algebra().Scaled(self, factor)
+        from deq_keras.operators.sums import Scaled  # a subclass of this class
+
+        return Scaled(self, factor)
 
     __rmul__ = __mul__
 
     def __neg__(self):
-        return _algebra().Scaled(self, -1.0)
+        return -1.0 * self
 
     @property
     def _binds(self):
@@ -264,7 +268,9 @@ def refuse_data(operator, data_shape):
         )
 
 
-def _algebra():
-    from deq_keras.operators import algebra  # which is made of operators itself
+def _combined(name, first, second):
+    from deq_keras import operators  # which are subclasses of the class above
 
-    return algebra
+    if not isinstance(second, LinearOperator):
+        return NotImplemented
+    return getattr(operators, name)([first, second])

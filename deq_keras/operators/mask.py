@@ -72,6 +72,12 @@ class Masked(LinearOperator):
                 "or make a mask for their size."
             )
 
+    def load_own_variables(self, store):
+        # Keras saves the weights of an operator that is used twice once; a fixed mask is in the
+        # configuration.
+        if len(store) or self._learned:
+            super().load_own_variables(store)
+
     def get_config(self):
         config = super().get_config()
         mask = self._initial
