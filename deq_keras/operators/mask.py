@@ -93,7 +93,12 @@ class Masked(LinearOperator):
         self.check_shapes(static_shape(image_shape), shapes_of(data, static=True))
         if self.mask is not None:
             return (tf.cast(tf.convert_to_tensor(self.mask), dtype),), ()
-        return (), (tf.cast(data, dtype),)
+        masks = tf.convert_to_tensor(data)
+        if masks.dtype.is_complex:
+            raise ValueError(
+                f"{type(self).__name__} expected real masks. Received {masks.dtype.name}."
+            )
+        return (), (tf.cast(masks, dtype),)
 
 
 @keras.saving.register_keras_serializable(package="deq_keras")
@@ -152,6 +157,8 @@ class Mask(Masked):
 
 
 def _four_axes(mask):
+    if np.iscomplexobj(mask):
+        raise ValueError("Expected `mask` to be real. Received complex values.")
     array = np.asarray(mask, np.float64)
     shape = array.shape
     if array.ndim not in (2, 3, 4) or array.size == 0 or (array.ndim == 4 and shape[0] != 1):
