@@ -97,6 +97,12 @@ class Blur(LinearOperator):
     def check_data_shape(self, u_shape, data_shape):
         refuse_data(self, data_shape)
 
+    def load_own_variables(self, store):
+        # Keras saves the weights of an operator that is used twice once; a fixed kernel is in the
+        # configuration.
+        if len(store) or self._learned:
+            super().load_own_variables(store)
+
     def get_config(self):
         config = super().get_config()
         config.update(

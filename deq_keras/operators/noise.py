@@ -7,33 +7,40 @@ from deq_keras.checks import positive
 
 
 def gaussian_noise(y, stddev, seed, index):
-    """Adds Gaussian noise to one image.
+    """Adds Gaussian noise to the measurement of one image.
 
     Args:
-        y: Image of any shape, float, on [0, 1].
-        stddev: Standard deviation on the scale of the image.
+        y: Measurement of any shape, real or complex.
+        stddev: Standard deviation on the scale of the measurement; of a complex one that of its
+            real and of its imaginary part each.
         seed: Integer.
         index: Integer number of the image.
 
     Returns:
-        `y + stddev * n` of the shape of `y`, where `n` depends on `seed`, `index` and the shape
-        alone.
+        `y + stddev * n` of the shape and dtype of `y`, where `n` depends on `seed`, `index` and
+        the shape alone.
 
     Example:
 
     >>> noisy = deq_keras.operators.gaussian_noise(tf.zeros((8, 8, 1)), 0.1, seed=0, index=7)
     """
-    noise = tf.random.stateless_normal(
-        tf.shape(y), _seeds(seed, index), dtype=y.dtype, alg="philox"
+    real, seeds = y.dtype.real_dtype, _seeds(seed, index)
+    if not y.dtype.is_complex:
+        noise = tf.random.stateless_normal(tf.shape(y), seeds, dtype=real, alg="philox")
+        return y + tf.cast(stddev, real) * noise
+    shape = tf.concat([[2], tf.shape(y)], 0)
+    noise = tf.cast(stddev, real) * tf.random.stateless_normal(
+        shape, seeds, dtype=real, alg="philox"
     )
-    return y + tf.cast(stddev, y.dtype) * noise
+    return y + tf.ensure_shape(tf.complex(noise[0], noise[1]), y.shape)
 
 
 def poisson_noise(y, peak, seed, index):
-    """Replaces one image by photon counts.
+    """Replaces the measurement of one image by photon counts.
 
     Args:
-        y: Image of any shape, float, on [0, 1]. Negative values count as 0.
+        y: Measurement of any shape, real, of value 1 for `peak` photons. Negative values count
+            as 0.
         peak: Expected number of photons at a pixel of value 1.
         seed: Integer.
         index: Integer number of the image.
@@ -42,10 +49,18 @@ def poisson_noise(y, peak, seed, index):
         `z / peak` with `z` Poisson of mean `peak * max(y, 0)`, a function of the arguments alone.
         No gradient passes through it.
 
+    Raises:
+        ValueError: If `y` is complex.
+
     Example:
 
     >>> noisy = deq_keras.operators.poisson_noise(tf.ones((8, 8, 1)), 30.0, seed=0, index=7)
     """
+    if y.dtype.is_complex:
+        raise ValueError(
+            "Poisson noise counts photons, so it expects real measurements. Received "
+            f"{y.dtype.name}. Use Gaussian noise for complex measurements."
+        )
     peak = tf.cast(peak, y.dtype)
     rate = peak * tf.maximum(tf.stop_gradient(y), 0)
     counts = tf.random.stateless_poisson(tf.shape(y), _seeds(seed, index), rate, y.dtype)
@@ -69,8 +84,8 @@ class _Noise(keras.layers.Layer):
         batch = tf.TensorShape(y.shape[:1])
         if not index.dtype.is_integer or not batch.is_compatible_with(index.shape):
             raise ValueError(
-                f"{type(self).__name__} expected `index` to hold an integer for each of the images "
-                f"{tuple(y.shape)}. Received {index.dtype.name} of shape {index.shape}."
+                f"{type(self).__name__} expected `index` to hold an integer for each of the "
+                f"measurements {tuple(y.shape)}. Received {index.dtype.name} of shape {index.shape}."
             )
         return tf.map_fn(
             lambda pair: self._one(*pair),
@@ -81,6 +96,9 @@ class _Noise(keras.layers.Layer):
     def compute_output_shape(self, y_shape, index_shape=None):
         return tuple(y_shape)
 
+    def compute_output_spec(self, y, index):
+        return keras.KerasTensor(y.shape, y.dtype)  # which may be complex
+
 
 @keras.saving.register_keras_serializable(package="deq_keras")
 class GaussianNoise(_Noise):
@@ -90,12 +108,13 @@ class GaussianNoise(_Noise):
     the number of devices.
 
     Args:
-        stddev: Standard deviation on the scale of the images, [0, 1].
+        stddev: Standard deviation on the scale of the measurements; of complex ones that of their
+            real and of their imaginary parts each.
         seed: Integer.
         **kwargs: `name` and `dtype` of the layer.
 
     Call arguments:
-        y: Measurements `(batch, height, width, channels)`.
+        y: Measurements `(batch, ...)` of any shape, real or complex.
         index: Numbers of the images, int64 `(batch,)`.
 
     Returns:
@@ -134,14 +153,14 @@ class PoissonNoise(_Noise):
         **kwargs: `name` and `dtype` of the layer.
 
     Call arguments:
-        y: Measurements `(batch, height, width, channels)` on [0, 1].
+        y: Measurements `(batch, ...)` of any shape, real, of value 1 for `peak` photons.
         index: Numbers of the images, int64 `(batch,)`.
 
     Returns:
         Noisy measurements of the shape of `y`. No gradient passes through them.
 
     Raises:
-        ValueError: If `peak` is not positive and finite.
+        ValueError: If `peak` is not positive and finite, or the measurements are complex.
 
     Example:
 
