@@ -7,8 +7,8 @@ import tensorflow as tf
 
 from deq_keras.checks import shape_4d
 from deq_keras.numerics.partial import Partial, of_layer
-from deq_keras.numerics.shapes import map_shapes, shapes_of, sizes_of, static_shape, tensors_of
 from deq_keras.operators import differentiation, estimates
+from deq_keras.numerics.shapes import map_shapes, shapes_of, sizes_of, static_shape, tensors_of
 
 
 class LinearMap(NamedTuple):
@@ -276,8 +276,9 @@ class LinearOperator(keras.layers.Layer):
 
     @property
     def _binds(self):
-        """Whether a subclass defines `bind`, from which call and adjoint follow."""
-        return type(self).bind is not LinearOperator.bind
+        """Whether a subclass defines `bind` and no call, so that this and the adjoint follow."""
+        bind, call = LinearOperator.bind, LinearOperator.call
+        return type(self).bind is not bind and type(self).call is call
 
 
 def refuse_data(operator, data_shape):

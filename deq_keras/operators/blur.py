@@ -8,8 +8,8 @@ from deq_keras import convolution
 from deq_keras.checks import one_of
 from deq_keras.convolution import spectra
 from deq_keras.numerics.partial import Partial
-from deq_keras.numerics.shapes import shapes_of, static_shape
 from deq_keras.operators.base import LinearMap, LinearOperator, refuse_data
+from deq_keras.numerics.shapes import shapes_of, static_shape
 
 METHODS = ("auto", "direct", "fft")
 PADDINGS = ("zero", "circular", "reflect")
@@ -98,8 +98,10 @@ class Blur(LinearOperator):
         refuse_data(self, data_shape)
 
     def load_own_variables(self, store):
-        # Keras saves the weights of an operator that is used twice once; a fixed kernel is in the
-        # configuration.
+        """As Keras does, but a fixed kernel, which the configuration holds, may be missing.
+
+        Keras saves the weights of an operator that is used twice only once.
+        """
         if len(store) or self._learned:
             super().load_own_variables(store)
 

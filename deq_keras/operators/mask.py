@@ -6,8 +6,8 @@ import tensorflow as tf
 
 from deq_keras.convolution import spectra
 from deq_keras.numerics.partial import Partial
-from deq_keras.numerics.shapes import shapes_of, static_shape
 from deq_keras.operators.base import LinearMap, LinearOperator, refuse_data
+from deq_keras.numerics.shapes import shapes_of, static_shape
 
 
 class Masked(LinearOperator):
@@ -73,8 +73,10 @@ class Masked(LinearOperator):
             )
 
     def load_own_variables(self, store):
-        # Keras saves the weights of an operator that is used twice once; a fixed mask is in the
-        # configuration.
+        """As Keras does, but a fixed mask, which the configuration holds, may be missing.
+
+        Keras saves the weights of an operator that is used twice only once.
+        """
         if len(store) or self._learned:
             super().load_own_variables(store)
 
