@@ -94,7 +94,7 @@ class GradientStep(Cell):
         self.symmetric = self.prior.has_energy and self.constraint is None
 
     def build(self, z_shape, y_shape=None):
-        data_shape = None if y_shape is None else split(y_shape)[1]
+        data_shape = None if y_shape is None else split(y_shape, self.operator)[1]
         if not self.operator.built:
             self.operator.build(z_shape, data_shape)
         if not self.prior.built:
@@ -172,11 +172,11 @@ class GradientStep(Cell):
         return self._start(self._slope_at_zero(self.operator.bind(shape, data), y))
 
     def state_shape(self, y_shape):
-        return self.operator.image_shape(*split(y_shape))
+        return self.operator.image_shape(*split(y_shape, self.operator))
 
     def _inputs(self, y, initial_value=None):
         """`(y, data, image shape)`."""
-        y, data = split(y)
+        y, data = split(y, self.operator)
         if initial_value is not None:
             return y, data, sizes_of(initial_value)
         return y, data, tuple(self.operator.image_shape(shapes_of(y), shapes_of(data)))

@@ -39,6 +39,11 @@ class Combined(LinearOperator):
         """Whether the norms of all parts are proven bounds, and so their combination."""
         return all(part.certified for part in self.operators)
 
+    @property
+    def several(self):
+        """Whether measurements are a list: those of the first operator of a product are."""
+        return self.operators[0].several
+
     def build(self, u_shape, data_shape=None):
         shape_4d(type(self).__name__, u_shape)
         data_shapes = self.split(data_shape)
