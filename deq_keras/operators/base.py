@@ -276,8 +276,9 @@ class LinearOperator(keras.layers.Layer):
 
     @property
     def _binds(self):
-        """Whether a subclass defines `bind`, from which call and adjoint follow."""
-        return type(self).bind is not LinearOperator.bind
+        """Whether a subclass defines `bind` and no call, so that this and the adjoint follow."""
+        bind, call = LinearOperator.bind, LinearOperator.call
+        return type(self).bind is not bind and type(self).call is call
 
 
 def refuse_data(operator, data_shape):

@@ -98,8 +98,10 @@ class Blur(LinearOperator):
         refuse_data(self, data_shape)
 
     def load_own_variables(self, store):
-        # Keras saves the weights of an operator that is used twice once; a fixed kernel is in the
-        # configuration.
+        """As Keras does, but a fixed kernel, which the configuration holds, may be missing.
+
+        Keras saves the weights of an operator that is used twice only once.
+        """
         if len(store) or self._learned:
             super().load_own_variables(store)
 

@@ -73,8 +73,10 @@ class Masked(LinearOperator):
             )
 
     def load_own_variables(self, store):
-        # Keras saves the weights of an operator that is used twice once; a fixed mask is in the
-        # configuration.
+        """As Keras does, but a fixed mask, which the configuration holds, may be missing.
+
+        Keras saves the weights of an operator that is used twice only once.
+        """
         if len(store) or self._learned:
             super().load_own_variables(store)
 

@@ -85,7 +85,8 @@ class _Noise(keras.layers.Layer):
         if not index.dtype.is_integer or not batch.is_compatible_with(index.shape):
             raise ValueError(
                 f"{type(self).__name__} expected `index` to hold an integer for each of the "
-                f"measurements {tuple(y.shape)}. Received {index.dtype.name} of shape {index.shape}."
+                f"measurements {tuple(y.shape)}. Received {index.dtype.name} of shape "
+                f"{index.shape}."
             )
         return tf.map_fn(
             lambda pair: self._one(*pair),

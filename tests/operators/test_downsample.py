@@ -66,8 +66,8 @@ def test_norm_is_a_bound(padding, kernel, factor):
         here = float(operator.operator_norm(image_shape=(None, *size, 1)))
         assert exact <= here * (1 + 1e-12)
         assert here <= anywhere * (1 + 1e-12)
-        if kernel == "gaussian" and padding == "zero":
-            assert here <= 1.02 * exact
+        if kernel == "gaussian" and padding == "circular" and size == (12, 12):
+            assert here <= 1.015 * exact
         if kernel == "none":
             assert here == pytest.approx(1)
 
