@@ -8,7 +8,6 @@ from deq_keras.config import deserialise
 from deq_keras.layers import hypergradients
 from deq_keras.layers.equilibrium import Equilibrium
 from deq_keras.layers.gradient_step import GradientStep
-from deq_keras.numerics.shapes import tensors_of
 
 
 @keras.saving.register_keras_serializable(package="deq_keras")

@@ -7,8 +7,8 @@ import tensorflow as tf
 
 from deq_keras.checks import shape_4d
 from deq_keras.numerics.partial import Partial, of_layer
-from deq_keras.operators import differentiation, estimates
 from deq_keras.numerics.shapes import map_shapes, shapes_of, sizes_of, static_shape, tensors_of
+from deq_keras.operators import differentiation, estimates
 
 
 class LinearMap(NamedTuple):

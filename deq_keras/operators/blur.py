@@ -8,8 +8,8 @@ from deq_keras import convolution
 from deq_keras.checks import one_of
 from deq_keras.convolution import spectra
 from deq_keras.numerics.partial import Partial
-from deq_keras.operators.base import LinearMap, LinearOperator, refuse_data
 from deq_keras.numerics.shapes import shapes_of, static_shape
+from deq_keras.operators.base import LinearMap, LinearOperator, refuse_data
 
 METHODS = ("auto", "direct", "fft")
 PADDINGS = ("zero", "circular", "reflect")

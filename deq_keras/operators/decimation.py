@@ -6,6 +6,7 @@ import numpy as np
 import tensorflow as tf
 
 from deq_keras.convolution.norm_bounds import square_root
+from deq_keras.numerics.shapes import sizes_of
 
 
 def decimate(u, factors):
@@ -19,8 +20,7 @@ def insert_zeros(v, factors, size):
     if tuple(factors) == (1, 1):
         return v
     f, g = factors
-    channels = v.shape[3]
-    batch, rows, columns = tf.unstack(tf.shape(v))[:3]
+    batch, rows, columns, channels = sizes_of(v)
     # Two paddings of matrices: half of the time of the gradient of a strided slice.
     x = tf.pad(tf.reshape(v, [-1, channels]), [[0, 0], [0, channels * (g - 1)]])
     width = columns * g * channels

@@ -65,6 +65,12 @@ class FourierMask(Masked):
             return Partial(function, (value,) if shared else (), (value,) if rows else ())
 
         def adjoint(v, mask):
+            if not v.dtype.is_complex:
+                raise ValueError(
+                    f"{type(self).__name__} expected complex measurements. Received "
+                    f"{v.dtype.name} of shape {tuple(v.shape)}. Pass what the operator returns, or "
+                    "join two parts by `tf.complex(real, imaginary)`."
+                )
             return tf.cast(_adjoint(v, mask), dtype)
 
         def normal(u, power):

@@ -6,8 +6,8 @@ import tensorflow as tf
 
 from deq_keras.convolution import spectra
 from deq_keras.numerics.partial import Partial
-from deq_keras.operators.base import LinearMap, LinearOperator, refuse_data
 from deq_keras.numerics.shapes import shapes_of, static_shape
+from deq_keras.operators.base import LinearMap, LinearOperator, refuse_data
 
 
 class Masked(LinearOperator):

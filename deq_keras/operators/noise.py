@@ -10,7 +10,7 @@ def gaussian_noise(y, stddev, seed, index):
     """Adds Gaussian noise to the measurement of one image.
 
     Args:
-        y: Measurement of any shape, real or complex.
+        y: Measurement of any shape, real or complex, or a structure of several.
         stddev: Standard deviation on the scale of the measurement; of a complex one that of its
             real and of its imaginary part each.
         seed: Integer.
@@ -24,15 +24,7 @@ def gaussian_noise(y, stddev, seed, index):
 
     >>> noisy = deq_keras.operators.gaussian_noise(tf.zeros((8, 8, 1)), 0.1, seed=0, index=7)
     """
-    real, seeds = y.dtype.real_dtype, _seeds(seed, index)
-    if not y.dtype.is_complex:
-        noise = tf.random.stateless_normal(tf.shape(y), seeds, dtype=real, alg="philox")
-        return y + tf.cast(stddev, real) * noise
-    shape = tf.concat([[2], tf.shape(y)], 0)
-    noise = tf.cast(stddev, real) * tf.random.stateless_normal(
-        shape, seeds, dtype=real, alg="philox"
-    )
-    return y + tf.ensure_shape(tf.complex(noise[0], noise[1]), y.shape)
+    return _each(lambda leaf, seeds: _add_gaussian(leaf, stddev, seeds), y, seed, index)
 
 
 def poisson_noise(y, peak, seed, index):
@@ -56,15 +48,7 @@ def poisson_noise(y, peak, seed, index):
 
     >>> noisy = deq_keras.operators.poisson_noise(tf.ones((8, 8, 1)), 30.0, seed=0, index=7)
     """
-    if y.dtype.is_complex:
-        raise ValueError(
-            "Poisson noise counts photons, so it expects real measurements. Received "
-            f"{y.dtype.name}. Use Gaussian noise for complex measurements."
-        )
-    peak = tf.cast(peak, y.dtype)
-    rate = peak * tf.maximum(tf.stop_gradient(y), 0)
-    counts = tf.random.stateless_poisson(tf.shape(y), _seeds(seed, index), rate, y.dtype)
-    return counts / peak
+    return _each(lambda leaf, seeds: _count_photons(leaf, peak, seeds), y, seed, index)
 
 
 class _Noise(keras.layers.Layer):
@@ -81,24 +65,27 @@ class _Noise(keras.layers.Layer):
 
     def call(self, y, index):
         index = tf.convert_to_tensor(index)
-        batch = tf.TensorShape(y.shape[:1])
-        if not index.dtype.is_integer or not batch.is_compatible_with(index.shape):
+        shapes = [leaf.shape for leaf in tf.nest.flatten(y)]
+        fits = all(shape[:1].is_compatible_with(index.shape) for shape in shapes)
+        if not index.dtype.is_integer or not fits:
             raise ValueError(
                 f"{type(self).__name__} expected `index` to hold an integer for each of the "
-                f"measurements {tuple(y.shape)}. Received {index.dtype.name} of shape "
-                f"{index.shape}."
+                f"measurements {shapes}. Received {index.dtype.name} of shape {index.shape}."
             )
         return tf.map_fn(
             lambda pair: self._one(*pair),
             (y, index),
-            fn_output_signature=tf.TensorSpec(y.shape[1:], y.dtype),
+            fn_output_signature=tf.nest.map_structure(
+                lambda leaf: tf.TensorSpec(leaf.shape[1:], leaf.dtype), y
+            ),
         )
 
     def compute_output_shape(self, y_shape, index_shape=None):
-        return tuple(y_shape)
+        return y_shape
 
     def compute_output_spec(self, y, index):
-        return keras.KerasTensor(y.shape, y.dtype)  # which may be complex
+        # The dtype may be complex.
+        return tf.nest.map_structure(lambda leaf: keras.KerasTensor(leaf.shape, leaf.dtype), y)
 
 
 @keras.saving.register_keras_serializable(package="deq_keras")
@@ -115,7 +102,7 @@ class GaussianNoise(_Noise):
         **kwargs: `name` and `dtype` of the layer.
 
     Call arguments:
-        y: Measurements `(batch, ...)` of any shape, real or complex.
+        y: Measurements `(batch, ...)` of any shape, real or complex, or a structure of several.
         index: Numbers of the images, int64 `(batch,)`.
 
     Returns:
@@ -181,5 +168,31 @@ class PoissonNoise(_Noise):
         return poisson_noise(y, self.peak, self.seed, index)
 
 
-def _seeds(seed, index):
-    return tf.stack([tf.cast(seed, tf.int64), tf.cast(index, tf.int64)])
+def _each(function, y, seed, index):
+    """Applies a function of a tensor and its seeds; each of several tensors has its own."""
+    seeds = tf.stack([tf.cast(seed, tf.int64), tf.cast(index, tf.int64)])
+    leaves = []
+    for place, leaf in enumerate(tf.nest.flatten(y)):
+        own = tf.random.experimental.stateless_fold_in(seeds, place) if place else seeds
+        leaves.append(function(tf.convert_to_tensor(leaf), own))
+    return tf.nest.pack_sequence_as(y, leaves)
+
+
+def _add_gaussian(y, stddev, seeds):
+    real = y.dtype.real_dtype
+    shape = tf.concat([[2], tf.shape(y)], 0) if y.dtype.is_complex else tf.shape(y)
+    noise = tf.random.stateless_normal(shape, seeds, dtype=real, alg="philox")
+    noise = tf.cast(stddev, real) * noise
+    return y + (tf.complex(noise[0], noise[1]) if y.dtype.is_complex else noise)
+
+
+def _count_photons(y, peak, seeds):
+    if y.dtype.is_complex:
+        raise ValueError(
+            "Poisson noise counts photons, so it expects real measurements. Received "
+            f"{y.dtype.name}. Use Gaussian noise for complex measurements."
+        )
+    peak = tf.cast(peak, y.dtype)
+    rate = peak * tf.maximum(tf.stop_gradient(y), 0)
+    counts = tf.random.stateless_poisson(tf.shape(y), seeds, rate, y.dtype)
+    return counts / peak

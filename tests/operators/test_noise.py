@@ -152,3 +152,17 @@ def test_poisson_noise_refuses_complex_measurements():
     y = tf.zeros((5, 3), tf.complex64)
     with pytest.raises(ValueError, match="expects real measurements. Received complex64"):
         operators.PoissonNoise(10.0)(y, tf.range(5))
+
+
+def test_noise_of_several_measurements(noise):
+    layer, function, strength = noise
+    y = [images(), images()[:, 0]]
+    noisy = layer(strength, 3)(y, tf.range(5))
+    np.testing.assert_array_equal(noisy[0], layer(strength, 3)(y[0], tf.range(5)))
+    assert noisy[1].shape == y[1].shape
+    one = function([part[2] for part in y], strength, 3, 2)
+    for part, whole in zip(one, noisy, strict=True):
+        np.testing.assert_array_equal(part, whole[2])
+    # The second measurement has noise of its own.
+    same = function([y[0][0], y[0][0]], strength, 3, 0)
+    assert np.abs(same[0] - same[1]).max() > 0
