@@ -1,7 +1,7 @@
 """The examples: those in docstrings, and the code of README.md and docs/, run as they stand."""
 
 import doctest
-import importlib
+import importlib.util
 import inspect
 import io
 import pkgutil
@@ -14,6 +14,7 @@ import pytest
 import tensorflow as tf
 
 import deq_keras
+from experiments.configs import train_demo
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -88,6 +89,10 @@ def test_each_public_name_has_an_example():
     assert not needless, f"These have an example, so they need no exception: {needless}"
 
 
+def _name(page):
+    return page.name
+
+
 def _blocks(page, language):
     """The blocks of code in a page as `(line, text)`."""
     text = page.read_text("utf-8")
@@ -95,19 +100,17 @@ def _blocks(page, language):
         yield text.count("\n", 0, match.start(1)), match.group(1)
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+@pytest.mark.parametrize("page", [p for p in PAGES if list(_blocks(p, "python"))], ids=_name)
 def test_code_of_page(page, tmp_path, monkeypatch):
     """All its Python blocks, in order and in one namespace, in an empty folder."""
     monkeypatch.chdir(tmp_path)
-    blocks, namespace = list(_blocks(page, "python")), {"__name__": page.stem}
-    if not blocks:
-        pytest.skip("no Python in it")
-    for line, text in blocks:
+    namespace = {"__name__": page.stem}
+    for line, text in _blocks(page, "python"):
         # Empty lines in front, so that an error names the line of the page.
         exec(compile("\n" * line + text, str(page), "exec"), namespace)
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+@pytest.mark.parametrize("page", PAGES, ids=_name)
 def test_links_of_page(page):
     """Files, and the headings in them, that a page links to."""
     text = re.sub(r"^```.*?^```$", "", page.read_text("utf-8"), flags=re.S | re.M)
@@ -131,21 +134,48 @@ def test_length_of_the_readme():
     assert len((ROOT / "README.md").read_text("utf-8").splitlines()) <= 110
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
-def test_programs_and_options_of_page(page):
-    """Each `python -m` that a page tells the reader to run, and each file that it names, exists."""
+@pytest.mark.parametrize("page", PAGES, ids=_name)
+def test_what_a_page_names_exists(page):
+    """Programs, targets of make, files, entries of configurations and names of deq_keras."""
     text = page.read_text("utf-8")
-    wrong = []
-    for module in re.findall(r"python -m ((?:experiments|trainers|benchmarks)[\w.]*)", text):
-        path = ROOT.joinpath(*module.rstrip(".").split("."))
-        if not (path.with_suffix(".py").exists() or (path / "__main__.py").exists()):
-            wrong.append(module)
-    for name in re.findall(
-        r"`((?:deq_keras|experiments|trainers|benchmarks|tests)/[\w./]*)`", text
-    ):
-        if not (ROOT / name).exists():
-            wrong.append(name)
-    for target in re.findall(r"^make ([\w-]+)", text, re.M):
-        if not re.search(rf"^{target}:", (ROOT / "Makefile").read_text("utf-8"), re.M):
-            wrong.append(f"make {target}")
+    programs = r"python -m ((?:experiments|trainers|benchmarks|docs)(?:\.\w+)*)"
+    folders = r"`((?:deq_keras|experiments|trainers|benchmarks|tests|docs)/[\w./-]*)`"
+    makefile = (ROOT / "Makefile").read_text("utf-8")
+    checks = {
+        programs: lambda name: importlib.util.find_spec(name),
+        folders: lambda name: (ROOT / name).exists(),
+        r"(?:^|`)make ([\w-]+)": lambda name: re.search(rf"^{name}:", makefile, re.M),
+        r"--config\.([a-z][\w.]*)=": lambda name: _has(train_demo.get_config(), name),
+        r"\b(?:dk|deq_keras)\.([a-z_]+(?:\.\w+)*)": lambda name: _has(deq_keras, name),
+    }
+    wrong = [
+        name
+        for pattern, exists in checks.items()
+        for name in re.findall(pattern, text, re.M)
+        if not exists(name)
+    ]
     assert not wrong, f"{page.name} names what is not there: {wrong}"
+
+
+def _has(thing, dotted):
+    """Whether there is an attribute of an attribute, or an entry of a configuration."""
+    missing = object()
+    for name in dotted.split("."):
+        thing = getattr(thing, name, missing)
+    return thing is not missing
+
+
+def test_table_of_the_readme():
+    """Each class stands in the row of a module that has it, and no module is left out."""
+    text = (ROOT / "README.md").read_text("utf-8")
+    rows = re.findall(r"^\| (`[a-z_`, ]+`) \| (.*) \|$", text, re.M)
+    assert rows
+    listed = set()
+    for modules, contents in rows:
+        modules = re.findall(r"\w+", modules)
+        listed |= set(modules)
+        for name in re.findall(r"`([A-Z]\w+)`", contents):
+            found = [m for m in modules if hasattr(getattr(deq_keras, m), name)]
+            assert found, f"README.md names {name}, which is not in {modules}."
+    public = {name for name in deq_keras.__all__ if name[0] != "_"}
+    assert listed == public, f"Left out, or no longer there: {listed ^ public}"
