@@ -17,7 +17,7 @@ import deq_keras
 from experiments.configs import train_demo
 
 ROOT = Path(__file__).resolve().parents[1]
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
 FLAGS = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
 NAMES = {"deq_keras": deq_keras, "dk": deq_keras, "tf": tf, "keras": keras, "np": np}
 
