@@ -1,4 +1,4 @@
-"""How far a computed fixed point is from the true one: bounds, and estimates that say so."""
+"""Bounds on the error of a computed fixed point, and estimates that are marked as such."""
 
 from typing import NamedTuple
 

@@ -1,4 +1,4 @@
-"""Checks of arguments: each returns a good value, and says of a bad one how to mend it."""
+"""Checks of arguments: each returns a valid value, and explains an invalid one."""
 
 import difflib
 import math

@@ -1,4 +1,4 @@
-"""How a derivative passes through the solution of `z = f(z)`, with one custom gradient."""
+"""Adjoints: how a derivative passes through the solution of `z = f(z)`."""
 
 from deq_keras import config as _config
 from deq_keras.adjoints.base import Adjoint

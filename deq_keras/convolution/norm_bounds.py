@@ -66,7 +66,7 @@ def norm_bound(filters, padding, size=None):
 
 
 def norm_bounds(filters, padding, size):
-    """`norm_bound` for every image and for those of a size, at the price of one: a pair.
+    """The pair of `norm_bound` for every image and for those of a size, at the cost of one.
 
     Example:
 

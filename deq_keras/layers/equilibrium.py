@@ -132,11 +132,11 @@ class Equilibrium(keras.layers.Layer):
         return output
 
     def _problem(self, inputs, initial_value, training):
-        """The problem of a measurement, and whether the batch is a single one."""
+        """The problem of a measurement, and whether the batch is one problem."""
         initial_value = None if initial_value is None else self._cast(initial_value)
         problem = self.cell.bind(self._cast(inputs), initial_value, training)
         problem = problem._replace(symmetric=self.structure.symmetric)
-        # Not knowing is no reason to believe that images are independent.
+        # Images that are not known to be independent are solved as one problem.
         one = bool(training) and self.structure.couples_batch is not False
         return (joined(problem) if one else problem), one
 
@@ -159,7 +159,7 @@ class Equilibrium(keras.layers.Layer):
             z = tf.nest.map_structure(tf.stop_gradient, solution.value)
             seed = tf.cast(self._seeds.next(), tf.int32)
             penalty = self.jacobian_regularizer(problem.f, z, seed)
-            # Keras adds it to a loss of this dtype, whatever the dtype of the layer.
+            # Keras adds it to a loss of this dtype, which may differ from that of the layer.
             self.add_loss(tf.cast(penalty, keras.config.floatx()))
 
     def _report_backward(self, training):
@@ -262,7 +262,7 @@ class Equilibrium(keras.layers.Layer):
 
 
 def _check_finite(inputs):
-    """Refuse values that no solver can do anything with, where that can be known beforehand."""
+    """Raises an error for NaN and infinite values, where they are known before the solve."""
     for tensor in tf.nest.flatten(inputs):
         real = tf.abs(tensor) if tensor.dtype.is_complex else tensor
         if tf.executing_eagerly() and real.dtype.is_floating and real.shape.rank:

@@ -114,7 +114,7 @@ class GradientStep(Cell):
 
     @property
     def is_convex(self) -> bool:
-        """Whether, in addition, that energy is convex."""
+        """Whether a step is one on an energy that is convex."""
         parts = (self.prior, self.fidelity, *([self.constraint] if self.constraint else []))
         return self.has_energy and all(part.is_convex for part in parts)
 
@@ -163,7 +163,7 @@ class GradientStep(Cell):
         return self.bind(y, u).step.energy(u)
 
     def gradient(self, u, y):
-        """The gradient of the smooth part of `E` at `u`, of its shape."""
+        """The gradient of the smooth part of `E` at `u`, of the shape of `u`."""
         return self.bind(y, u).step.gradient(u)
 
     def initial_value(self, y):

@@ -46,7 +46,7 @@ class NormalizedConv2D(keras.layers.Layer):
         norm: Bound on the norm of the linear part, > 0.
         padding: What the kernel sees beyond the border: `"zero"`, `"circular"`, `"reflect"` or
             `"valid"` (nothing: the output is smaller). For `"reflect"` the bound is up to twice
-            too large, so the layer up to twice more contractive than it had to be.
+            too large, so the layer contracts up to twice as much as needed.
         activation: A Keras activation, or `None`. See `lipschitz` for what is known of it.
         use_bias: Whether there is a `b`.
         always: Whether the kernel is also scaled *up* to the bound. By default only a kernel that
@@ -133,10 +133,10 @@ class NormalizedConv2D(keras.layers.Layer):
         """A certified Lipschitz constant of the layer, for every image size: a scalar tensor.
 
         It is at most `norm` times the largest slope of the activation. In half precision the
-        rounding of the kernel comes on top.
+        rounding of the kernel has to be added.
 
         Raises:
-            ValueError: If nothing is known of the activation.
+            ValueError: If no slope is known for the activation.
         """
         name = getattr(self.activation, "__name__", None)
         if name not in _SLOPES or keras.activations.get(name) is not self.activation:

@@ -170,7 +170,7 @@ def _column(tau):
 
 
 def _check_precision(network, dtype):
-    """A `keras.Sequential` casts its input to the global precision, whatever its layers are."""
+    """Refuses a `keras.Sequential` that casts its input to the global precision."""
     if isinstance(network, keras.Sequential):
         received = {network.variable_dtype, *(x.dtype for x in network.inputs)}
         if received != {dtype}:
@@ -189,7 +189,7 @@ def _certified_lipschitz(network):
         return None
     try:
         bounds = [layer.lipschitz() for layer in layers]
-    except ValueError:  # nothing is known of an activation
+    except ValueError:  # an activation of unknown slope
         return None
     total = bounds[0]
     for bound in bounds[1:]:

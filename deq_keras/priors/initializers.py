@@ -186,7 +186,7 @@ _BY_NAME = {
 
 
 def get(identifier):
-    """An initializer from one of our names, or whatever `keras.initializers.get` accepts.
+    """An initializer from one of our names, or from what `keras.initializers.get` accepts.
 
     Example:
 

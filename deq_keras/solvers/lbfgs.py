@@ -48,7 +48,7 @@ class LBFGS(Solver):
 
     A trial is accepted if it satisfies Armijo's condition or, where the energies differ by no more
     than their rounding, the approximate Wolfe condition, which looks at slopes: near a minimiser
-    the energies have lost all their digits long before the gradients have. If the energy is
+    energies lose all their digits long before gradients do. If the energy is
     certified to be convex, it is not evaluated at all: a trial whose slope is not far on the rise
     is accepted, as `E(z + t d) - E(z) <= t <grad E(z + t d), d>`. Pairs whose curvature
     is not safely positive are left out, so the energy need not be convex; a pair that is left

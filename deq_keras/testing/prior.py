@@ -47,9 +47,9 @@ def prior_test(
 
     Args:
         prior: has `energy(u) -> (batch,)` and `gradient(u)`, and may have `gradient_lipschitz()`,
-            an upper bound on the Lipschitz constant of the gradient, and `strong_convexity()`, a modulus
-            (positive: strongly convex, negative: weakly). `None` or `NotImplementedError` from
-            these states nothing. `has_energy = False` says that there is no energy.
+            an upper bound on the Lipschitz constant of the gradient, and `strong_convexity()`, a
+            modulus (positive: strongly convex, negative: weakly). `None` or `NotImplementedError`
+            from these states nothing. `has_energy = False` says that there is no energy.
         shape: shape of `u`, `(batch, height, width, channels)`, with two images or more.
         dtype: float64, or float32 without finite differences.
         seed: of the random images.
@@ -117,8 +117,8 @@ def prior_test(
         )
     if modulus is not None and not least >= modulus - slack * max(abs(modulus), largest):
         fail(
-            f"{name}: strong_convexity() is {modulus:.8g}, but for two images <g(u) - g(v), u - v> / "
-            f"‖u - v‖² is {least:.8g}.",
+            f"{name}: strong_convexity() is {modulus:.8g}, but for two images "
+            f"<g(u) - g(v), u - v> / ‖u - v‖² is {least:.8g}.",
             "a weight or the norm of the filters left out of the potential's least curvature.",
         )
     return PriorReport(error, largest, least)
@@ -138,7 +138,7 @@ def _extreme_curvatures(prior, shape, dtype, rng, iterations=15):
 
     step = {"float64": 1e-3, "float32": 1e-1}[dtype]
     # The first curvature is that of H, the second, from what was found, that of H - largest. Each
-    # goes on from the image before, with some noise lest it stay in a subspace.
+    # goes on from the image before, with some noise, so that it leaves subspaces.
     directions = np.zeros((2, *shape))
     contrasts = ((0.0, 0.0), (0.5, 0.0), (0.5, 0.01), (0.5, 0.1), (0.0, 1.0), (0.0, 9.0))
     for level, contrast in contrasts:
