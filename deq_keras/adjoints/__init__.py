@@ -29,7 +29,7 @@ _BY_NAME = {
 }
 
 
-def get(identifier):
+def get(identifier) -> Adjoint:
     """An `Adjoint` from a name (`"implicit"`, `"jacobian_free"`, `"phantom"`, `"shine"`,
     `"truncated_neumann"`, `"unrolled"`), a configuration or an adjoint.
 

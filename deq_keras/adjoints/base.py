@@ -112,7 +112,7 @@ def adjoint_operator(problem, z):
     return lambda w: tf.nest.map_structure(scaled, product(w))
 
 
-def solve_off_tape(problem, solver, return_state=False):
+def solve_off_tape(problem, solver, return_state: bool = False):
     """The frozen problem, and the `Solution` that the solver finds of it."""
     frozen = problem.frozen()
     return frozen, partial.stopped(solver.solve(frozen, return_state=return_state))

@@ -56,7 +56,12 @@ class Implicit(Adjoint):
     array([[2.]], dtype=float32)
     """
 
-    def __init__(self, linear_solver="auto", precondition=True, higher_order=False):
+    def __init__(
+        self,
+        linear_solver: str | linear_solvers.LinearSolver = "auto",
+        precondition: bool = True,
+        higher_order: bool = False,
+    ):
         if linear_solver != "auto":
             linear_solver = linear_solvers.get(linear_solver)
         self.linear_solver = linear_solver

@@ -65,7 +65,7 @@ class TruncatedNeumann(Adjoint):
     array([[1.75]], dtype=float32)
     """
 
-    def __init__(self, steps=5):
+    def __init__(self, steps: int = 5):
         self.steps = positive_int("steps", steps)
 
     def solve(self, problem, solver, report=None):

@@ -45,7 +45,7 @@ class Unrolled(Adjoint):
     array([[1.875]], dtype=float32)
     """
 
-    def __init__(self, steps=20, recompute=False):
+    def __init__(self, steps: int = 20, recompute: bool = False):
         self.steps = positive_int("steps", steps)
         if self.steps < 2:
             raise ValueError(f"Expected `steps` >= 2. Received steps={steps!r}.")

@@ -73,13 +73,13 @@ class NormalizedConv2D(keras.layers.Layer):
 
     def __init__(
         self,
-        filters,
-        kernel_size,
-        norm=1.0,
-        padding="zero",
+        filters: int,
+        kernel_size: int | tuple[int, int],
+        norm: float = 1.0,
+        padding: str = "zero",
         activation=None,
-        use_bias=True,
-        always=False,
+        use_bias: bool = True,
+        always: bool = False,
         kernel_initializer="glorot_uniform",
         **kwargs,
     ):
@@ -120,7 +120,7 @@ class NormalizedConv2D(keras.layers.Layer):
             outputs += tf.cast(self.bias, outputs.dtype)
         return self.activation(outputs)
 
-    def normalized_kernel(self):
+    def normalized_kernel(self) -> tf.Tensor:
         """The kernel that is applied, `(height, width, channels, filters)`."""
         kernel, bound = self._bound()
         if self.always:
@@ -129,7 +129,7 @@ class NormalizedConv2D(keras.layers.Layer):
             factor = self.norm / tf.maximum(bound, self.norm)
         return factor * kernel
 
-    def lipschitz(self):
+    def lipschitz(self) -> tf.Tensor:
         """A certified Lipschitz constant of the layer, for every image size: a scalar tensor.
 
         It is at most `norm` times the largest slope of the activation. In half precision the

@@ -58,7 +58,13 @@ class ProximalStep(Cell):
     """
 
     def __init__(
-        self, operator, network, step_size=None, lipschitz=None, couples_batch=None, **kwargs
+        self,
+        operator: LinearOperator,
+        network: keras.layers.Layer,
+        step_size: float | None = None,
+        lipschitz: float | None = None,
+        couples_batch: bool | None = None,
+        **kwargs,
     ):
         if not isinstance(operator, LinearOperator):
             raise ValueError(

@@ -66,7 +66,7 @@ def find(cell, z_shape, y_shape, dtype) -> Structure:
     return Structure(**values, source=source)
 
 
-def is_symmetric(cell, z_shape, y_shape, dtype, draws=2) -> bool | None:
+def is_symmetric(cell, z_shape, y_shape, dtype, draws: int = 2) -> bool | None:
     """Whether `<a, J^T b> = <J^T a, b>` for random points, directions and *weights*.
 
     The weights are drawn about their present values, so that a cell whose Jacobian is symmetric

@@ -35,9 +35,9 @@ class LinearSolver(Configurable):
     active are zero.
 
     **Stopping.** In finite precision recurrences drift from the true residual. The base class
-    therefore recomputes `b - A w` from scratch after each correction and asks for another one until the
-    *true* residual satisfies `||b - A w|| <= tolerance ||b||` (or four units of rounding), at most
-    `refinements` times, and as long as corrections help. The residual and the verdict in the
+    therefore recomputes `b - A w` from scratch after each correction and asks for another one until
+    the *true* residual satisfies `||b - A w|| <= tolerance ||b||` (or four units of rounding), at
+    most `refinements` times, and as long as corrections help. The residual and the verdict in the
     returned `Solution` are the true ones.
 
     **Scale.** Cotangents may be tiny, and the squares of their norms vanish in float32. Each row is

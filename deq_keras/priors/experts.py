@@ -119,7 +119,7 @@ class Experts(Prior):
         return Coefficients(analysis, synthesis, sharpness, bias, lipschitz)
 
     def _normalise(self, weights, size):
-        """The weights divided by their norm for every image, and how much smaller that of a size is."""
+        """The weights divided by their norm for every image, and that at a size relative to it."""
         weights = self._project(tf.convert_to_tensor(weights))
         norm, at_size = self._norms(weights, size)
         safe = tf.where(norm > 0, norm, tf.ones_like(norm))

@@ -59,14 +59,14 @@ class FieldsOfExperts(Experts):
 
     def __init__(
         self,
-        filters=48,
-        kernel_size=7,
+        filters: int = 48,
+        kernel_size: int | tuple[int, int] = 7,
         activation="tanh",
-        sharpness=500.0,
-        max_sharpness=5000.0,
-        padding="reflect",
-        zero_mean=True,
-        use_bias=False,
+        sharpness: float = 500.0,
+        max_sharpness: float | None = 5000.0,
+        padding: str = "reflect",
+        zero_mean: bool = True,
+        use_bias: bool = False,
         filters_initializer="dct",
         **kwargs,
     ):

@@ -32,7 +32,7 @@ class LearnedGradient(Prior):
     TensorShape([2, 16, 16, 1])
     """
 
-    def __init__(self, network, **kwargs):
+    def __init__(self, network: keras.layers.Layer, **kwargs):
         super().__init__(**kwargs)
         if not isinstance(network, keras.layers.Layer):
             raise ValueError(f"Expected `network` to be a Keras layer. Received {network!r}.")

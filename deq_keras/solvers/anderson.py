@@ -73,14 +73,14 @@ class Anderson(Solver):
 
     def __init__(
         self,
-        memory=5,
-        damping=1.0,
-        ridge=1e-6,
-        growth=2.0,
-        period=2,
-        tolerance=1e-5,
-        max_steps=1000,
-        compact=False,
+        memory: int = 5,
+        damping: float = 1.0,
+        ridge: float = 1e-6,
+        growth: float = 2.0,
+        period: int = 2,
+        tolerance: float = 1e-5,
+        max_steps: int = 1000,
+        compact: bool = False,
     ):
         super().__init__(tolerance, max_steps, compact)
         self.memory = positive_int("memory", memory, upper=20)

@@ -76,7 +76,7 @@ class Solver(Configurable):
     # An image whose residual exceeds its best one by this factor is given up.
     divergence = float("inf")
 
-    def __init__(self, tolerance=1e-5, max_steps=1000, compact=False):
+    def __init__(self, tolerance: float = 1e-5, max_steps: int = 1000, compact: bool = False):
         self.tolerance = positive("tolerance", tolerance)
         self.max_steps = positive_int("max_steps", max_steps)
         self.compact = bool(compact)
@@ -90,8 +90,13 @@ class Solver(Configurable):
         raise NotImplementedError
 
     def solve(
-        self, problem, initial_value=None, max_steps=None, return_history=False, return_state=False
-    ):
+        self,
+        problem,
+        initial_value=None,
+        max_steps: int | tf.Tensor | None = None,
+        return_history: bool = False,
+        return_state: bool = False,
+    ) -> Solution:
         """Find `z = f(z)` for every image of a batch.
 
         Args:
@@ -218,7 +223,7 @@ class Solver(Configurable):
         shown = tf.where(active, now, residual)
         return new, Progress(best, residual, steps, converged, active, least), shown
 
-    def unroll(self, problem, steps, initial_value=None):
+    def unroll(self, problem, steps, initial_value=None) -> Solution:
         """Take exactly `steps` steps with no stopping, so that a tape can go through them.
 
         Args and the returned `Solution` are those of `solve`; `value` is the last iterate.

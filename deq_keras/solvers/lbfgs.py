@@ -89,12 +89,12 @@ class LBFGS(Solver):
 
     def __init__(
         self,
-        memory=5,
-        caution=1e-6,
-        noise=16.0,
-        tolerance=1e-5,
-        max_steps=1000,
-        compact=False,
+        memory: int = 5,
+        caution: float = 1e-6,
+        noise: float = 16.0,
+        tolerance: float = 1e-5,
+        max_steps: int = 1000,
+        compact: bool = False,
     ):
         super().__init__(tolerance, max_steps, compact)
         self.memory = positive_int("memory", memory, upper=20)

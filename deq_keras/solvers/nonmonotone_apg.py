@@ -86,13 +86,13 @@ class NonmonotoneAPG(Solver):
 
     def __init__(
         self,
-        averaging=0.8,
-        max_length=1e4,
-        restart=True,
-        noise=16.0,
-        tolerance=1e-5,
-        max_steps=1000,
-        compact=False,
+        averaging: float = 0.8,
+        max_length: float = 1e4,
+        restart: bool = True,
+        noise: float = 16.0,
+        tolerance: float = 1e-5,
+        max_steps: int = 1000,
+        compact: bool = False,
     ):
         super().__init__(tolerance, max_steps, compact)
         self.averaging = positive("averaging", averaging, zero=True)

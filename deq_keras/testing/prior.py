@@ -37,8 +37,15 @@ class PriorReport(NamedTuple):
 
 
 def prior_test(
-    prior, shape, dtype="float64", *, seed=0, rtol=None, check_energy=True, check_constants=True
-):
+    prior,
+    shape,
+    dtype="float64",
+    *,
+    seed=0,
+    rtol=None,
+    check_energy: bool = True,
+    check_constants: bool = True,
+) -> PriorReport:
     """Checks that a prior's energy, gradient and stated constants belong together.
 
     Constants are tested on pairs of images far apart and on nearby pairs along the extreme
