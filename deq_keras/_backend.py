@@ -1,4 +1,4 @@
-"""Refuses to start without a usable TensorFlow and Keras, and says what to do about it.
+"""Check of TensorFlow and Keras at import, with an error that says what to do about it.
 
 TensorFlow is no dependency of the wheel, because several distributions install the same module
 (`tensorflow`, `tensorflow-cpu`, a vendor's CUDA build): pip would put a second one over the

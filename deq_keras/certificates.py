@@ -1,4 +1,4 @@
-"""How far a computed fixed point is from the true one: bounds, and estimates that say so."""
+"""Bounds on the error of a computed fixed point, and estimates that are marked as such."""
 
 from typing import NamedTuple
 
@@ -24,7 +24,7 @@ class ErrorBound(NamedTuple):
     certified: tf.Tensor
 
 
-def solution_error(problem, z):
+def solution_error(problem, z) -> ErrorBound:
     """How far `z` is from the fixed point of `f`.
 
     If `I - f` is strongly monotone with modulus `m` (for a gradient step of length `tau` on an
@@ -66,7 +66,7 @@ def solution_error(problem, z):
     return ErrorBound(tf.where(certified, bound, norm(step)), certified)
 
 
-def root_mean_square_bound(problem, solution):
+def root_mean_square_bound(problem, solution) -> tf.Tensor | None:
     """The certified bound of a `Solution`, as root mean square over the pixels, `(batch,)`.
 
     Infinite for an image without a certified modulus; `None` if the problem has no modulus or no
@@ -89,7 +89,9 @@ def root_mean_square_bound(problem, solution):
     return bound / tf.sqrt(tf.cast(tf.shape(rows)[1], rows.dtype))
 
 
-def hypergradient_error(error, adjoint_state, adjoint_residual, modulus, variation, sensitivity):
+def hypergradient_error(
+    error, adjoint_state, adjoint_residual, modulus, variation, sensitivity
+) -> ErrorBound:
     """How far a hypergradient is from the exact one, for a loss with a nonexpansive gradient.
 
     The exact one is `-B(u*)^T p*` with `Hess E(u*) p* = grad l(u*)` and `B = d grad E / d theta`;

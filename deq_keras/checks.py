@@ -1,4 +1,4 @@
-"""Checks of arguments: each returns a good value, and says of a bad one how to mend it."""
+"""Checks of arguments: each returns a valid value, and explains an invalid one."""
 
 import difflib
 import math
@@ -50,7 +50,7 @@ def shape_4d(owner, shape):
     return tuple(shape)
 
 
-def positive(name, value, zero=False, upper=None):
+def positive(name, value, zero: bool = False, upper=None):
     """`value` as a float if it is a finite number > 0 (>= 0 with `zero`), else a ValueError."""
     number = _float(value)
     fits = (number >= 0 if zero else number > 0) and number < float("inf")

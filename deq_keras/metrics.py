@@ -15,7 +15,7 @@ import tensorflow as tf
 _K1, _K2 = 0.01, 0.03  # Wang et al. (2004), section III.B
 
 
-def psnr(truth, estimate, max_value=1.0):
+def psnr(truth, estimate, max_value: float = 1.0) -> tf.Tensor:
     """Peak signal-to-noise ratio of each image, in decibels.
 
     `10 log10(max_value² / mse)` with the mean square error over an image's pixels and channels.
@@ -45,7 +45,9 @@ def psnr(truth, estimate, max_value=1.0):
     return -10.0 / math.log(10.0) * tf.math.log(mse)
 
 
-def ssim(truth, estimate, max_value=1.0, filter_size=11, filter_sigma=1.5):
+def ssim(
+    truth, estimate, max_value: float = 1.0, filter_size: int = 11, filter_sigma: float = 1.5
+) -> tf.Tensor:
     """Structural similarity of each image: 1 for identical images, averaged over channels.
 
     The local means, variances and covariance are weighted with a Gaussian window. Only windows
@@ -154,7 +156,7 @@ class PSNR(_ImageMean):
     >>> model.compile("adam", "mse", metrics=[deq_keras.metrics.PSNR()])
     """
 
-    def __init__(self, max_value=1.0, name="psnr", dtype=None):
+    def __init__(self, max_value: float = 1.0, name: str = "psnr", dtype=None):
         super().__init__(max_value, name, dtype)
 
     def image_values(self, truth, estimate):
@@ -179,7 +181,14 @@ class SSIM(_ImageMean):
     >>> model.compile("adam", "mse", metrics=[deq_keras.metrics.SSIM()])
     """
 
-    def __init__(self, max_value=1.0, name="ssim", filter_size=11, filter_sigma=1.5, dtype=None):
+    def __init__(
+        self,
+        max_value: float = 1.0,
+        name: str = "ssim",
+        filter_size: int = 11,
+        filter_sigma: float = 1.5,
+        dtype=None,
+    ):
         super().__init__(max_value, name, dtype)
         _window(filter_size, filter_sigma)
         self.filter_size = filter_size

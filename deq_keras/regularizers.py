@@ -38,7 +38,7 @@ class JacobianRegularizer(Configurable):
     2.0
     """
 
-    def __init__(self, weight=1.0):
+    def __init__(self, weight: float = 1.0):
         self.weight = positive("weight", weight, zero=True)
 
     def estimate(self, f, z, seed):
@@ -68,7 +68,7 @@ class FrobeniusPenalty(JacobianRegularizer):
     0.4
     """
 
-    def __init__(self, weight=1.0, probes=1):
+    def __init__(self, weight: float = 1.0, probes: int = 1):
         super().__init__(weight)
         self.probes = positive_int("probes", probes)
 
@@ -98,7 +98,7 @@ class SpectralPenalty(JacobianRegularizer):
     0.4
     """
 
-    def __init__(self, weight=1.0, steps=5):
+    def __init__(self, weight: float = 1.0, steps: int = 5):
         super().__init__(weight)
         self.steps = positive_int("steps", steps)
 
@@ -112,7 +112,7 @@ class SpectralPenalty(JacobianRegularizer):
 _BY_NAME = {"jacobian_frobenius": FrobeniusPenalty, "jacobian_spectral": SpectralPenalty}
 
 
-def get(identifier):
+def get(identifier) -> JacobianRegularizer:
     """A `JacobianRegularizer` from a name, a configuration or an object.
 
     Args:

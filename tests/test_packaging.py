@@ -64,8 +64,9 @@ def message(wheel):
 def test_the_wheel_holds_the_library_alone(wheel):
     names = [name for name in wheel.namelist() if ".dist-info/" not in name]
     assert {name.split("/")[0] for name in names} == {"deq_keras"}
-    sources = {path.relative_to(ROOT).as_posix() for path in (ROOT / "deq_keras").rglob("*.py")}
-    assert set(names) == sources
+    library = ROOT / "deq_keras"
+    sources = {path.relative_to(ROOT).as_posix() for path in library.rglob("*.py")}
+    assert set(names) == sources | {"deq_keras/py.typed"}
     assert any(name.endswith("/LICENSE") for name in wheel.namelist())
 
 

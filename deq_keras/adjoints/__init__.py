@@ -1,4 +1,4 @@
-"""How a derivative passes through the solution of `z = f(z)`, with one custom gradient."""
+"""Adjoints: how a derivative passes through the solution of `z = f(z)`."""
 
 from deq_keras import config as _config
 from deq_keras.adjoints.base import Adjoint
@@ -29,7 +29,7 @@ _BY_NAME = {
 }
 
 
-def get(identifier):
+def get(identifier) -> Adjoint:
     """An `Adjoint` from a name (`"implicit"`, `"jacobian_free"`, `"phantom"`, `"shine"`,
     `"truncated_neumann"`, `"unrolled"`), a configuration or an adjoint.
 

@@ -16,7 +16,7 @@ _SECOND_ORDER = (
 
 
 class Adjoint(Configurable):
-    """Base class: solves a `Problem` and says how a derivative passes through its solution.
+    """Base class of adjoints: solves a `Problem`, and passes derivatives through its solution.
 
     Subclasses define `solve(problem, solver, report) -> (output, Solution)`. `output` is
     differentiable; nothing in the `Solution` is. `report`, if given, is called with the `Solution`
@@ -112,7 +112,7 @@ def adjoint_operator(problem, z):
     return lambda w: tf.nest.map_structure(scaled, product(w))
 
 
-def solve_off_tape(problem, solver, return_state=False):
+def solve_off_tape(problem, solver, return_state: bool = False):
     """The frozen problem, and the `Solution` that the solver finds of it."""
     frozen = problem.frozen()
     return frozen, partial.stopped(solver.solve(frozen, return_state=return_state))
@@ -138,7 +138,7 @@ def explicit(problem, option):
     if not isinstance(f, Partial):
         raise ValueError(
             f"{option} expected a problem that shows what its map depends on. Received one with "
-            "a plain function. Make `f` a `deq_keras.numerics.Partial`, or do without the option."
+            "a plain function. Make `f` a `deq_keras.numerics.Partial`, or leave out the option."
         )
     sources = partial.differentiable(f)
     return lambda z, given: partial.replaced(f, sources, given)(z), sources

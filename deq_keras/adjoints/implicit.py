@@ -32,10 +32,10 @@ class Implicit(Adjoint):
     Args:
         linear_solver: For the adjoint equation: a name, a `deq_keras.linear_solvers.LinearSolver`,
             or `"auto"`: conjugate gradients if `f` is a gradient step on a convex energy, MINRES
-            where the Jacobian is symmetric otherwise, GMRES where it is not or nobody knows.
+            for another symmetric Jacobian, and GMRES where it is not symmetric or not known to be.
         precondition: Use the preconditioner of the map, if it has one: that of a `GradientStep` on
             an energy (`deq_keras.linear_solvers.fourier_preconditioner`) halves the steps.
-            Neumann's series goes without: it may diverge with one.
+            It is not used for Neumann's series, which may diverge with one.
         higher_order: Make derivatives differentiable, to any order, by the measurement and the
             weights of the cell: the adjoint equation is then itself differentiated by the implicit
             function theorem. A few more evaluations of the map for each derivative. Tensors that
@@ -56,7 +56,12 @@ class Implicit(Adjoint):
     array([[2.]], dtype=float32)
     """
 
-    def __init__(self, linear_solver="auto", precondition=True, higher_order=False):
+    def __init__(
+        self,
+        linear_solver: str | linear_solvers.LinearSolver = "auto",
+        precondition: bool = True,
+        higher_order: bool = False,
+    ):
         if linear_solver != "auto":
             linear_solver = linear_solvers.get(linear_solver)
         self.linear_solver = linear_solver

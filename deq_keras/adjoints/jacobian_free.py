@@ -15,7 +15,7 @@ from deq_keras.numerics.jacobian import transposed_product
 
 @keras.saving.register_keras_serializable(package="deq_keras")
 class JacobianFree(Adjoint):
-    """Takes `(I - J^T)^{-1}` for the identity: no adjoint equation, and not the exact gradient.
+    """Takes the identity in place of `(I - J^T)^{-1}`: no adjoint equation, an inexact gradient.
 
     A descent direction if `f` is contractive enough and well conditioned.
 
@@ -41,7 +41,7 @@ class JacobianFree(Adjoint):
 
 @keras.saving.register_keras_serializable(package="deq_keras")
 class TruncatedNeumann(Adjoint):
-    """Takes `(I - J^T)^{-1}` for `I + J^T + ... + (J^T)^steps`: so many products, whatever comes.
+    """Takes `I + J^T + ... + (J^T)^steps` in place of `(I - J^T)^{-1}`: a fixed number of products.
 
     Between `JacobianFree` (no step) and `Implicit("neumann")` (as many as it takes), with an error
     of `q^(steps + 1)` relative to the exact one for a map with contraction factor `q`.
@@ -65,7 +65,7 @@ class TruncatedNeumann(Adjoint):
     array([[1.75]], dtype=float32)
     """
 
-    def __init__(self, steps=5):
+    def __init__(self, steps: int = 5):
         self.steps = positive_int("steps", steps)
 
     def solve(self, problem, solver, report=None):

@@ -34,7 +34,7 @@ class Phantom(Adjoint):
     array([[0.875]], dtype=float32)
     """
 
-    def __init__(self, steps=5, damping=0.5):
+    def __init__(self, steps: int = 5, damping: float = 0.5):
         self.steps = positive_int("steps", steps)
         self.damping = positive("damping", damping, upper=1.0)
 

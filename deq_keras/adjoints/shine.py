@@ -51,7 +51,9 @@ class SHINE(Adjoint):
     array([[2.]], dtype=float32)
     """
 
-    def __init__(self, tolerance=0.1, fallback="gmres"):
+    def __init__(
+        self, tolerance: float = 0.1, fallback: str | linear_solvers.LinearSolver = "gmres"
+    ):
         self.tolerance = positive("tolerance", tolerance)
         self.fallback = fallback
         if fallback != "jacobian_free":

@@ -45,7 +45,7 @@ class Unrolled(Adjoint):
     array([[1.875]], dtype=float32)
     """
 
-    def __init__(self, steps=20, recompute=False):
+    def __init__(self, steps: int = 20, recompute: bool = False):
         self.steps = positive_int("steps", steps)
         if self.steps < 2:
             raise ValueError(f"Expected `steps` >= 2. Received steps={steps!r}.")
@@ -67,7 +67,7 @@ class Unrolled(Adjoint):
 
 
 def _recomputed(f, sources, like):
-    """`f` as a function of all that it is differentiated by, evaluated again for that."""
+    """`f` as a function of all its tensors, which the backward pass evaluates again."""
     count = len(tf.nest.flatten(like))
 
     @tf.recompute_grad
@@ -88,7 +88,7 @@ def _closed_over(f, sources, z):
 
 
 def _guarded(z, tensors):
-    """`z`, with an error for whoever differentiates it by one of the tensors."""
+    """`z`, with an error where it is differentiated by one of the tensors."""
     nothing = 0.0
     for tensor in tensors:
         guard = tf.reduce_sum(tf.raw_ops.PreventGradient(input=tensor, message=_CLOSED_OVER))

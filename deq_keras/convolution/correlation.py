@@ -17,7 +17,7 @@ import tensorflow as tf
 from deq_keras.convolution.padding import check_padding, pad, pad_adjoint, same_sizes
 
 
-def correlate(u, filters, padding):
+def correlate(u, filters, padding) -> tf.Tensor:
     """Cross-correlates images with filters.
 
     `v[y, x, f] = sum_{i, j, c} filters[i, j, c, f] * u[y + i - top, x + j - left, c]` with the
@@ -59,7 +59,7 @@ def correlate(u, filters, padding):
     return function(u, filters)
 
 
-def correlate_adjoint(v, filters, padding):
+def correlate_adjoint(v, filters, padding) -> tf.Tensor:
     """Applies the adjoint of `correlate`: `<correlate(u), v> = <u, correlate_adjoint(v)>`.
 
     Args:
@@ -101,7 +101,7 @@ def correlate_adjoint(v, filters, padding):
     return function(v, filters)
 
 
-def filter_spectrum(u, spectrum):
+def filter_spectrum(u, spectrum) -> tf.Tensor:
     """Multiplies the discrete Fourier transform of each channel: a circular convolution.
 
     Args:

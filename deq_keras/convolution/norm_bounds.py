@@ -9,7 +9,7 @@ from deq_keras.convolution.padding import check_padding
 from deq_keras.convolution.reflected_bounds import fits, largest_eigenvalue, reflect_bound
 
 
-def norm_bound(filters, padding, size=None):
+def norm_bound(filters, padding, size=None) -> tf.Tensor:
     """Returns an upper bound on the l2 operator norm of `correlate`, for every image size.
 
     The smallest of these is returned:
@@ -65,8 +65,8 @@ def norm_bound(filters, padding, size=None):
     return every if size is None else at_size
 
 
-def norm_bounds(filters, padding, size):
-    """`norm_bound` for every image and for those of a size, at the price of one: a pair.
+def norm_bounds(filters, padding, size) -> tuple[tf.Tensor, tf.Tensor]:
+    """The pair of `norm_bound` for every image and for those of a size, at the cost of one.
 
     Example:
 

@@ -11,7 +11,7 @@ from deq_keras.convolution.padding import check_padding
 from deq_keras.convolution.reflected_bounds import largest_eigenvalue
 
 
-def circular_norm(filters, size):
+def circular_norm(filters, size) -> tf.Tensor:
     """Returns the exact norm of `correlate(., filters, "circular")` at one image size.
 
     The discrete Fourier transform turns the convolution into one matrix `(c, f)` for each frequency
@@ -54,7 +54,7 @@ def circular_norm(filters, size):
     return tf.cast(square_root(largest), dtype)
 
 
-def composition_norm_bound(layers, size=None):
+def composition_norm_bound(layers, size=None) -> tf.Tensor:
     """Returns an upper bound on the norm of a sequence of convolutions.
 
     The product of the bounds of the layers always holds. Neighbours with "circular" or with "valid"
@@ -106,7 +106,7 @@ def composition_norm_bound(layers, size=None):
     return total
 
 
-def power_iteration_norm(filters, padding, size, steps=30, seed=(0, 0)):
+def power_iteration_norm(filters, padding, size, steps: int = 30, seed=(0, 0)) -> tf.Tensor:
     """Estimates the norm of `correlate` on images of one size from below, as a diagnostic.
 
     It is the norm of the result for one image of norm 1, the best that `steps` power iterations

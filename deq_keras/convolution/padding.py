@@ -9,7 +9,7 @@ from deq_keras.checks import one_of
 PADDINGS = ("valid", "zero", "circular", "reflect")
 
 
-def check_padding(padding, allowed=PADDINGS):
+def check_padding(padding, allowed=PADDINGS) -> str:
     """The padding, or a `ValueError` that names the nearest one that is allowed.
 
     Example:
@@ -20,7 +20,7 @@ def check_padding(padding, allowed=PADDINGS):
     return one_of("padding", padding, allowed)
 
 
-def pad(u, sizes, padding):
+def pad(u, sizes, padding) -> tf.Tensor:
     """Pads images.
 
     Args:
@@ -50,7 +50,7 @@ def pad(u, sizes, padding):
     return tf.pad(u, [[0, 0], [top, bottom], [left, right], [0, 0]], mode)
 
 
-def pad_adjoint(v, sizes, padding):
+def pad_adjoint(v, sizes, padding) -> tf.Tensor:
     """Applies the adjoint of `pad` to `v`: crops, or adds each copied pixel to its source.
 
     Example:
@@ -74,7 +74,7 @@ def pad_adjoint(v, sizes, padding):
     return tf.slice(v, [0, top, left, 0], size)  # the gradient of v[...] is slow
 
 
-def same_sizes(filters):
+def same_sizes(filters) -> tuple[tuple[int, int], tuple[int, int]]:
     """Returns the sizes `((top, bottom), (left, right))` of the padding that keeps a size.
 
     Example:

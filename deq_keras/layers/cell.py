@@ -43,7 +43,7 @@ class Cell(keras.layers.Layer):
     TensorShape([1, 8, 8, 1])
     """
 
-    def __init__(self, symmetric=None, couples_batch=None, **kwargs):
+    def __init__(self, symmetric: bool | None = None, couples_batch: bool | None = None, **kwargs):
         super().__init__(**kwargs)
         self.symmetric = None if symmetric is None else bool(symmetric)
         self.couples_batch = None if couples_batch is None else bool(couples_batch)
@@ -155,7 +155,13 @@ class LayerCell(Cell):
     >>> cell = deq_keras.layers.LayerCell(keras.Model([z, y], output), couples_batch=False)
     """
 
-    def __init__(self, layer, symmetric=None, couples_batch=None, **kwargs):
+    def __init__(
+        self,
+        layer: keras.layers.Layer,
+        symmetric: bool | None = None,
+        couples_batch: bool | None = None,
+        **kwargs,
+    ):
         kwargs.setdefault("dtype", layer.dtype_policy)
         super().__init__(symmetric, couples_batch, autocast=False, **kwargs)
         self.layer = layer

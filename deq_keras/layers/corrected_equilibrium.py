@@ -35,7 +35,7 @@ class CorrectedEquilibrium(Equilibrium):
     3
     """
 
-    def __init__(self, cell, corrections=(5,), **kwargs):
+    def __init__(self, cell: keras.layers.Layer, corrections: tuple[int, ...] = (5,), **kwargs):
         super().__init__(cell, **kwargs)
         self.corrections = tuple(positive_int("corrections", steps) for steps in corrections)
 

@@ -1,4 +1,4 @@
-"""What a layer reports of its solves, and what happens when one fails."""
+"""Diagnostics of a layer: what it reports of its solves, and what happens when one fails."""
 
 import sys
 
@@ -45,7 +45,7 @@ def record(metrics, direction, solution, error_bound=None):
     metrics[f"{direction}_residual"].update_state(solution.residual)
     metrics[converged].update_state(tf.cast(solution.converged, tf.float32))
     if error_bound is not None:
-        # There is none for an image without a certified modulus: it takes no part in the mean.
+        # An image without a certified modulus has no bound, and is left out of the mean.
         known = tf.math.is_finite(error_bound)
         metrics["error_bound"].update_state(
             tf.where(known, error_bound, tf.zeros_like(error_bound)), tf.cast(known, tf.float32)
@@ -67,7 +67,7 @@ def enforce(policy, name, direction, solution):
         # Formatted here, so that the text is the same in graphs and out of them.
         message = tf.strings.format(
             f"{name}: {what} was not found to the tolerance. Images: {{}}, steps: {{}}, relative "
-            "residuals: {}. Allow more steps or a larger tolerance, or take another solver.",
+            "residuals: {}. Allow more steps or a larger tolerance, or choose another solver.",
             [
                 tf.where(failed)[:, 0],
                 tf.boolean_mask(solution.steps, failed),

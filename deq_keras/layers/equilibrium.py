@@ -10,7 +10,7 @@ from deq_keras.config import deserialise, serialise
 from deq_keras.layers import diagnostics, structure
 from deq_keras.layers.cell import Cell, LayerCell, WithTraining, symbolic
 from deq_keras.numerics.shapes import shapes_of, tensors_of
-from deq_keras.problems import drop, joined
+from deq_keras.problems import Solution, drop, joined
 
 
 @keras.saving.register_keras_serializable(package="deq_keras")
@@ -76,11 +76,11 @@ class Equilibrium(keras.layers.Layer):
 
     def __init__(
         self,
-        cell,
-        solver="auto",
-        adjoint="implicit",
-        jacobian_regularizer=None,
-        on_failure="silent",
+        cell: keras.layers.Layer,
+        solver: str | solvers.Solver = "auto",
+        adjoint: str | adjoints.Adjoint = "implicit",
+        jacobian_regularizer: str | regularizers.JacobianRegularizer | None = None,
+        on_failure: str = "silent",
         **kwargs,
     ):
         # Solves run in the variables' dtype, also under a mixed precision policy.
@@ -132,15 +132,15 @@ class Equilibrium(keras.layers.Layer):
         return output
 
     def _problem(self, inputs, initial_value, training):
-        """The problem of a measurement, and whether the batch is a single one."""
+        """The problem of a measurement, and whether the batch is one problem."""
         initial_value = None if initial_value is None else self._cast(initial_value)
         problem = self.cell.bind(self._cast(inputs), initial_value, training)
         problem = problem._replace(symmetric=self.structure.symmetric)
-        # Not knowing is no reason to believe that images are independent.
+        # Images that are not known to be independent are solved as one problem.
         one = bool(training) and self.structure.couples_batch is not False
         return (joined(problem) if one else problem), one
 
-    def choose_solver(self, problem):
+    def choose_solver(self, problem) -> solvers.Solver:
         """The solver for a problem: that of the layer, or the best one if it is `"auto"`."""
         if self.solver != "auto":
             return self.solver
@@ -159,7 +159,7 @@ class Equilibrium(keras.layers.Layer):
             z = tf.nest.map_structure(tf.stop_gradient, solution.value)
             seed = tf.cast(self._seeds.next(), tf.int32)
             penalty = self.jacobian_regularizer(problem.f, z, seed)
-            # Keras adds it to a loss of this dtype, whatever the dtype of the layer.
+            # Keras adds it to a loss of this dtype, which may differ from that of the layer.
             self.add_loss(tf.cast(penalty, keras.config.floatx()))
 
     def _report_backward(self, training):
@@ -173,8 +173,13 @@ class Equilibrium(keras.layers.Layer):
     # Autograph would take seconds to read what has no Python conditions on tensors.
     @tf.autograph.experimental.do_not_convert
     def solve(
-        self, inputs, training=False, max_steps=None, return_history=False, initial_value=None
-    ):
+        self,
+        inputs,
+        training: bool = False,
+        max_steps: int | None = None,
+        return_history: bool = False,
+        initial_value=None,
+    ) -> Solution:
         """Find the fixed point and say how well: nothing is differentiated.
 
         Like a call it runs eagerly outside of graphs. For many measurements of one shape,
@@ -202,7 +207,7 @@ class Equilibrium(keras.layers.Layer):
             problem, max_steps=max_steps, return_history=return_history
         )
 
-    def error_bound(self, inputs, value):
+    def error_bound(self, inputs, value) -> certificates.ErrorBound:
         """How far `value` is from the fixed point, for each image.
 
         Args:
@@ -263,7 +268,7 @@ class Equilibrium(keras.layers.Layer):
 
 
 def _check_finite(inputs):
-    """Refuse values that no solver can do anything with, where that can be known beforehand."""
+    """Raises an error for NaN and infinite values, where they are known before the solve."""
     for tensor in filter(tf.is_tensor, tf.nest.flatten(inputs)):
         real = tf.abs(tensor) if tensor.dtype.is_complex else tensor
         if tf.executing_eagerly() and real.dtype.is_floating and real.shape.rank:

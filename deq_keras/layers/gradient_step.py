@@ -64,13 +64,13 @@ class GradientStep(Cell):
 
     def __init__(
         self,
-        operator,
-        prior,
-        weight=0.1,
-        train_weight=True,
-        step_size=None,
-        fidelity="least_squares",
-        constraint=None,
+        operator: LinearOperator,
+        prior: Prior,
+        weight: float = 0.1,
+        train_weight: bool = True,
+        step_size: float | None = None,
+        fidelity: str | fidelities.Fidelity = "least_squares",
+        constraint: str | constraints.Constraint | None = None,
         **kwargs,
     ):
         _expect("operator", operator, LinearOperator)
@@ -114,7 +114,7 @@ class GradientStep(Cell):
 
     @property
     def is_convex(self) -> bool:
-        """Whether, in addition, that energy is convex."""
+        """Whether a step is one on an energy that is convex."""
         parts = (self.prior, self.fidelity, *([self.constraint] if self.constraint else []))
         return self.has_energy and all(part.is_convex for part in parts)
 
@@ -152,7 +152,7 @@ class GradientStep(Cell):
     def call(self, z, y):
         return self.bind(y, z).f(z)
 
-    def energy(self, u, y):
+    def energy(self, u, y) -> tf.Tensor:
         """`E(u)` for each image, shape `(batch,)`.
 
         Raises:
@@ -162,8 +162,8 @@ class GradientStep(Cell):
             self.prior.energy(u)  # which says so
         return self.bind(y, u).step.energy(u)
 
-    def gradient(self, u, y):
-        """The gradient of the smooth part of `E` at `u`, of its shape."""
+    def gradient(self, u, y) -> tf.Tensor:
+        """The gradient of the smooth part of `E` at `u`, of the shape of `u`."""
         return self.bind(y, u).step.gradient(u)
 
     def initial_value(self, y):

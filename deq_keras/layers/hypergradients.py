@@ -89,10 +89,10 @@ def _check(layer):
     if not isinstance(layer.adjoint, adjoints.Implicit):
         raise ValueError(
             "hypergradient_bound bounds the error of an implicit derivative and expected "
-            f"adjoint='implicit'. Received {layer.adjoint!r}, whose derivative is another one."
+            f"adjoint='implicit'. Received {layer.adjoint!r}, which computes another derivative."
         )
     if layer.cell.constraint is not None:
         raise ValueError(
             "hypergradient_bound expected a smooth energy. Received one with the constraint "
-            f"{layer.cell.constraint!r}, of whose derivatives nothing is certified."
+            f"{layer.cell.constraint!r}, for which no bound is known."
         )

@@ -46,7 +46,7 @@ class NormalizedConv2D(keras.layers.Layer):
         norm: Bound on the norm of the linear part, > 0.
         padding: What the kernel sees beyond the border: `"zero"`, `"circular"`, `"reflect"` or
             `"valid"` (nothing: the output is smaller). For `"reflect"` the bound is up to twice
-            too large, so the layer up to twice more contractive than it had to be.
+            too large, so the layer contracts up to twice as much as needed.
         activation: A Keras activation, or `None`. See `lipschitz` for what is known of it.
         use_bias: Whether there is a `b`.
         always: Whether the kernel is also scaled *up* to the bound. By default only a kernel that
@@ -73,13 +73,13 @@ class NormalizedConv2D(keras.layers.Layer):
 
     def __init__(
         self,
-        filters,
-        kernel_size,
-        norm=1.0,
-        padding="zero",
+        filters: int,
+        kernel_size: int | tuple[int, int],
+        norm: float = 1.0,
+        padding: str = "zero",
         activation=None,
-        use_bias=True,
-        always=False,
+        use_bias: bool = True,
+        always: bool = False,
         kernel_initializer="glorot_uniform",
         **kwargs,
     ):
@@ -120,7 +120,7 @@ class NormalizedConv2D(keras.layers.Layer):
             outputs += tf.cast(self.bias, outputs.dtype)
         return self.activation(outputs)
 
-    def normalized_kernel(self):
+    def normalized_kernel(self) -> tf.Tensor:
         """The kernel that is applied, `(height, width, channels, filters)`."""
         kernel, bound = self._bound()
         if self.always:
@@ -129,14 +129,14 @@ class NormalizedConv2D(keras.layers.Layer):
             factor = self.norm / tf.maximum(bound, self.norm)
         return factor * kernel
 
-    def lipschitz(self):
+    def lipschitz(self) -> tf.Tensor:
         """A certified Lipschitz constant of the layer, for every image size: a scalar tensor.
 
         It is at most `norm` times the largest slope of the activation. In half precision the
-        rounding of the kernel comes on top.
+        rounding of the kernel has to be added.
 
         Raises:
-            ValueError: If nothing is known of the activation.
+            ValueError: If no slope is known for the activation.
         """
         name = getattr(self.activation, "__name__", None)
         if name not in _SLOPES or keras.activations.get(name) is not self.activation:

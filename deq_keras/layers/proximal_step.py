@@ -58,7 +58,13 @@ class ProximalStep(Cell):
     """
 
     def __init__(
-        self, operator, network, step_size=None, lipschitz=None, couples_batch=None, **kwargs
+        self,
+        operator: LinearOperator,
+        network: keras.layers.Layer,
+        step_size: float | None = None,
+        lipschitz: float | None = None,
+        couples_batch: bool | None = None,
+        **kwargs,
     ):
         if not isinstance(operator, LinearOperator):
             raise ValueError(
@@ -170,7 +176,7 @@ def _column(tau):
 
 
 def _check_precision(network, dtype):
-    """A `keras.Sequential` casts its input to the global precision, whatever its layers are."""
+    """Refuses a `keras.Sequential` that casts its input to the global precision."""
     if isinstance(network, keras.Sequential):
         received = {network.variable_dtype, *(x.dtype for x in network.inputs)}
         if received != {dtype}:
@@ -189,7 +195,7 @@ def _certified_lipschitz(network):
         return None
     try:
         bounds = [layer.lipschitz() for layer in layers]
-    except ValueError:  # nothing is known of an activation
+    except ValueError:  # an activation of unknown slope
         return None
     total = bounds[0]
     for bound in bounds[1:]:

@@ -18,7 +18,7 @@ _LOG = logging.getLogger("deq_keras")
 
 
 class Structure(NamedTuple):
-    """What a layer knows of its cell; `None` stands for what could not be found out.
+    """What a layer knows about its cell; `None` stands for what could not be found out.
 
     Attributes:
         symmetric: Whether the Jacobian is symmetric; the adjoint equation is solved accordingly.
@@ -56,7 +56,7 @@ def find(cell, z_shape, y_shape, dtype) -> Structure:
             source[name] = "unknown"
             _LOG.warning(
                 "%s: could not find out whether it is `%s`, since it cannot be evaluated on small "
-                "random images. The safe choice is taken. Declare it: LayerCell(layer, %s=...).",
+                "random images. The safe choice is used. Declare it: LayerCell(layer, %s=...).",
                 cell.name,
                 name,
                 name,
@@ -66,7 +66,7 @@ def find(cell, z_shape, y_shape, dtype) -> Structure:
     return Structure(**values, source=source)
 
 
-def is_symmetric(cell, z_shape, y_shape, dtype, draws=2) -> bool | None:
+def is_symmetric(cell, z_shape, y_shape, dtype, draws: int = 2) -> bool | None:
     """Whether `<a, J^T b> = <J^T a, b>` for random points, directions and *weights*.
 
     The weights are drawn about their present values, so that a cell whose Jacobian is symmetric
@@ -97,7 +97,7 @@ def couples_batch(cell, z_shape, y_shape, dtype) -> bool | None:
         draw = _Normal(0)
         state = _weights_nearby(cell, draw)
         z, y = (_fill(shape, dtype, draw, batch=2) for shape in (z_shape, y_shape))
-        # The first image as it was, the second one another.
+        # The first image stays as it was, the second one changes.
         other = tf.nest.map_structure(lambda leaf: tf.concat([leaf[:1], 2 * leaf[1:]], 0), z)
         rows = []
         for point in (z, other):
@@ -135,7 +135,7 @@ def _agrees(cell, z_shape, y_shape, dtype, seed):
     a, from_b, from_a, b = (tf.cast(x, tf.float64) for x in rows)
     difference = tf.abs(dot(a, from_b) - dot(from_a, b))
     scale = norm(a) * norm(from_b) + norm(from_a) * norm(b)
-    # Rounding makes a tenth of this, an asymmetry of a hundredth of the Jacobian a hundred times.
+    # Rounding reaches a tenth of this; an asymmetry of 1 % of the Jacobian, a hundred times this.
     return bool(tf.reduce_all((difference <= 1e-5 * scale) & (scale > 0)))
 
 
@@ -151,7 +151,7 @@ def _weights_nearby(cell, draw):
 
 
 class _Normal:
-    """Standard normal tensors, a new one each time, whatever the global seed."""
+    """Standard normal tensors, a new one each time, independent of the global seed."""
 
     def __init__(self, seed):
         self.generator = tf.random.Generator.from_seed(seed)

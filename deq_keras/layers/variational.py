@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import keras
+import tensorflow as tf
 
+from deq_keras import adjoints, certificates, constraints, fidelities, solvers
 from deq_keras.config import deserialise
 from deq_keras.layers import hypergradients
 from deq_keras.layers.equilibrium import Equilibrium
 from deq_keras.layers.gradient_step import GradientStep
+from deq_keras.operators import LinearOperator
+from deq_keras.priors import Prior
 
 
 @keras.saving.register_keras_serializable(package="deq_keras")
@@ -61,15 +65,15 @@ class Variational(Equilibrium):
 
     def __init__(
         self,
-        operator,
-        prior,
-        weight=0.1,
-        train_weight=True,
-        step_size=None,
-        solver="auto",
-        adjoint="implicit",
-        fidelity="least_squares",
-        constraint=None,
+        operator: LinearOperator,
+        prior: Prior,
+        weight: float = 0.1,
+        train_weight: bool = True,
+        step_size: float | None = None,
+        solver: str | solvers.Solver = "auto",
+        adjoint: str | adjoints.Adjoint = "implicit",
+        fidelity: str | fidelities.Fidelity = "least_squares",
+        constraint: str | constraints.Constraint | None = None,
         **kwargs,
     ):
         step = (weight, train_weight, step_size, fidelity, constraint)
@@ -82,21 +86,21 @@ class Variational(Equilibrium):
         super().__init__(cell, solver, adjoint, **kwargs)
 
     @property
-    def operator(self):
+    def operator(self) -> LinearOperator:
         """`K`."""
         return self.cell.operator
 
     @property
-    def prior(self):
+    def prior(self) -> Prior:
         """`R`."""
         return self.cell.prior
 
-    def energy(self, u, y):
+    def energy(self, u, y) -> tf.Tensor:
         """`E(u; y)` for each image, shape `(batch,)`."""
         self._ensure_built(y)
         return self.cell.energy(self._cast(u), self._cast(y))
 
-    def energy_gradient(self, u, y):
+    def energy_gradient(self, u, y) -> tf.Tensor:
         """The gradient of the smooth part of `E(u; y)`, of the shape of `u`.
 
         Without a constraint it is zero at the minimiser.
@@ -104,7 +108,7 @@ class Variational(Equilibrium):
         self._ensure_built(y)
         return self.cell.gradient(self._cast(u), self._cast(y))
 
-    def hypergradient_bound(self, inputs, targets):
+    def hypergradient_bound(self, inputs, targets) -> dict[str, certificates.ErrorBound]:
         """How far derivatives of `||u - targets||^2 / 2` are from those at the exact minimiser.
 
         Solves for `u` and its adjoint equation as in training, with this layer's solvers, and

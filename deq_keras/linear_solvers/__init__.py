@@ -32,7 +32,7 @@ _BY_NAME = {
 }
 
 
-def get(identifier):
+def get(identifier) -> LinearSolver:
     """A `LinearSolver` from a name (`"anderson"`, `"bicgstab"`, `"conjugate_gradient"`, `"gmres"`,
     `"minres"`, `"neumann"`), a configuration or a solver.
 

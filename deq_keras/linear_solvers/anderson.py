@@ -61,7 +61,9 @@ class AndersonLinear(LinearSolver):
 
     growth = 2.0
 
-    def __init__(self, memory=5, ridge=1e-8, tolerance=1e-5, max_steps=500):
+    def __init__(
+        self, memory: int = 5, ridge: float = 1e-8, tolerance: float = 1e-5, max_steps: int = 500
+    ):
         super().__init__(tolerance, max_steps)
         self.memory = positive_int("memory", memory, upper=20)
         self.ridge = positive("ridge", ridge, zero=True)

@@ -24,20 +24,20 @@ class RefinementState(NamedTuple):
 
 
 class LinearSolver(Configurable):
-    """Base class: solves `A w = b` for each image of a batch, given `w -> A w` alone.
+    """Base class of linear solvers: `A w = b` for each image of a batch, from `w -> A w` alone.
 
     A subclass defines `correct(matvec, r, target, active, budget, precondition) -> (e, steps)`: an
-    approximate solution of `A e = r` for the images in `active`, with `||r - A e|| <= target` as
-    far as its recurrences can tell, and the number of products spent on each image, at most
-    `budget`. `r` and `e` are matrices `(batch, n)` with a row for each image, and all that is one
-    number for each image is a column `(batch, 1)`. `precondition` is a function of rows; without a
-    preconditioner it returns its very argument, and a subclass spends no work on it. The rows of
-    `e` that are not active are zero.
+    approximate solution of `A e = r` for the images in `active`, until the recurrences say that
+    `||r - A e|| <= target`, and the number of products spent on each image, at most `budget`. `r`
+    and `e` are matrices `(batch, n)` with a row for each image; what is one number for each image
+    is a column `(batch, 1)`. `precondition` is a function of rows; without a preconditioner it
+    returns its argument itself, so that a subclass can skip the work. The rows of `e` that are not
+    active are zero.
 
-    **Stopping.** Recurrences drift from the truth in finite precision. The base class therefore
-    recomputes `b - A w` from scratch after each correction and asks for another one until the
-    *true* residual satisfies `||b - A w|| <= tolerance ||b||` (or four units of rounding), at most
-    `refinements` times, and as long as corrections help. The residual and the verdict in the
+    **Stopping.** In finite precision recurrences drift from the true residual. The base class
+    therefore recomputes `b - A w` from scratch after each correction and asks for another one until
+    the *true* residual satisfies `||b - A w|| <= tolerance ||b||` (or four units of rounding), at
+    most `refinements` times, and as long as corrections help. The residual and the verdict in the
     returned `Solution` are the true ones.
 
     **Scale.** Cotangents may be tiny, and the squares of their norms vanish in float32. Each row is

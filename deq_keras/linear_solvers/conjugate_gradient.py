@@ -46,7 +46,7 @@ class ConjugateGradient(LinearSolver):
             curvature = dot(p, ap, keepdims=True)
             active &= curvature > 0
             alpha = tf.where(active, tf.math.divide_no_nan(rz, curvature), 0)
-            # The steps of an image that has stopped are zero, whatever its direction is.
+            # The steps of an image that has stopped are zero, even if its direction is NaN.
             e += tf.math.multiply_no_nan(p, alpha)
             r -= alpha * ap
             z, rr = precondition(r), dot(r, r, keepdims=True)

@@ -53,7 +53,7 @@ class GMRES(LinearSolver):
 
     refinements = 50  # each restart is a correction of the base class
 
-    def __init__(self, restart=30, tolerance=1e-5, max_steps=500):
+    def __init__(self, restart: int = 30, tolerance: float = 1e-5, max_steps: int = 500):
         super().__init__(tolerance, max_steps)
         self.restart = positive_int("restart", restart)
 

@@ -1,10 +1,12 @@
 """Preconditioners: cheap approximate inverses of `A`, symmetric and positive definite."""
 
+from collections.abc import Callable
+
 import numpy as np
 import tensorflow as tf
 
 
-def fourier_preconditioner(spectrum, diagonal=None):
+def fourier_preconditioner(spectrum, diagonal=None) -> Callable:
     """Division by a spectrum: the inverse of `A` if that is a circular convolution.
 
         M w = irfft2(rfft2(w) / max(spectrum, floor)),    for each channel

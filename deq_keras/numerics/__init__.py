@@ -1,4 +1,4 @@
-"""Numerics that all rooms share: rows of a batch, partial functions, small systems, Jacobians."""
+"""Numerics that all parts share: rows of a batch, partial functions, small systems, Jacobians."""
 
 from deq_keras.numerics.partial import Partial
 

@@ -1,4 +1,4 @@
-"""Partial functions: a function with the tensors it depends on beside its argument, in the open.
+"""Partial functions, which show the tensors that they depend on beside their arguments.
 
 A closure hides what it was made from. A `Partial` shows it, so that what was computed once can be
 used in several ways: cut off from gradients for a solver, as it is for the one evaluation that a

@@ -50,7 +50,7 @@ def column(a):
 def scaled(a, factor):
     """Each row of `a` times its number of `factor` `(batch,)`; zero where that is zero.
 
-    A row that has stopped takes zero steps: what became infinite or NaN in it stays outside.
+    A row that has stopped takes zero steps, even where its entries have become infinite or NaN.
     """
     return tf.math.multiply_no_nan(a, column(factor))
 

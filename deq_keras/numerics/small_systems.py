@@ -1,6 +1,6 @@
 """Small dense systems, one for each image, in elementary operations.
 
-LiteRT and ONNX have those; `tf.linalg.solve` and `tf.linalg.triangular_solve` they have not.
+LiteRT and ONNX have these; they lack `tf.linalg.solve` and `tf.linalg.triangular_solve`.
 """
 
 import numpy as np

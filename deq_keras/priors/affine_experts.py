@@ -36,11 +36,11 @@ class AffineExperts(Experts):
 
     def __init__(
         self,
-        units=None,
+        units: int | None = None,
         activation="relu",
-        sharpness=1.0,
-        max_sharpness=None,
-        use_bias=True,
+        sharpness: float = 1.0,
+        max_sharpness: float | None = None,
+        use_bias: bool = True,
         kernel_initializer="glorot_uniform",
         **kwargs,
     ):
@@ -122,7 +122,7 @@ class UntiedAffineExperts(AffineExperts):
     tied = False
 
 
-def matrix_norm_bound(matrix, squarings=6):
+def matrix_norm_bound(matrix, squarings: int = 6):
     """Certified upper bound on the spectral norm of a matrix, differentiable and tight.
 
     With `G = W^T W` and `q` squarings, `||W|| <= ||G^(2^q)||_F^(1 / 2^(q+1))`, at most a factor

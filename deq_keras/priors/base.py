@@ -95,7 +95,7 @@ class Prior(keras.layers.Layer):
             self.strong_convexity(),
         )
 
-    def energy(self, u):
+    def energy(self, u) -> tf.Tensor:
         """Energy of each image of `u`, shape `(batch,)`.
 
         Raises:
@@ -111,12 +111,12 @@ class Prior(keras.layers.Layer):
             )
         return energy(u)
 
-    def gradient(self, u):
+    def gradient(self, u) -> tf.Tensor:
         """Gradient of the energy at `u`, of the same shape as `u`."""
         self.ensure_built(u)
         return self.bind(sizes_of(u)).gradient(u)
 
-    def gradient_lipschitz(self, size=None):
+    def gradient_lipschitz(self, size=None) -> tf.Tensor | None:
         """Certified upper bound on the Lipschitz constant of the gradient, a scalar tensor.
 
         Args:
@@ -128,11 +128,11 @@ class Prior(keras.layers.Layer):
         """
         return None
 
-    def strong_convexity(self):
+    def strong_convexity(self) -> tf.Tensor | None:
         """Certified modulus, a scalar tensor, negative for a weakly convex prior, or `None`."""
         return tf.zeros((), self.variable_dtype) if self.is_convex else None
 
-    def hessian_variation(self, p, size=None):
+    def hessian_variation(self, p, size=None) -> tf.Tensor:
         """Certified `L`, `(batch,)`, with `||(Hess R(u) - Hess R(v)) p|| <= L ||u - v||`.
 
         Args:
@@ -158,7 +158,7 @@ class Prior(keras.layers.Layer):
         """
         return {}
 
-    def pictures(self):
+    def pictures(self) -> dict[str, tf.Tensor]:
         """What can be shown of the weights as pictures, for TensorBoard and reports.
 
         Returns:

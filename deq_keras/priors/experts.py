@@ -1,4 +1,4 @@
-"""What all priors made of experts share: `grad R(u) = S^T sigma(chi * (A u + b))`."""
+"""Experts, the base class of priors with `grad R(u) = S^T sigma(chi * (A u + b))`."""
 
 import math
 from typing import NamedTuple
@@ -119,7 +119,7 @@ class Experts(Prior):
         return Coefficients(analysis, synthesis, sharpness, bias, lipschitz)
 
     def _normalise(self, weights, size):
-        """The weights over their norm for every image, and how much smaller that at a size is."""
+        """The weights divided by their norm for every image, and that at a size relative to it."""
         weights = self._project(tf.convert_to_tensor(weights))
         norm, at_size = self._norms(weights, size)
         safe = tf.where(norm > 0, norm, tf.ones_like(norm))
@@ -143,7 +143,7 @@ class Experts(Prior):
             Partial(gradient, (c,)),
             Partial(energy, (c,)) if self.tied else None,
             c.lipschitz,
-            # Nothing better than Lipschitz continuity is known of a map that is no gradient.
+            # A map that is no gradient is only known to be Lipschitz continuous.
             tf.zeros_like(c.lipschitz) if self.tied else -c.lipschitz,
             spectrum,
             diagonal,
@@ -193,11 +193,11 @@ class Experts(Prior):
         return 1.0
 
     def remove_mean(self, u):
-        """`u` without the part that every change of the experts that may occur annihilates."""
+        """`u` without the part that all possible changes of the experts map to zero."""
         return u
 
     def strong_convexity(self):
-        # Nothing better than Lipschitz continuity is known of a map that is no gradient.
+        # A map that is no gradient is only known to be Lipschitz continuous.
         return super().strong_convexity() if self.tied else -self.gradient_lipschitz()
 
     def adopt(self, tied):

@@ -59,14 +59,14 @@ class FieldsOfExperts(Experts):
 
     def __init__(
         self,
-        filters=48,
-        kernel_size=7,
+        filters: int = 48,
+        kernel_size: int | tuple[int, int] = 7,
         activation="tanh",
-        sharpness=500.0,
-        max_sharpness=5000.0,
-        padding="reflect",
-        zero_mean=True,
-        use_bias=False,
+        sharpness: float = 500.0,
+        max_sharpness: float | None = 5000.0,
+        padding: str = "reflect",
+        zero_mean: bool = True,
+        use_bias: bool = False,
         filters_initializer="dct",
         **kwargs,
     ):
@@ -87,12 +87,12 @@ class FieldsOfExperts(Experts):
     def _check_shape(self, shape):
         channels = checks.shape_4d(type(self).__name__, shape)[-1]
         if self.built and channels != self.analysis.shape[2]:
-            # A convolution would take it for groups of channels.
+            # TensorFlow would run a convolution of groups of channels.
             raise ValueError(
                 f"{type(self).__name__} was built for {self.analysis.shape[2]} channels. Received "
                 f"images of shape {tuple(shape)}."
             )
-        # A whole patch must fit, or what is mirrored or wrapped around must be there.
+        # A whole patch must fit, or the pixels that are mirrored or wrapped around must exist.
         part = {"valid": 1.0, "reflect": 0.5, "circular": 0.5, "zero": 0.0}[self.padding]
         least = tuple(int(part * side) + (self.padding == "reflect") for side in self.kernel_size)
         if any(n is not None and n < m for n, m in zip(shape[1:3], least, strict=True)):

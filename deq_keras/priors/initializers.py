@@ -106,7 +106,7 @@ class DCT(_Filters):
     True
     """
 
-    def __init__(self, exponent=1.0):
+    def __init__(self, exponent: float = 1.0):
         self.exponent = float(exponent)
 
     def _leading(self, height, width, channels):
@@ -133,7 +133,7 @@ class Random(keras.initializers.Initializer):
     True
     """
 
-    def __init__(self, seed=0):
+    def __init__(self, seed: int = 0):
         self.seed = seed
 
     def __call__(self, shape, dtype=None):
@@ -145,7 +145,7 @@ class Random(keras.initializers.Initializer):
         return {"seed": self.seed}
 
 
-def dct_atoms(height, width, channels, count):
+def dct_atoms(height, width, channels, count) -> np.ndarray:
     """`count` orthonormal cosine filters, low frequencies first, cycling through the channels.
 
     More than `channels (height width - 1)` of them start again with the first.
@@ -185,8 +185,8 @@ _BY_NAME = {
 }
 
 
-def get(identifier):
-    """An initializer from one of our names, or whatever `keras.initializers.get` accepts.
+def get(identifier) -> keras.initializers.Initializer:
+    """An initializer from one of our names, or from what `keras.initializers.get` accepts.
 
     Example:
 

@@ -10,7 +10,7 @@ from deq_keras.priors.base import Prior
 
 @keras.saving.register_keras_serializable(package="deq_keras")
 class LearnedGradient(Prior):
-    """Any Keras network in the place of `grad R`: it is the gradient of nothing, so has no energy.
+    """Any Keras network in the place of `grad R`: in general no gradient, so without an energy.
 
     `Equilibrium(GradientStep(operator, LearnedGradient(network)))` is the deep equilibrium model
     DE-Grad of Gilton, Ongie and Willett. Nothing is certified of the network: its step size is
@@ -32,7 +32,7 @@ class LearnedGradient(Prior):
     TensorShape([2, 16, 16, 1])
     """
 
-    def __init__(self, network, **kwargs):
+    def __init__(self, network: keras.layers.Layer, **kwargs):
         super().__init__(**kwargs)
         if not isinstance(network, keras.layers.Layer):
             raise ValueError(f"Expected `network` to be a Keras layer. Received {network!r}.")

@@ -71,7 +71,7 @@ _POTENTIALS = {
 }
 
 
-def get(name):
+def get(name: str) -> Potential:
     """The `Potential` that belongs to an activation.
 
     | activation `sigma(t)` | potential `phi(t)` |

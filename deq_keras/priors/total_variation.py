@@ -37,7 +37,7 @@ class TotalVariation(Prior):
 
     is_convex = True
 
-    def __init__(self, smoothing=0.01, **kwargs):
+    def __init__(self, smoothing: float = 0.01, **kwargs):
         super().__init__(**kwargs)
         self.smoothing = positive("smoothing", smoothing)
 

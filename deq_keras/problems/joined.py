@@ -1,4 +1,4 @@
-"""A batch whose images influence each other, seen as one problem."""
+"""Batches whose images influence each other, as one problem."""
 
 import tensorflow as tf
 
@@ -37,6 +37,6 @@ def drop(structure):
 
 
 def _of_batch(f):
-    # The rows of the images are no rows of this problem: it has one.
+    # This problem has one row, that of the batch: the rows of the images are no rows of it.
     inner = f._replace(shared=(*f.shared, *f.rows), rows=())
     return Partial(lambda z, f: front(f(drop(z))), (inner,))

@@ -1,4 +1,4 @@
-"""What a solver returns: a value and, for each image, how well and how fast it was found."""
+"""Solutions: a value and, for each image, how well and how fast it was found."""
 
 from typing import Any, NamedTuple
 

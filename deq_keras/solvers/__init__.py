@@ -34,7 +34,7 @@ _BY_NAME = {
 }
 
 
-def get(identifier):
+def get(identifier) -> Solver:
     """A `Solver` from a name, a configuration or a solver.
 
     The names: `"anderson"`, `"broyden"` and `"picard"` for any map; `"nesterov"` for gradient steps

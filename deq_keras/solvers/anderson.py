@@ -73,14 +73,14 @@ class Anderson(Solver):
 
     def __init__(
         self,
-        memory=5,
-        damping=1.0,
-        ridge=1e-6,
-        growth=2.0,
-        period=2,
-        tolerance=1e-5,
-        max_steps=1000,
-        compact=False,
+        memory: int = 5,
+        damping: float = 1.0,
+        ridge: float = 1e-6,
+        growth: float = 2.0,
+        period: int = 2,
+        tolerance: float = 1e-5,
+        max_steps: int = 1000,
+        compact: bool = False,
     ):
         super().__init__(tolerance, max_steps, compact)
         self.memory = positive_int("memory", memory, upper=20)
@@ -111,7 +111,7 @@ class Anderson(Solver):
         age = tf.where(grew, 0, tf.minimum(state.age + 1, self.memory))
         phase = tf.where(grew, 0, state.phase + 1)
         difference = new_residual - residual
-        # One that is all rounding would be extrapolated along without limit; zeros are left out.
+        # A difference that is all rounding would be extrapolated without limit; zeros are left out.
         difference = where(norm(difference) > noise, difference, tf.zeros_like(difference))
         dz = (z - state.z, *state.dz[:-1])
         dr = (difference, *state.dr[:-1])
@@ -132,7 +132,7 @@ class Anderson(Solver):
 
     def _coefficients(self, state, projections):
         """Weights `(batch, memory)` of the differences, zero for those that are not valid."""
-        # Not `tf.linalg.diag`, which LiteRT has not.
+        # Not `tf.linalg.diag`, which LiteRT lacks.
         identity = tf.eye(self.memory, dtype=state.gram.dtype)
         scale = tf.sqrt(tf.reduce_sum(state.gram * identity, axis=-1))
         valid = (tf.range(self.memory)[None] < state.age[:, None]) & (scale > 0)

@@ -43,11 +43,11 @@ class Solver(Configurable):
     own, so that no image waits for the search of another one.
 
     **Stopping.** Image `i` stops when `||f(z) - z|| <= tolerance * scale[i]`. The default scale is
-    `||f(z)||`; a caller who knows that of the problem passes a better one (the layers do: for a
-    gradient step of length `tau` it is `tau ||K^T y||`, so the criterion is
-    `||grad E(u)|| <= tolerance ||K^T y||`, whatever the step size). The tolerance is never taken
-    below a unit of rounding, nor the residual below half a unit of `||f(z)||`; where the state has
-    a field `residual` that is no difference of near numbers, below half of that.
+    `||f(z)||`. A problem may have a better one: for a gradient step of length `tau` the layers take
+    `tau ||K^T y||`, so the criterion is `||grad E(u)|| <= tolerance ||K^T y||` for every step size.
+    The tolerance is never below a unit of rounding, nor the residual below half a unit of
+    `||f(z)||`, or a quarter if the state has a field `residual` that is no difference of near
+    numbers.
 
     **Compaction.** Without it an image that has stopped is still computed with, until the last one
     stops. With it, the rest moves to a smaller batch whenever half of the images have stopped:
@@ -76,7 +76,7 @@ class Solver(Configurable):
     # An image whose residual exceeds its best one by this factor is given up.
     divergence = float("inf")
 
-    def __init__(self, tolerance=1e-5, max_steps=1000, compact=False):
+    def __init__(self, tolerance: float = 1e-5, max_steps: int = 1000, compact: bool = False):
         self.tolerance = positive("tolerance", tolerance)
         self.max_steps = positive_int("max_steps", max_steps)
         self.compact = bool(compact)
@@ -90,8 +90,13 @@ class Solver(Configurable):
         raise NotImplementedError
 
     def solve(
-        self, problem, initial_value=None, max_steps=None, return_history=False, return_state=False
-    ):
+        self,
+        problem,
+        initial_value=None,
+        max_steps: int | tf.Tensor | None = None,
+        return_history: bool = False,
+        return_state: bool = False,
+    ) -> Solution:
         """Find `z = f(z)` for every image of a batch.
 
         Args:
@@ -218,7 +223,7 @@ class Solver(Configurable):
         shown = tf.where(active, now, residual)
         return new, Progress(best, residual, steps, converged, active, least), shown
 
-    def unroll(self, problem, steps, initial_value=None):
+    def unroll(self, problem, steps, initial_value=None) -> Solution:
         """Take exactly `steps` steps with no stopping, so that a tape can go through them.
 
         Args and the returned `Solution` are those of `solve`; `value` is the last iterate.
@@ -265,7 +270,7 @@ class Solver(Configurable):
         scale = size if problem.scale is None else tf.cast(problem.scale, size.dtype)
         # The rounding of z itself; the difference of z and f(z) has more.
         noise = float(limits.eps) * (0.25 if exact else 0.5)
-        # A zero scale (y = 0, say) must not make an exact solution look bad.
+        # With a zero scale (y = 0, say) an exact solution must still count as one.
         floor = tf.maximum(noise * size, float(limits.tiny))
         # Norms that overflow belong to an image that diverges.
         finite = tf.math.is_finite(absolute) & tf.math.is_finite(size)

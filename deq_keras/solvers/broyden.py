@@ -70,13 +70,13 @@ class Broyden(Solver):
 
     def __init__(
         self,
-        memory=10,
-        damping=1.0,
-        growth=2.0,
-        guard=1e-4,
-        tolerance=1e-5,
-        max_steps=1000,
-        compact=False,
+        memory: int = 10,
+        damping: float = 1.0,
+        growth: float = 2.0,
+        guard: float = 1e-4,
+        tolerance: float = 1e-5,
+        max_steps: int = 1000,
+        compact: bool = False,
     ):
         super().__init__(tolerance, max_steps, compact)
         self.memory = positive_int("memory", memory, upper=50)
@@ -118,7 +118,7 @@ class Broyden(Solver):
         nothing = tf.zeros_like(s)
         return (where(used, quotient, nothing), *u), (where(used, row, nothing), *v)
 
-    def apply_inverse(self, state, rows, transpose=False):
+    def apply_inverse(self, state, rows, transpose: bool = False):
         """Multiply by the estimate of `(I - J_f)^{-1}`.
 
         Args:

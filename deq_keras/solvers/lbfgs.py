@@ -48,7 +48,7 @@ class LBFGS(Solver):
 
     A trial is accepted if it satisfies Armijo's condition or, where the energies differ by no more
     than their rounding, the approximate Wolfe condition, which looks at slopes: near a minimiser
-    the energies have lost all their digits long before the gradients have. If the energy is
+    energies lose all their digits long before gradients do. If the energy is
     certified to be convex, it is not evaluated at all: a trial whose slope is not far on the rise
     is accepted, as `E(z + t d) - E(z) <= t <grad E(z + t d), d>`. Pairs whose curvature
     is not safely positive are left out, so the energy need not be convex; a pair that is left
@@ -89,12 +89,12 @@ class LBFGS(Solver):
 
     def __init__(
         self,
-        memory=5,
-        caution=1e-6,
-        noise=16.0,
-        tolerance=1e-5,
-        max_steps=1000,
-        compact=False,
+        memory: int = 5,
+        caution: float = 1e-6,
+        noise: float = 16.0,
+        tolerance: float = 1e-5,
+        max_steps: int = 1000,
+        compact: bool = False,
     ):
         super().__init__(tolerance, max_steps, compact)
         self.memory = positive_int("memory", memory, upper=20)

@@ -53,7 +53,13 @@ class Nesterov(Solver):
     array([[3., 3.]], dtype=float32)
     """
 
-    def __init__(self, restart=True, tolerance=1e-5, max_steps=1000, compact=False):
+    def __init__(
+        self,
+        restart: bool = True,
+        tolerance: float = 1e-5,
+        max_steps: int = 1000,
+        compact: bool = False,
+    ):
         super().__init__(tolerance, max_steps, compact)
         self.restart = bool(restart)
 

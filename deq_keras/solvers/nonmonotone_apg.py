@@ -13,7 +13,7 @@ from deq_keras.solvers.rounding import Rounding
 
 _SUFFICIENT = 1e-4
 _SHRINK = 0.5
-_BLUR = 256.0  # an energy above the average by less, in estimates of its rounding, may be just that
+_BLUR = 256.0  # an excess over the average below this, in estimates of the rounding, is ignored
 
 
 class NonmonotoneAPGState(NamedTuple):
@@ -86,13 +86,13 @@ class NonmonotoneAPG(Solver):
 
     def __init__(
         self,
-        averaging=0.8,
-        max_length=1e4,
-        restart=True,
-        noise=16.0,
-        tolerance=1e-5,
-        max_steps=1000,
-        compact=False,
+        averaging: float = 0.8,
+        max_length: float = 1e4,
+        restart: bool = True,
+        noise: float = 16.0,
+        tolerance: float = 1e-5,
+        max_steps: int = 1000,
+        compact: bool = False,
     ):
         super().__init__(tolerance, max_steps, compact)
         self.averaging = positive("averaging", averaging, zero=True)
@@ -152,7 +152,7 @@ class NonmonotoneAPG(Solver):
         length = self._length(
             state, shortest, self.max_length * step, z - state.z, gradient - state.gradient
         )
-        # Where energies say nothing, only the map's own step is safe.
+        # Where energies differ by rounding alone, only the map's own step is safe.
         length = tf.where(decrease > noise, length, shortest)
         length = tf.where(accepted, length, tf.minimum(length, _SHRINK * state.length))
         return NonmonotoneAPGState(

@@ -39,7 +39,14 @@ class Picard(Solver):
     array([2., 2., 2., 2.], dtype=float32)
     """
 
-    def __init__(self, damping=1.0, divergence=1e4, tolerance=1e-5, max_steps=1000, compact=False):
+    def __init__(
+        self,
+        damping: float = 1.0,
+        divergence: float = 1e4,
+        tolerance: float = 1e-5,
+        max_steps: int = 1000,
+        compact: bool = False,
+    ):
         super().__init__(tolerance, max_steps, compact)
         self.damping = positive("damping", damping, upper=1.0)
         self.divergence = positive("divergence", divergence)

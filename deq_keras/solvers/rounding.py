@@ -1,4 +1,4 @@
-"""The rounding errors of energies: which differences a line search may believe."""
+"""Rounding errors of energies: which differences a line search may trust."""
 
 from typing import NamedTuple
 
@@ -22,7 +22,7 @@ class Rounding(NamedTuple):
         return cls(tf.abs(energy), factor * tf.ones_like(energy))
 
     def level(self):
-        """A difference of energies below this says nothing."""
+        """The difference of energies below which they count as equal."""
         eps = float(np.finfo(self.size.dtype.as_numpy_dtype).eps)
         return tf.minimum(self.factor * eps, eps**0.5) * self.size
 

@@ -39,7 +39,7 @@ class CellReport(NamedTuple):
     monotonicity: float
 
 
-def cell_test(cell, y, dtype="float64", *, seed=0, rtol=None, draws=3) -> CellReport:
+def cell_test(cell, y, dtype="float64", *, seed=0, rtol=None, draws: int = 3) -> CellReport:
     """Checks that a cell keeps what it declares, and that its problem belongs to its map.
 
     A solver and an adjoint choose by what a cell declares, so a wrong declaration makes wrong

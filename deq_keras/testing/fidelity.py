@@ -40,7 +40,14 @@ class FidelityReport(NamedTuple):
 
 
 def fidelity_test(
-    fidelity, shape, dtype="float64", *, seed=0, rtol=None, measurement=None, check_constants=True
+    fidelity,
+    shape,
+    dtype="float64",
+    *,
+    seed=0,
+    rtol=None,
+    measurement=None,
+    check_constants: bool = True,
 ):
     """Checks that the value, the gradient and the stated constants of a fidelity belong together.
 

@@ -7,7 +7,9 @@ import tensorflow as tf
 from deq_keras.testing.report import divide, fail, name_of, normal, to_numpy
 
 
-def gradient_test(function, *tensors, variables=(), directions=3, seed=0, rtol=1e-6):
+def gradient_test(
+    function, *tensors, variables=(), directions: int = 3, seed=0, rtol: float = 1e-6
+):
     """Checks reverse-mode derivatives against central differences, in float64.
 
     For random weights `w`, the derivative of `<w, function(...)>` by each argument apart, along

@@ -37,8 +37,15 @@ class PriorReport(NamedTuple):
 
 
 def prior_test(
-    prior, shape, dtype="float64", *, seed=0, rtol=None, check_energy=True, check_constants=True
-):
+    prior,
+    shape,
+    dtype="float64",
+    *,
+    seed=0,
+    rtol=None,
+    check_energy: bool = True,
+    check_constants: bool = True,
+) -> PriorReport:
     """Checks that a prior's energy, gradient and stated constants belong together.
 
     Constants are tested on pairs of images far apart and on nearby pairs along the extreme
@@ -138,7 +145,7 @@ def _extreme_curvatures(prior, shape, dtype, rng, iterations=15):
 
     step = {"float64": 1e-3, "float32": 1e-1}[dtype]
     # The first curvature is that of H, the second, from what was found, that of H - largest. Each
-    # goes on from the image before, with some noise lest it stay in a subspace.
+    # goes on from the image before, with some noise, so that it leaves subspaces.
     directions = np.zeros((2, *shape))
     contrasts = ((0.0, 0.0), (0.5, 0.0), (0.5, 0.01), (0.5, 0.1), (0.0, 1.0), (0.0, 9.0))
     for level, contrast in contrasts:

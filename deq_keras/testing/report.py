@@ -1,4 +1,4 @@
-"""What the checks share: arithmetic in double precision, and failures that say why."""
+"""Tools of the checks: arithmetic in double precision, and failures with their likely cause."""
 
 import contextlib
 
