@@ -166,7 +166,7 @@ class _Test:
             what = f"{self.name}: gradient(v, y)"
             error = max(error, check_close(what, gradient, derivative, self.rtol, cause))
             if self.real == "float64":
-                gradient_test(lambda v: self.value_at(v, self.y), v)
+                gradient_test(lambda v: self.value_at(v, self.y), v, directions=1)
         return error
 
     def curvatures(self):
@@ -181,13 +181,13 @@ class _Test:
             g = to_numpy(self.gradient_at(v, self.y)) - to_numpy(self.gradient_at(w, self.y))
             largest = np.maximum(largest, divide(norm(g), norm(d)))  # NaN stays NaN
             least = np.minimum(least, divide(inner(g, d), inner(d, d)))
-            self._segment(v, w)
             return g
 
         step = {"float64": 1e-3, "float32": 1e-1}[self.real]
         for v in self.predictions():
-            compare(v, self.y)
-            compare(v, -v)
+            for w in (self.y, -v):
+                compare(v, w)
+                self._segment(v, w)
             for number in range(2):  # the largest curvature, and that farthest from it
                 d = unit(self.rng.standard_normal(v.shape))
                 for _ in range(10):
