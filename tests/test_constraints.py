@@ -40,7 +40,7 @@ def test_the_proximal_map_minimises(name):
 
 
 def test_the_optimality_condition_of_soft_thresholding():
-    u = _images(scale=2.0)
+    u = _images(scale=2.0).numpy()
     found, step = ALL["l1"].proximal(u, STEPS).numpy(), STEPS.numpy().reshape(3, 1, 1, 1)
     subgradient = (u - found) / step
     np.testing.assert_allclose(subgradient[found != 0], 0.4 * np.sign(found[found != 0]))
@@ -53,7 +53,7 @@ def test_it_is_firmly_nonexpansive(name):
     for seed in range(5):
         u, v = _images(seed), _images(seed + 10, 2.0)
         moved = (ALL[name].proximal(u, STEPS) - ALL[name].proximal(v, STEPS)).numpy()
-        square, product = (moved**2).sum((1, 2, 3)), (moved * (u - v)).sum((1, 2, 3))
+        square, product = (moved**2).sum((1, 2, 3)), (moved * (u - v).numpy()).sum((1, 2, 3))
         assert (square <= product + 1e-14).all()
 
 
