@@ -160,7 +160,9 @@ def square(residual):
 
 def scaled(residual, factor):
     """A residual times real numbers."""
-    return residual * tf.cast(factor, residual.dtype)
+    if residual.dtype.is_complex:  # in parts: TensorFlow warns of the derivative of a cast
+        return tf.complex(tf.math.real(residual) * factor, tf.math.imag(residual) * factor)
+    return residual * factor
 
 
 def _all_but_batch(tensor):

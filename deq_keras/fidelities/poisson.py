@@ -60,9 +60,7 @@ class Poisson(Fidelity):
 
         def divergence(v, y):
             y, (above, below) = self._counts(y), _parts(v)
-            # With d = v + b - y: d - y log(1 + d / y), which loses no digits near the minimum.
-            excess = above + b - y
-            inside = excess - y * tf.math.log1p(excess / tf.maximum(y, _FEWEST))
+            inside = above + b - y + y * _log_ratio(y, above + b)
             return inside + (1.0 - y / b) * below + (0.5 / b**2) * y * below**2
 
         return sum_measurements(divergence, v, y)
@@ -106,6 +104,15 @@ class Poisson(Fidelity):
 
     def get_config(self):
         return {"background": self.background}
+
+
+def _log_ratio(y, rate):
+    """`log(y / rate)` with all its digits near zero, and finite for `y = 0`."""
+    excess = rate - y
+    # At zero both have the derivatives of the logarithm: a maximum gives them to its first part.
+    above = tf.math.log1p(tf.maximum(excess, 0.0) / tf.maximum(y, _FEWEST))
+    below = tf.math.log1p(tf.maximum(-excess, 0.0) / rate)
+    return tf.where(excess > 0, -above, below)
 
 
 def _parts(v):

@@ -17,8 +17,10 @@ class WeightedLeastSquares(Fidelity):
 
     Args:
         weights: Finite numbers >= 0: one, or an array (nested lists) that can be broadcast to the
-            measurement of one image, which has no batch axis. If there are several measurements, it
-            holds for each of them; a tuple of arrays holds the weights of each.
+            measurement of one image, which has no batch axis; if there are several measurements,
+            to each of them.
+        several: Whether `weights` is a list instead, with such weights for each of several
+            measurements.
 
     Raises:
         ValueError: If a weight is negative or not finite; in use, if they do not fit the
@@ -35,12 +37,14 @@ class WeightedLeastSquares(Fidelity):
     is_convex = True
     quadratic = True
 
-    def __init__(self, weights):
-        parts = weights if isinstance(weights, tuple) else (weights,)
-        self.weights = tuple(_weights(part) for part in parts)
-        if not self.weights:
-            raise ValueError("Expected `weights` for one measurement or more. Received ().")
-        self._several = isinstance(weights, tuple)
+    def __init__(self, weights, several=False):
+        self.several = bool(several)
+        if self.several and not (isinstance(weights, list | tuple) and weights):
+            raise ValueError(
+                "Expected `weights` to be a list, with weights for each of several measurements. "
+                f"Received weights={weights!r} and several=True."
+            )
+        self.weights = [_weights(part) for part in (weights if self.several else [weights])]
 
     def value(self, v, y):
         weighted = zip(pairs(v, y), self._fitting(v), strict=True)
@@ -62,10 +66,10 @@ class WeightedLeastSquares(Fidelity):
     def _fitting(self, v):
         """The weights of each measurement, as tensors of its precision."""
         leaves = [tf.convert_to_tensor(leaf) for leaf in tf.nest.flatten(v)]
-        parts = self.weights if self._several else self.weights * len(leaves)
+        parts = self.weights if self.several else self.weights * len(leaves)
         if len(parts) != len(leaves):
             raise ValueError(
-                "WeightedLeastSquares expected weights for each measurement. Received a tuple of "
+                "WeightedLeastSquares expected weights for each measurement. Received "
                 f"weights for {len(parts)} measurements, and {len(leaves)} of these."
             )
         for part, leaf in zip(parts, leaves, strict=True):
@@ -89,8 +93,8 @@ class WeightedLeastSquares(Fidelity):
         ]
 
     def get_config(self):
-        parts = tuple(part.tolist() for part in self.weights)
-        return {"weights": parts if self._several else parts[0]}
+        parts = [part.tolist() for part in self.weights]
+        return {"weights": parts if self.several else parts[0], "several": self.several}
 
 
 def _weights(value):
