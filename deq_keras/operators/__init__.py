@@ -3,6 +3,7 @@
 from deq_keras.operators.base import LinearMap, LinearOperator
 from deq_keras.operators.blur import Blur
 from deq_keras.operators.compose import Compose
+from deq_keras.operators.downsample import Downsample
 from deq_keras.operators.identity import Identity
 from deq_keras.operators.kernels import (
     box_kernel,
@@ -22,6 +23,7 @@ __all__ = [
     "BoxBlur",
     "Compose",
     "DiagonalBlur",
+    "Downsample",
     "GaussianBlur",
     "GaussianNoise",
     "Identity",
