@@ -4,6 +4,8 @@ from deq_keras.operators.base import LinearMap, LinearOperator
 from deq_keras.operators.blur import Blur
 from deq_keras.operators.compose import Compose
 from deq_keras.operators.downsample import Downsample
+from deq_keras.operators.fourier_mask import FourierMask
+from deq_keras.operators.fourier_mask_patterns import cartesian_mask, radial_mask
 from deq_keras.operators.identity import Identity
 from deq_keras.operators.kernels import (
     box_kernel,
@@ -24,6 +26,7 @@ __all__ = [
     "Compose",
     "DiagonalBlur",
     "Downsample",
+    "FourierMask",
     "GaussianBlur",
     "GaussianNoise",
     "Identity",
@@ -37,11 +40,13 @@ __all__ = [
     "Sum",
     "band_mask",
     "box_kernel",
+    "cartesian_mask",
     "centre_mask",
     "diagonal_kernel",
     "gaussian_kernel",
     "gaussian_noise",
     "motion_kernel",
     "poisson_noise",
+    "radial_mask",
     "random_mask",
 ]
