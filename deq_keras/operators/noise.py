@@ -7,11 +7,12 @@ from deq_keras.checks import positive
 
 
 def gaussian_noise(y, stddev, seed, index):
-    """Adds Gaussian noise to one image.
+    """Adds Gaussian noise to the measurement of one image.
 
     Args:
-        y: Image of any shape, float, on [0, 1].
-        stddev: Standard deviation on the scale of the image.
+        y: Measurement of any shape, real or complex.
+        stddev: Standard deviation on the scale of `y`; for complex measurements that of the real
+            and of the imaginary part each.
         seed: Integer.
         index: Integer number of the image.
 
@@ -23,17 +24,19 @@ def gaussian_noise(y, stddev, seed, index):
 
     >>> noisy = deq_keras.operators.gaussian_noise(tf.zeros((8, 8, 1)), 0.1, seed=0, index=7)
     """
+    shape, parts = tf.shape(y), 2 if y.dtype.is_complex else 1
     noise = tf.random.stateless_normal(
-        tf.shape(y), _seeds(seed, index), dtype=y.dtype, alg="philox"
+        tf.concat([[parts], shape], 0), _seeds(seed, index), dtype=y.dtype.real_dtype, alg="philox"
     )
+    noise = tf.complex(noise[0], noise[1]) if y.dtype.is_complex else noise[0]
     return y + tf.cast(stddev, y.dtype) * noise
 
 
 def poisson_noise(y, peak, seed, index):
-    """Replaces one image by photon counts.
+    """Replaces the measurement of one image by photon counts.
 
     Args:
-        y: Image of any shape, float, on [0, 1]. Negative values count as 0.
+        y: Real measurement of any shape. Negative values count as 0.
         peak: Expected number of photons at a pixel of value 1.
         seed: Integer.
         index: Integer number of the image.
@@ -42,10 +45,18 @@ def poisson_noise(y, peak, seed, index):
         `z / peak` with `z` Poisson of mean `peak * max(y, 0)`, a function of the arguments alone.
         No gradient passes through it.
 
+    Raises:
+        ValueError: If the measurement is complex.
+
     Example:
 
     >>> noisy = deq_keras.operators.poisson_noise(tf.ones((8, 8, 1)), 30.0, seed=0, index=7)
     """
+    if y.dtype.is_complex:
+        raise ValueError(
+            "Poisson noise counts photons and expected a real measurement. Received one of "
+            f"{y.dtype.name}. Use `gaussian_noise` or `GaussianNoise` for complex measurements."
+        )
     peak = tf.cast(peak, y.dtype)
     rate = peak * tf.maximum(tf.stop_gradient(y), 0)
     counts = tf.random.stateless_poisson(tf.shape(y), _seeds(seed, index), rate, y.dtype)
@@ -53,7 +64,7 @@ def poisson_noise(y, peak, seed, index):
 
 
 class _Noise(keras.layers.Layer):
-    """Noise for a batch: each image on its own, so nothing depends on the batch."""
+    """Noise for a batch: each measurement on its own, so nothing depends on the batch."""
 
     def __init__(self, seed=0, **kwargs):
         super().__init__(**kwargs)
@@ -69,8 +80,8 @@ class _Noise(keras.layers.Layer):
         batch = tf.TensorShape(y.shape[:1])
         if not index.dtype.is_integer or not batch.is_compatible_with(index.shape):
             raise ValueError(
-                f"{type(self).__name__} expected `index` to hold an integer for each of the images "
-                f"{tuple(y.shape)}. Received {index.dtype.name} of shape {index.shape}."
+                f"{type(self).__name__} expected `index` to hold an integer for each measurement "
+                f"of {tuple(y.shape)}. Received {index.dtype.name} of shape {index.shape}."
             )
         return tf.map_fn(
             lambda pair: self._one(*pair),
@@ -81,6 +92,10 @@ class _Noise(keras.layers.Layer):
     def compute_output_shape(self, y_shape, index_shape=None):
         return tuple(y_shape)
 
+    def compute_output_spec(self, y, index):
+        # The default states real numbers for complex ones.
+        return keras.Operation.compute_output_spec(self, y, index)
+
 
 @keras.saving.register_keras_serializable(package="deq_keras")
 class GaussianNoise(_Noise):
@@ -90,12 +105,13 @@ class GaussianNoise(_Noise):
     the number of devices.
 
     Args:
-        stddev: Standard deviation on the scale of the images, [0, 1].
+        stddev: Standard deviation on the scale of the measurements; for complex ones that of the
+            real and of the imaginary part each.
         seed: Integer.
         **kwargs: `name` and `dtype` of the layer.
 
     Call arguments:
-        y: Measurements `(batch, height, width, channels)`.
+        y: Measurements `(batch, ...)` of any shape, real or complex.
         index: Numbers of the images, int64 `(batch,)`.
 
     Returns:
@@ -134,14 +150,14 @@ class PoissonNoise(_Noise):
         **kwargs: `name` and `dtype` of the layer.
 
     Call arguments:
-        y: Measurements `(batch, height, width, channels)` on [0, 1].
+        y: Real measurements `(batch, ...)` of any shape.
         index: Numbers of the images, int64 `(batch,)`.
 
     Returns:
         Noisy measurements of the shape of `y`. No gradient passes through them.
 
     Raises:
-        ValueError: If `peak` is not positive and finite.
+        ValueError: If `peak` is not positive and finite, or the measurements are complex.
 
     Example:
 

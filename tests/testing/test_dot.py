@@ -5,7 +5,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from deq_keras import testing
+from deq_keras import operators, testing
+from deq_keras.numerics import partial
 
 ODD = (2, 13, 18, 1)
 EVEN = (2, 12, 16, 1)
@@ -169,3 +170,114 @@ def test_dot_test_asks_for_the_dtype_of_a_layer():
     with pytest.raises(ValueError, match="explicit `rtol`"):
         testing.dot_test(Blur(), ODD, "float16")
     testing.dot_test(Blur(), ODD, "float16", rtol=1e-2)
+
+
+class Halved(operators.LinearOperator):
+    """Means of 2 x 2 pixels; what is wrong with it can be chosen."""
+
+    def __init__(self, fault=None, **kwargs):
+        super().__init__(**kwargs)
+        self.fault = fault
+
+    def call(self, u, data=None):
+        return tf.nn.avg_pool2d(u, 2, 2, "VALID")
+
+    def adjoint(self, v, data=None, image_shape=None):
+        back = 0.25 * tf.repeat(tf.repeat(v, 2, 1), 2, 2)
+        return tf.pad(back, [[0, 0], *([0, n % 2] for n in image_shape[1:3]), [0, 0]])
+
+    def operator_norm(self, data=None, image_shape=None):
+        return tf.constant(0.5 if self.fault != "norm" else 0.4, self.variable_dtype)
+
+    def bind(self, image_shape, data=None, dtype=None):
+        bound = super().bind(image_shape, data, dtype)
+        if self.fault in bound._fields:
+            half = partial.Partial(lambda x, f: 0.5 * f(x), (getattr(bound, self.fault),))
+            bound = bound._replace(**{self.fault: half})
+        return bound
+
+    def compute_output_spec(self, u, data=None):
+        spec = super().compute_output_spec(u, data)
+        # What a Keras layer states that says nothing of its own.
+        return keras.KerasTensor(u.shape, spec.dtype) if self.fault == "symbolic" else spec
+
+
+class Frequencies(operators.LinearOperator):
+    """A masked Fourier transform with complex measurements; the imaginary part can be dropped."""
+
+    def __init__(self, fault=None, **kwargs):
+        super().__init__(**kwargs)
+        self.fault = fault
+
+    def call(self, u, data=None):
+        planes = tf.transpose(tf.complex(u, tf.zeros_like(u)), [0, 3, 1, 2])
+        y = tf.transpose(tf.signal.fft2d(planes), [0, 2, 3, 1])
+        return y * tf.cast(data["mask"], y.dtype)
+
+    def adjoint(self, v, data=None, image_shape=None):
+        if self.fault == "real part":
+            v = tf.complex(tf.math.real(v), tf.zeros_like(tf.math.real(v)))
+        v = v * tf.cast(data["mask"], v.dtype)
+        planes = tf.signal.ifft2d(tf.transpose(v, [0, 3, 1, 2]))
+        back = tf.math.real(tf.transpose(planes, [0, 2, 3, 1]))
+        return tf.cast(tf.size(v[0, :, :, 0]), back.dtype) * back
+
+    def compute_output_spec(self, u, data=None):
+        spec = super().compute_output_spec(u, data)
+        dtype = self.compute_dtype if self.fault == "symbolic" else spec.dtype
+        return keras.KerasTensor(spec.shape, dtype)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("shape", [ODD, EVEN])
+def test_dot_test_passes_operators_with_other_measurements(shape, dtype):
+    assert testing.dot_test(Halved(dtype=dtype), shape, dtype) < 1e-5
+    mask = np.random.default_rng(1).uniform(size=shape) < 0.4
+    testing.dot_test(Frequencies(dtype=dtype), shape, dtype, data={"mask": mask})
+    stack = operators.Stack([Halved(dtype=dtype), Frequencies(dtype=dtype)])
+    testing.dot_test(stack, shape, dtype, data=[None, {"mask": mask}])
+
+
+@pytest.mark.parametrize(
+    ("fault", "message"),
+    [
+        ("symbolic", "states measurements .* of another size or dtype"),
+        ("norm", r"operator_norm is 0.4, but there are images with"),
+        ("forward", r"bind\(...\).forward\(u\) is not"),
+        ("adjoint", r"bind\(...\).adjoint\(v\) is not"),
+        ("normal", r"bind\(...\).normal\(u\) is not"),
+    ],
+)
+def test_dot_test_fails_operators_that_contradict_themselves(fault, message):
+    with pytest.raises(AssertionError, match=f"(?s){message}"):
+        testing.dot_test(Halved(fault, dtype="float64"), EVEN, "float64")
+
+
+@pytest.mark.parametrize(
+    ("fault", "message"),
+    [("symbolic", "'float64'.*'complex128'"), ("real part", "drops the imaginary part")],
+)
+def test_dot_test_fails_an_imaginary_part_that_is_dropped(fault, message):
+    mask = np.ones((1, 13, 18, 1))
+    with pytest.raises(AssertionError, match=f"(?s){message}"):
+        testing.dot_test(Frequencies(fault, dtype="float64"), ODD, "float64", data={"mask": mask})
+
+
+def test_dot_test_asks_for_the_batch_and_for_the_size_of_the_image():
+    class Flat(Halved):
+        def call(self, u, data=None):
+            return tf.reshape(u, [-1])
+
+        def adjoint(self, v, data=None, image_shape=None):
+            return tf.reshape(v, image_shape)
+
+    with pytest.raises(AssertionError, match="batch on its first axis"):
+        testing.dot_test(Flat(), ODD)
+
+    class Small(Halved):
+        def adjoint(self, v, data=None, image_shape=None):
+            return 0.25 * tf.repeat(tf.repeat(v, 2, 1), 2, 2)
+
+    testing.dot_test(Small(), EVEN)
+    with pytest.raises(AssertionError, match="forgets the size of the image"):
+        testing.dot_test(Small(), ODD)
