@@ -41,7 +41,7 @@ class Constraint(Configurable):
         For an indicator function it is zero, here as outside of its set: what a solver compares are
         results of the proximal map, which lie in the set.
         """
-        return tf.zeros_like(tf.reshape(u, (tf.shape(u)[0], -1))[:, 0])
+        return tf.zeros(tf.shape(u)[:1], u.dtype)
 
     def proximal(self, u, step):
         """`prox_{step G}(u)`, of the shape of `u`.
@@ -124,7 +124,7 @@ class L1(Constraint):
         self.weight = positive("weight", weight)
 
     def value(self, u):
-        return self.weight * tf.reduce_sum(tf.abs(tf.reshape(u, (tf.shape(u)[0], -1))), axis=1)
+        return self.weight * tf.reduce_sum(tf.abs(u), axis=tf.range(1, tf.rank(u)))
 
     def proximal(self, u, step):
         shape = tf.concat([tf.shape(step), tf.ones([tf.rank(u) - 1], tf.int32)], axis=0)

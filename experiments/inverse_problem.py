@@ -59,6 +59,15 @@ def fingerprint(images):
     return digest.hexdigest()[:16]
 
 
+def _cropped(images, multiple):
+    """Images whose sides are multiples of a number: what is beyond is cut off."""
+    if multiple == 1:
+        return images
+    sides = [[n - n % multiple for n in image.shape[:2]] for image in images.images]
+    cut = tuple(image[:h, :w] for image, (h, w) in zip(images.images, sides, strict=True))
+    return datasets.ImageSet(images.names, cut)
+
+
 class InverseProblem:
     """A task and the images for it.
 
@@ -70,8 +79,14 @@ class InverseProblem:
     """
 
     def __init__(self, task, config, images):
-        self.task, self.config, self.images = task, config, images
+        self.task, self.config = task, config
+        self.images = {split: _cropped(part, task.multiple) for split, part in images.items()}
         self.channels = config.data.channels
+        if config.data.patch_size % task.multiple:
+            raise ConfigurationError(
+                f"Expected data.patch_size to be a multiple of {task.multiple} for the task "
+                f"{task.name!r}. Received {config.data.patch_size}."
+            )
 
     def training(self, start_step=0, seed=0, input_context=None):
         """Endless training batches from a step on; `seed` gives another sequence of them."""

@@ -18,31 +18,44 @@ SOURCES = sorted(path for package in PACKAGES for path in (ROOT / package).rglob
 TREES = {path: ast.parse(path.read_text("utf-8"), str(path)) for path in SOURCES}
 
 # What the files in a place must not import. Names are prefixes of dotted modules.
-SOLVERS = ("deq_keras.solvers", "deq_keras.linear_solvers")
-DERIVED = ("deq_keras.adjoints", "deq_keras.layers")
-MODELS = ("deq_keras.operators", "deq_keras.priors")
-TOPS = ("deq_keras.metrics", "deq_keras.testing")
 FORBIDDEN = {
     "deq_keras": ("trainers", "experiments", "benchmarks", "tests"),
     "trainers": ("experiments", "benchmarks", "tests"),
     "experiments": ("benchmarks", "tests"),
     "benchmarks": ("tests",),
-    "deq_keras/numerics": (*SOLVERS, *DERIVED, *MODELS, *TOPS, "deq_keras.problems"),
-    "deq_keras/convolution": (*SOLVERS, *DERIVED, *MODELS, *TOPS, "deq_keras.problems"),
-    "deq_keras/problems": (*SOLVERS, *DERIVED, *MODELS, *TOPS),
-    "deq_keras/solvers": (*DERIVED, *MODELS, *TOPS),
-    "deq_keras/linear_solvers": (*DERIVED, *MODELS, *TOPS, "deq_keras.solvers"),
-    "deq_keras/adjoints": ("deq_keras.layers", *MODELS, *TOPS),
-    "deq_keras/certificates.py": ("deq_keras.layers", *MODELS, *TOPS),
-    "deq_keras/operators": (*DERIVED, "deq_keras.solvers", "deq_keras.priors", *TOPS),
-    "deq_keras/priors": (*DERIVED, "deq_keras.solvers", *TOPS),
-    "deq_keras/layers": TOPS,
 }
-# The other files of the library are what all of these build on.
-ABOVE = {"__init__.py", "certificates.py", "metrics.py"}
-for _path in sorted((ROOT / "deq_keras").glob("*.py")):
-    if _path.name not in ABOVE:
-        FORBIDDEN[f"deq_keras/{_path.name}"] = (*SOLVERS, *DERIVED, *MODELS, *TOPS)
+
+# What a room of the library may import of the others.
+MODELS = ("operators", "fidelities", "priors")
+LIBRARY = {
+    "numerics": (),
+    "convolution": ("numerics",),
+    "problems": ("numerics",),
+    "solvers": ("numerics", "problems"),
+    "linear_solvers": ("numerics", "problems"),
+    "adjoints": ("numerics", "problems", "solvers", "linear_solvers"),
+    **dict.fromkeys(MODELS, ("numerics", "convolution")),
+    "layers": ("numerics", "convolution", "problems", "solvers", "linear_solvers", "adjoints")
+    + MODELS,
+    "testing": ("numerics", "operators", "layers"),
+}
+for _room, _below in LIBRARY.items():
+    FORBIDDEN[f"deq_keras/{_room}"] = tuple(
+        f"deq_keras.{other}" for other in (*LIBRARY, "metrics") if other not in (_room, *_below)
+    )
+# The files beside the rooms are what all of these build on, but for some.
+ALONE = {
+    "certificates.py": ("linear_solvers", "numerics", "problems"),
+    "config.py": (),
+    "checks.py": (),
+    "constraints.py": (),
+    "metrics.py": (),
+    "regularizers.py": ("numerics",),
+}
+for _name_of_file, _below in ALONE.items():
+    FORBIDDEN[f"deq_keras/{_name_of_file}"] = tuple(
+        f"deq_keras.{other}" for other in LIBRARY if other not in _below
+    )
 
 # What a room of `trainers` may import of the others. (`launch` starts without TensorFlow.)
 ROOMS = {
@@ -138,6 +151,11 @@ def test_every_file_of_the_trainers_is_in_a_room_with_a_rule():
         and path.relative_to(ROOT).parts[1] not in ROOMS
     ]
     assert not outside
+
+
+def test_each_room_of_the_library_has_a_rule():
+    rooms = {path.parent.name for path in (ROOT / "deq_keras").glob("*/__init__.py")}
+    assert rooms == set(LIBRARY)
 
 
 def test_the_places_exist():

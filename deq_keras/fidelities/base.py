@@ -138,16 +138,15 @@ def pairs(v, y):
 
 def sum_entries(tensor):
     """The sum of the entries of each image, `(batch,)`."""
-    axes = tf.range(1, tf.rank(tensor)) if tensor.shape.rank is None else None
-    return tf.reduce_sum(tensor, axes if axes is not None else list(range(1, tensor.shape.rank)))
+    return tf.reduce_sum(tensor, _all_but_batch(tensor))
 
 
 def max_entries(function, *structures):
     """The largest entry of `function` in each image, `(batch,)`."""
     largest = None
     for leaves in zip(*(tf.nest.flatten(structure) for structure in structures), strict=True):
-        entries = function(*leaves)
-        found = tf.reduce_max(tf.reshape(entries, (tf.shape(entries)[0], -1)), axis=1)
+        entries = function(*(tf.convert_to_tensor(leaf) for leaf in leaves))
+        found = tf.reduce_max(entries, _all_but_batch(entries))
         largest = found if largest is None else tf.maximum(largest, found)
     return largest
 
@@ -162,3 +161,8 @@ def square(residual):
 def scaled(residual, factor):
     """A residual times real numbers."""
     return residual * tf.cast(factor, residual.dtype)
+
+
+def _all_but_batch(tensor):
+    rank = tensor.shape.rank
+    return tf.range(1, tf.rank(tensor)) if rank is None else list(range(1, rank))

@@ -17,8 +17,8 @@ class WeightedLeastSquares(Fidelity):
 
     Args:
         weights: Finite numbers >= 0: one, or an array (nested lists) that can be broadcast to the
-            measurement of one image, which has no batch axis. It holds for each of several
-            measurements; a tuple of such has other weights for each of them.
+            measurement of one image, which has no batch axis. If there are several measurements, it
+            holds for each of them; a tuple of arrays holds the weights of each.
 
     Raises:
         ValueError: If a weight is negative or not finite; in use, if they do not fit the
@@ -70,14 +70,13 @@ class WeightedLeastSquares(Fidelity):
             )
         for part, leaf in zip(parts, leaves, strict=True):
             shape = leaf.shape[1:]
-            try:
-                fits = tf.broadcast_static_shape(tf.TensorShape(part.shape), shape).rank
-                fits = fits == shape.rank and all(
+            fits = shape.rank is None or (
+                part.ndim <= shape.rank
+                and all(
                     size in (1, known) or known is None
-                    for size, known in zip(reversed(part.shape), reversed(shape), strict=False)
+                    for size, known in zip(part.shape[::-1], [*shape][::-1], strict=False)
                 )
-            except ValueError:
-                fits = False
+            )
             if not fits:
                 raise ValueError(
                     "WeightedLeastSquares expected `weights` that can be broadcast to the "

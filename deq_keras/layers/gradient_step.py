@@ -94,7 +94,7 @@ class GradientStep(Cell):
         self.symmetric = self.prior.has_energy and self.constraint is None
 
     def build(self, z_shape, y_shape=None):
-        data_shape = None if y_shape is None else split(y_shape)[1]
+        data_shape = None if y_shape is None else split(y_shape, self.operator)[1]
         if not self.operator.built:
             self.operator.build(z_shape, data_shape)
         if not self.prior.built:
@@ -128,7 +128,7 @@ class GradientStep(Cell):
         start = self._start(slope)
         # An estimate is made at the cell's own start, or the map would change with the iterate.
         tau = self._step_size(y, data, shape, prior, weight, start)
-        start = start if initial_value is None else initial_value
+        start = start if initial_value is None else self._feasible(initial_value)
         energy = None
         if prior.energy is not None:
             misfit = Partial(self._misfit_energy, (maps.forward,), (y,))
@@ -136,18 +136,17 @@ class GradientStep(Cell):
             if self.constraint is not None:
                 energy = Partial(lambda u, smooth: smooth(u) + self.constraint.value(u), (energy,))
         proximal = self.constraint and Partial(self.constraint.proximal)
-        shared, rows = ((gradient, proximal), (tau,)) if tau.shape.rank else (
-            (gradient, proximal, tau), ()
-        )  # fmt: skip
+        own = bool(tau.shape.rank)  # whether each image has a step of its own
+        parts = (gradient, proximal) if own else (gradient, proximal, tau)
         return Problem(
-            Partial(_descend, shared, rows),
+            Partial(_descend, parts, (tau,) if own else ()),
             start,
             tau * norm(to_rows(slope)[0]),
             self._modulus(y, data, prior, weight, tau),
             Step(energy, tau, gradient, proximal),
             self.symmetric,
             self.is_convex,
-            self._preconditioner(maps, prior, weight, y, tau),
+            self._preconditioner(maps, prior, weight, tau),
         )
 
     def call(self, z, y):
@@ -173,11 +172,11 @@ class GradientStep(Cell):
         return self._start(self._slope_at_zero(self.operator.bind(shape, data), y))
 
     def state_shape(self, y_shape):
-        return self.operator.image_shape(*split(y_shape))
+        return self.operator.image_shape(*split(y_shape, self.operator))
 
     def _inputs(self, y, initial_value=None):
         """`(y, data, image shape)`."""
-        y, data = split(y)
+        y, data = split(y, self.operator)
         if initial_value is not None:
             return y, data, sizes_of(initial_value)
         return y, data, tuple(self.operator.image_shape(shapes_of(y), shapes_of(data)))
@@ -188,9 +187,13 @@ class GradientStep(Cell):
         return maps.adjoint(self.fidelity.gradient(nothing, y))
 
     def _start(self, slope):
+        return self._feasible(-slope)
+
+    def _feasible(self, u):
+        """The image itself, or the nearest one that satisfies the constraint."""
         if self.constraint is None:
-            return -slope
-        return self.constraint.proximal(-slope, tf.ones_like(slope[:, 0, 0, 0]))
+            return u
+        return self.constraint.proximal(u, tf.zeros_like(u[:, 0, 0, 0]))
 
     def _misfit(self, maps, y, slope):
         """The gradient of `u -> D(K u, y)`."""
@@ -233,7 +236,7 @@ class GradientStep(Cell):
         proven = self.constraint is None or (self.step_size is None and self.certified)
         return modulus if proven else None
 
-    def _preconditioner(self, maps, prior, weight, y, tau):
+    def _preconditioner(self, maps, prior, weight, tau):
         """The map `z -> (w -> M w)` from a solution to an approximate inverse of `I - df/dz`.
 
         `I - df/dz = tau (K^T K + lambda Hess R(z))` is approximated by a circular convolution, and

@@ -5,7 +5,6 @@ from deq_keras.operators.blur import Blur
 from deq_keras.operators.compose import Compose
 from deq_keras.operators.downsample import Downsample
 from deq_keras.operators.fourier_mask import FourierMask
-from deq_keras.operators.fourier_mask_patterns import cartesian_mask, radial_mask
 from deq_keras.operators.identity import Identity
 from deq_keras.operators.kernels import (
     box_kernel,
@@ -17,6 +16,7 @@ from deq_keras.operators.mask import Mask
 from deq_keras.operators.mask_patterns import band_mask, centre_mask, random_mask
 from deq_keras.operators.named_blurs import BoxBlur, DiagonalBlur, GaussianBlur, MotionBlur
 from deq_keras.operators.noise import GaussianNoise, PoissonNoise, gaussian_noise, poisson_noise
+from deq_keras.operators.sampling_masks import cartesian_mask, radial_mask
 from deq_keras.operators.stack import Stack
 from deq_keras.operators.sums import Scaled, Sum
 

@@ -1,47 +1,40 @@
 """Downsampling, the operator of super-resolution."""
 
+import math
+import numbers
+
 import keras
 import numpy as np
 import tensorflow as tf
 
 from deq_keras import convolution
-from deq_keras.checks import kernel_size, unknown_name_error
+from deq_keras.checks import positive_int
+from deq_keras.convolution import spectra
 from deq_keras.numerics.partial import Partial
-from deq_keras.numerics.shapes import static_shape
-from deq_keras.operators.base import LinearMap
+from deq_keras.numerics.shapes import shapes_of, static_shape
+from deq_keras.operators import decimation
+from deq_keras.operators.base import LinearMap, LinearOperator, refuse_data
 from deq_keras.operators.blur import Blur
-from deq_keras.operators.kernels import box_kernel, gaussian_kernel
-
-KERNELS = {
-    "gaussian": lambda f: gaussian_kernel((3 * f[0], 3 * f[1]), (0.4 * f[0], 0.4 * f[1])),
-    "box": box_kernel,
-}
+from deq_keras.operators.kernels import gaussian_kernel
 
 
 @keras.saving.register_keras_serializable(package="deq_keras")
-class Downsample(Blur):
-    """`K u = S (k * u)`: a blur against aliasing, of which every few pixels are kept.
+class Downsample(LinearOperator):
+    """Blur, then every `f`-th pixel: super-resolution is its inversion.
 
-    `(K u)[y, x] = (k * u)[fy * y + (fy - 1) // 2, fx * x + (fx - 1) // 2]` for a factor
-    `(fy, fx)`, for as many `y` and `x` as there are such pixels; `k * u` is that of `Blur`. A
-    kernel with even sides where the factor is even, and odd ones where it is odd, such as the
-    named ones, has its centre in the middle of the `fy x fx` pixels that a pixel of the
-    measurement stands for. So 33 or 34 columns give 17 for a factor of 2, and images whose size
-    is not twice that of the measurement say so: by `image_size`, or by an `image_shape` or an
-    `initial_value` that is given with a call.
-
-    The spectrum that preconditioners use is that of the blur, divided by the number of pixels for
-    one: the mean over all positions of the grid. The diagonal is a mean, too.
+    `(K u)[y, x] = (B u)[f y, g x]` with `B u` the convolution of `u` with the kernel as in `Blur`,
+    that is `scipy.ndimage.convolve(u, kernel)[::f, ::g]`. `n` pixels become `ceil(n / f)`.
 
     Args:
-        factor: A positive integer or a pair of them (vertical, horizontal).
-        kernel: `"gaussian"`, of a standard deviation of 0.4 times the factor and 3 times as many
-            pixels; `"box"`, the mean over the pixels; an array `(kh, kw)`, which is not
-            normalised; or `None` for no blur.
-        padding: As for `Blur`.
-        image_size: `(height, width)` of all images, where it is not that of the measurement times
-            the factor. `None`: it is, or another one is given with the call.
+        factor: A positive integer `f = g`, or a pair `(f, g)` for rows and columns.
+        kernel: What suppresses the frequencies that the coarse grid cannot hold: `"gaussian"`, of
+            standard deviation `f / 2` pixels, an array `(kh, kw)`, or `None` for no blur, so that
+            images alias.
+        padding: `"circular"`, `"zero"` or `"reflect"`; see `Blur`.
         method: As for `Blur`.
+        image_size: `(height, width)` of the images, if it is one and the same. Without it the
+            adjoint takes it to be a multiple of the factor unless it is told `image_shape`: 17
+            columns may come of 33 or of 34.
         trainable: Whether the kernel is learned.
         **kwargs: `name` and `dtype` of the layer.
 
@@ -49,181 +42,169 @@ class Downsample(Blur):
         u: Images `(batch, height, width, channels)`.
 
     Returns:
-        Measurements `(batch, about height / fy, about width / fx, channels)`.
+        Images `(batch, ceil(height / f), ceil(width / g), channels)`.
 
     Raises:
         ValueError: If an argument is out of range, or the images are not of `image_size`.
 
+    Reference:
+        Zhao, Wei, Basarab, Dobigeon, Kouame and Tourneret: Fast single image super-resolution
+        using a new analytical solution for l2-l2 problems. IEEE Transactions on Image Processing
+        25 (2016), 3683-3697.
+
     Example:
 
-    >>> downsample = deq_keras.operators.Downsample(2)
-    >>> y = downsample(tf.ones((1, 32, 33, 1)))
-    >>> y.shape
-    TensorShape([1, 16, 17, 1])
-    >>> downsample.adjoint(y, image_shape=(1, 32, 33, 1)).shape
-    TensorShape([1, 32, 33, 1])
+    >>> coarse = deq_keras.operators.Downsample(2)
+    >>> y = coarse(tf.ones((1, 33, 48, 1)))  # (1, 17, 24, 1)
+    >>> u = coarse.adjoint(y, image_shape=(1, 33, 48, 1))
     """
+
+    certified = True
 
     def __init__(
         self,
         factor,
         kernel="gaussian",
         padding="circular",
-        image_size=None,
         method="auto",
+        image_size=None,
         trainable=False,
         **kwargs,
     ):
+        super().__init__(trainable=trainable, **kwargs)
         self.factor = _pair("factor", factor)
         self.image_size = None if image_size is None else _pair("image_size", image_size)
-        self.kernel_name = None
-        if isinstance(kernel, str):
-            if kernel not in KERNELS:
-                raise unknown_name_error("kernel", kernel, KERNELS)
-            self.kernel_name, kernel = kernel, KERNELS[kernel](self.factor)
-        self._blurs = kernel is not None
-        super().__init__(
-            [[1.0]] if kernel is None else kernel, padding, method, trainable, **kwargs
+        self.kernel = kernel if kernel is None or isinstance(kernel, str) else np.asarray(kernel)
+        self._learned = bool(trainable)
+        self.blur = Blur(
+            _kernel(kernel, self.factor), padding, method, trainable, dtype=self.dtype_policy
         )
 
     def bind(self, image_shape, data=None, dtype=None):
-        blur = super().bind(image_shape, data, dtype)
-        sizes, factor = tuple(image_shape)[1:3], self.factor
-        forward = Partial(_blur_and_keep, (blur.forward, factor))
-        adjoint = Partial(_insert_and_blur, (blur.adjoint, sizes, factor))
+        self.check_shapes(static_shape(image_shape), shapes_of(data, static=True))
+        dtype = tf.as_dtype(dtype or self.compute_dtype)
+        blur = self.blur.bind(image_shape, None, dtype)
+        _, height, width, _ = image_shape
+        factors, padding = self.factor, self.blur.padding
+        area = factors[0] * factors[1]
+        rows, columns = self.measurement_shape(image_shape)[1:3]
+        ones = tf.ones((1, rows, columns, 1), dtype)
+        kept = decimation.insert_zeros(ones, factors, (height, width))
+        kernel = tf.convert_to_tensor(self.blur.kernel)
+
+        def forward(u, blurred):
+            return decimation.decimate(blurred(u), factors)
+
+        def adjoint(v, h, w, back):
+            return back(decimation.insert_zeros(v, factors, (h, w)))
+
+        def normal(u, kept, blurred, back):
+            return back(kept * blurred(u))
+
+        def diagonal(kept, kernel):
+            squares = tf.reverse(kernel, [0, 1])[:, :, None, None] ** 2
+            real = tf.cast(kept, squares.dtype)
+            return convolution.correlate_adjoint(real, squares, padding)
+
+        real = spectra.real_dtype(dtype)
         return LinearMap(
-            forward,
-            adjoint,
-            Partial(_twice, (forward, adjoint)),
-            Partial(_shared_power, (blur.spectrum, factor)),
-            Partial(_shared_power, (blur.diagonal, factor)),
+            Partial(forward, (blur.forward,)),
+            Partial(adjoint, (height, width, blur.adjoint)),
+            Partial(normal, (kept, blur.forward, blur.adjoint)),
+            # Aliasing is forgotten: on average one pixel in `area` is kept.
+            Partial(lambda power: power() / area, (blur.spectrum,)),
+            Partial(diagonal, (kept, tf.cast(kernel, real))) if self._covers(image_shape) else None,
         )
 
     def measurement_shape(self, image_shape, data_shape=None):
-        batch, *sizes, channels = image_shape
-        kept = [_kept(size, f) for size, f in zip(sizes, self.factor, strict=True)]
-        return (batch, *kept, channels)
+        batch, height, width, channels = image_shape
+        return (batch, *map(_fewer, (height, width), self.factor), channels)
 
     def image_shape(self, measurement_shape, data_shape=None):
-        batch, *sizes, channels = measurement_shape
+        if len(measurement_shape) != 4:
+            return tuple(measurement_shape)  # which the checks refuse in words
+        batch, rows, columns, channels = measurement_shape
         if self.image_size is not None:
             return (batch, *self.image_size, channels)
-        times = [n if n is None else f * n for n, f in zip(sizes, self.factor, strict=True)]
-        return (batch, *times, channels)
+        pairs = zip((rows, columns), self.factor, strict=True)
+        return (batch, *[None if n is None else n * factor for n, factor in pairs], channels)
 
     def operator_norm(self, data=None, image_shape=None):
-        """As for `LinearOperator`; for images of a known size it is sharper.
+        whole = self.blur.operator_norm()
+        kernel = tf.convert_to_tensor(self.blur.kernel)
+        kernel = tf.cast(kernel, spectra.real_dtype(kernel.dtype))
+        size = [None, None] if image_shape is None else list(image_shape)[1:3]
+        size = list(self.image_size or size)
+        known = [n if isinstance(n, int) else None for n in size]
+        filters = tf.reverse(kernel, [0, 1])
+        bound = decimation.norm_bound(filters, self.blur.padding, self.factor, known)
+        if self.blur.padding == "circular":
+            # An image that is smaller than the kernel meets it more than once.
+            for n, k in zip(size, kernel.shape, strict=True):
+                if n is None or tf.is_tensor(n):
+                    bound = tf.where(n is not None and n >= k, bound, math.inf)
+        safety = 1.0 if bound.dtype == whole.dtype else 1.01  # never rounded down
+        return tf.minimum(whole, tf.cast(safety * bound, whole.dtype))
 
-        `K K^T` is a convolution on the coarse grid with the autocorrelation of the kernel there,
-        but for what padding adds: then images are first extended, which repeats each pixel.
-        """
-        whole = super().operator_norm()
-        kernel = tf.convert_to_tensor(self.kernel)
-        pads = [[0, 0], *([side - 1, side - 1] for side in kernel.shape), [0, 0]]
-        padded = tf.pad(kernel[None, :, :, None], pads)
-        products = tf.nn.conv2d(padded, kernel[:, :, None, None], 1, "VALID")[0, :, :, 0]
-        start = [(side - 1) % f for side, f in zip(kernel.shape, self.factor, strict=True)]
-        coarse = products[start[0] :: self.factor[0], start[1] :: self.factor[1]]
-        square = convolution.norm_bound(coarse[:, :, None, None], "zero")
-        sizes = (None, None) if image_shape is None else tuple(image_shape)[1:3]
-        for copies in map(self._copies, sizes, kernel.shape, self.factor):
-            square = tf.math.multiply_no_nan(tf.cast(copies, square.dtype), square)
-        positive = square > 0
-        return tf.minimum(whole, tf.where(positive, tf.sqrt(tf.where(positive, square, 1)), 0))
+    def smallest_singular_value(self, data=None):
+        if self.factor == (1, 1):
+            return self.blur.smallest_singular_value()
+        return super().smallest_singular_value()
 
-    def check_shapes(self, u_shape, data_shape=None):
-        super().check_shapes(u_shape, data_shape)
-        sizes = tuple(u_shape)[1:3]
-        for size, stated in zip(sizes, self.image_size or (None, None), strict=True):
-            if None not in (size, stated) and size != stated:
-                raise ValueError(
-                    f"This Downsample has image_size={self.image_size}. Received images of size "
-                    f"{sizes}. Leave `image_size` out for images of several sizes."
-                )
-        for size, f in zip(sizes, self.factor, strict=True):
-            if size is not None and _kept(size, f) < 1:
-                raise ValueError(
-                    f"Downsample by {self.factor} expected larger images: nothing would be left. "
-                    f"Received images of size {sizes}."
-                )
+    def check_data_shape(self, u_shape, data_shape):
+        refuse_data(self, data_shape)
+        if self.image_size is None:
+            return
+        pairs = zip(u_shape[1:3], self.image_size, strict=True)
+        if any(n is not None and n != stated for n, stated in pairs):
+            raise ValueError(
+                f"This Downsample expected images of image_size={self.image_size}. Received images "
+                f"of shape {tuple(u_shape)}. Leave out `image_size` for images of several sizes."
+            )
 
     def get_config(self):
         config = super().get_config()
-        config.update(factor=self.factor, image_size=self.image_size)
-        if self.kernel_name is not None or not self._blurs:
-            config["kernel"] = self.kernel_name
+        kernel = self.kernel
+        config.update(
+            factor=self.factor,
+            kernel=kernel.tolist() if isinstance(kernel, np.ndarray) else kernel,
+            padding=self.blur.padding,
+            method=self.blur.method,
+            image_size=self.image_size,
+            trainable=self._learned and self.trainable,
+        )
         return config
 
-    def _copies(self, size, side, factor):
-        """How often a pixel occurs on an axis that is extended by padding; infinite: not known."""
-        if side == 1 or self.padding == "zero":
-            return 1.0
-        if size is None:
-            return np.inf
-        if self.padding == "reflect":
-            return tf.where(size > side, 2.0, np.inf)
-        # On a ring of a whole number of steps nothing needs to be extended.
-        return tf.where(size % factor == 0, 1.0, tf.where(size >= side - 1, 2.0, np.inf))
+    def _covers(self, image_shape):
+        """Whether a period is as large as the kernel, as far as that is known."""
+        if self.blur.padding != "circular":
+            return True
+        pairs = zip(static_shape(image_shape)[1:3], self.blur.kernel.shape, strict=True)
+        return all(n is None or n >= k for n, k in pairs)
+
+
+def _fewer(n, factor):
+    return None if n is None else (n + factor - 1) // factor
+
+
+def _kernel(kernel, factors):
+    if kernel is None:
+        return [[1.0]]
+    if not isinstance(kernel, str):
+        return kernel
+    if kernel != "gaussian":
+        raise ValueError(
+            f"Expected `kernel` to be 'gaussian', an array or None. Received kernel={kernel!r}."
+        )
+    sides = [1 if f == 1 else 2 * math.ceil(1.5 * f) + 1 for f in factors]  # three deviations
+    return gaussian_kernel(sides, [f / 2 for f in factors])
 
 
 def _pair(name, value):
-    try:
-        return kernel_size(value)
-    except ValueError:
+    pair = (value, value) if isinstance(value, numbers.Number) else value
+    if not isinstance(pair, list | tuple) or len(pair) != 2:
         raise ValueError(
-            f"Expected `{name}` to be a positive integer or a pair of them (vertical, "
-            f"horizontal). Received {name}={value!r}."
-        ) from None
-
-
-def _offset(factor):
-    return (factor - 1) // 2
-
-
-def _kept(size, factor):
-    """How many of `size` pixels are kept."""
-    return None if size is None else (size - _offset(factor) + factor - 1) // factor
-
-
-def _blur_and_keep(u, blur, factor):
-    (a, b), (top, left) = factor, map(_offset, factor)
-    return blur(u)[:, top::a, left::b]
-
-
-def _insert_and_blur(v, blur, sizes, factor):
-    expected = static_shape(_kept(size, f) for size, f in zip(sizes, factor, strict=True))
-    if not v.shape[1:3].is_compatible_with(expected):
-        raise ValueError(
-            f"Downsample by {factor} expected measurements of size {expected} of images of size "
-            f"{static_shape(sizes)}. Received size {tuple(v.shape[1:3])}. Pass `image_shape`, or "
-            "state `image_size` when the operator is made."
+            f"Expected `{name}` to be a positive integer or a pair of them (height, width). "
+            f"Received {name}={value!r}."
         )
-    channels = v.shape[3]
-    for axis, (size, f) in enumerate(zip(sizes, factor, strict=True), start=1):
-        v = _insert(v, axis, size, f, channels)
-    return blur(v)
-
-
-def _insert(v, axis, size, factor, channels):
-    """Zeros around each pixel along an axis, so that `size` pixels are there."""
-    if factor == 1:
-        return v
-    offset, shape = _offset(factor), [n if n else tf.shape(v)[i] for i, n in enumerate(v.shape)]
-    before, after = shape[:axis], shape[axis + 1 :]
-    # Four axes at most, which every runtime can pad.
-    columns = tf.reshape(v, [-1, shape[axis], 1, after[0] * channels if axis == 1 else channels])
-    columns = tf.pad(columns, [[0, 0], [0, 0], [offset, factor - 1 - offset], [0, 0]])
-    v = tf.reshape(columns, [*before, shape[axis] * factor, *after])
-    end = [[0, 0]] * 4
-    end[axis] = [0, offset]  # the last one may be nearer to the border
-    v = tf.pad(v, end)
-    v = v[:, :size] if axis == 1 else v[:, :, :size]
-    return tf.reshape(v, [*before, size, *after])  # fails where the sizes do not belong together
-
-
-def _twice(u, forward, adjoint):
-    return adjoint(forward(u))
-
-
-def _shared_power(power, factor):
-    return power() / (factor[0] * factor[1])
+    return tuple(positive_int(name, n) for n in pair)

@@ -1,9 +1,9 @@
-"""Undersampled Fourier transforms, the operators of magnetic resonance imaging with one coil."""
+"""Undersampled Fourier transforms, the operators of magnetic resonance imaging."""
 
 import keras
 import tensorflow as tf
 
-from deq_keras.convolution import spectra
+from deq_keras.convolution import filter_spectrum, spectra
 from deq_keras.numerics.partial import Partial
 from deq_keras.operators.base import LinearMap
 from deq_keras.operators.mask import Masked
@@ -11,114 +11,115 @@ from deq_keras.operators.mask import Masked
 
 @keras.saving.register_keras_serializable(package="deq_keras")
 class FourierMask(Masked):
-    """`K u = mask * F u`: the orthonormal two-dimensional Fourier transform, where it is measured.
+    """`K u = mask * F u` with the orthonormal discrete Fourier transform: compressed sensing.
 
-    Images are real, measurements complex, and the adjoint is `K^T y = Re F^H (mask * y)`. Each
-    channel is transformed by itself. Frequencies have the order of `numpy.fft.fft2`, the mean of
-    the image first; `numpy.fft.fftshift` of axes 1 and 2 puts it into the middle.
+        (F u)[k, l] = sum_{y, x} u[y, x] exp(-2 pi i (k y / h + l x / w)) / sqrt(h w)
 
-    The mask is either one for all images, or comes with each image as `data`. Weights other than
-    0 and 1 are allowed. `K^T K` multiplies the Fourier transform by the mean of the squared mask
-    at a frequency and its opposite, since that of a real image is conjugate there.
+    of each channel, with frequency zero at `[0, 0]`, as `numpy.fft.fft2(u, norm="ortho")`. The
+    images are real, so the adjoint is `Re(F^H (mask * v))`.
+
+    Measurements that the mask does not know may hold anything: where it is zero the adjoint takes
+    values that are not finite for zero.
 
     Args:
         mask: Array `(height, width)`, `(height, width, channels)` or
-            `(1, height, width, channels)`, real. `None` (the default) if the mask comes as data.
+            `(1, height, width, channels)`, real, 1 where a frequency is measured and 0 where it is
+            not; other weights are allowed. `None` (the default) if the mask comes as data. See
+            `cartesian_mask` and `radial_mask`.
         trainable: Whether the mask is learned. Its gradient can be taken in any case.
-        **kwargs: `name` and `dtype` of the layer: that of the images.
+        **kwargs: `name` and `dtype` of the layer.
 
     Call arguments:
         u: Images `(batch, height, width, channels)`.
         data: Masks of a shape that can be broadcast to that of `u`, if `mask` is `None`.
 
     Returns:
-        Measurements of the shape of `u`, complex64, or complex128 for images of float64.
+        Complex measurements of the shape of `u`: complex128 for float64, else complex64. The
+        transform is orthonormal, so their size is that of the pixels.
 
     Raises:
-        ValueError: If the mask is empty, not finite, of another rank, or does not fit the images.
+        ValueError: If the mask is empty, complex, not finite, of another rank, or does not fit the
+            images.
 
     Reference:
-        Lustig, Donoho and Pauly, Sparse MRI: the application of compressed sensing for rapid MR
-        imaging, Magnetic Resonance in Medicine 2007.
+        Lustig, Donoho and Pauly: Sparse MRI: the application of compressed sensing for rapid MR
+        imaging. Magnetic Resonance in Medicine 58 (2007), 1182-1195.
 
     Example:
 
-    >>> masks = deq_keras.operators.cartesian_mask((2, 32, 48, 1), acceleration=4, seed=1)
-    >>> y = deq_keras.operators.FourierMask()(tf.ones((2, 32, 48, 1)), masks)
-    >>> y.dtype
-    tf.complex64
+    >>> mask = deq_keras.operators.cartesian_mask((32, 48), acceleration=4)
+    >>> scanner = deq_keras.operators.FourierMask(mask)
+    >>> k_space = scanner(tf.ones((2, 32, 48, 1)))
+    >>> zero_filled = scanner.adjoint(k_space)
     """
 
     def bind(self, image_shape, data=None, dtype=None):
         dtype = tf.as_dtype(dtype or self.compute_dtype)
-        shared, rows = self.masks(image_shape, data, spectra.real_dtype(dtype))
-        sizes = tuple(image_shape)[1:3]
-        powers = [tuple(_power(mask, *sizes) for mask in masks) for masks in (shared, rows)]
+        real = spectra.real_dtype(dtype)
+        shared, rows = self.masks(image_shape, data, real)
+        _, height, width, _ = image_shape
+        (mask,) = shared or rows
+        power = _power(mask**2, height, width)
 
-        def forward(u, *masks):
-            return _times(_transform(u), masks[0])
+        def of_mask(function, value):
+            return Partial(function, (value,) if shared else (), (value,) if rows else ())
 
-        def adjoint(v, *masks):
-            return tf.cast(_real_inverse(_times(v, masks[0])), dtype)
+        def adjoint(v, mask):
+            if not v.dtype.is_complex:
+                raise ValueError(
+                    f"{type(self).__name__} expected complex measurements. Received "
+                    f"{v.dtype.name} of shape {tuple(v.shape)}. Pass what the operator returns, or "
+                    "join two parts by `tf.complex(real, imaginary)`."
+                )
+            return tf.cast(_adjoint(v, mask), dtype)
 
-        def spectrum(power):
-            return tf.reduce_mean(power, axis=1)
+        def normal(u, power):
+            filtered = filter_spectrum(tf.cast(u, real), tf.complex(power, tf.zeros_like(power)))
+            return tf.cast(filtered, u.dtype)
 
         return LinearMap(
-            Partial(forward, shared, rows),
-            Partial(adjoint, shared, rows),
-            Partial(_filter, (*sizes, *powers[0]), powers[1]),
-            Partial(spectrum, *powers),
-            Partial(_mean_square, *[tuple(mask**2 for mask in masks) for masks in (shared, rows)]),
+            of_mask(_forward, mask),
+            of_mask(adjoint, mask),
+            of_mask(normal, power),
+            of_mask(lambda power: tf.reduce_mean(power, axis=1), power),
+            of_mask(lambda mask: tf.reduce_mean(mask**2, axis=(1, 2), keepdims=True), mask),
         )
 
     def measurement_shape(self, image_shape, data_shape=None):
         return tuple(image_shape)
 
 
-def _planes(x):
-    return tf.transpose(x, [0, 3, 1, 2])
+def _forward(u, mask):
+    planes = tf.transpose(tf.cast(u, mask.dtype), (0, 3, 1, 2))
+    planes = tf.signal.fft2d(tf.complex(planes, tf.zeros_like(planes)))
+    return tf.transpose(_orthonormal(planes), (0, 2, 3, 1)) * tf.complex(mask, tf.zeros_like(mask))
 
 
-def _images(planes):
-    return tf.transpose(planes, [0, 2, 3, 1])
+def _adjoint(v, mask):
+    known = (mask != 0) | tf.math.is_finite(tf.math.real(v) + tf.math.imag(v))
+    v = tf.where(known, v, tf.zeros_like(v)) * tf.complex(mask, tf.zeros_like(mask))
+    # F^H v is the conjugate of F conj(v), of which only the real part is wanted.
+    planes = tf.signal.fft2d(tf.math.conj(tf.transpose(v, (0, 3, 1, 2))))
+    return tf.transpose(tf.math.real(_orthonormal(planes)), (0, 2, 3, 1))
 
 
-def _transform(u):
-    x = _planes(tf.cast(u, spectra.real_dtype(u.dtype)))
-    return _images(tf.signal.fft2d(tf.complex(x, tf.zeros_like(x)))) / _root_of_pixels(u, x.dtype)
+def _orthonormal(planes):
+    height, width = tf.unstack(tf.shape(planes))[2:]
+    scale = tf.math.rsqrt(tf.cast(height * width, planes.dtype.real_dtype))
+    return planes * tf.complex(scale, tf.zeros_like(scale))
 
 
-def _real_inverse(v):
-    x = tf.math.real(tf.signal.ifft2d(_planes(v)))
-    return _images(x) * tf.math.real(_root_of_pixels(v, x.dtype))
+def _power(square, height, width):
+    """The eigenvalues of `Re F^H mask^2 F` on real images, for half of the frequencies.
 
+    A real image has conjugate values at opposite frequencies, so these share the mean of their
+    two weights.
 
-def _root_of_pixels(x, dtype):
-    """The square root of the number of pixels, complex, with which the transform is orthonormal."""
-    height, width = spectra.size_of(x)
-    root = tf.sqrt(tf.cast(height * width, dtype))
-    return tf.complex(root, tf.zeros_like(root))
-
-
-def _times(v, mask):
-    return v * tf.complex(mask, tf.zeros_like(mask))
-
-
-def _power(mask, height, width):
-    """Eigenvalues of `K^T K`, `(batch or 1, channels or 1, height, width // 2 + 1)`."""
-    square = _planes(mask**2)
-    square = tf.broadcast_to(square, [*tf.unstack(tf.shape(square))[:2], height, width])
-    opposite = tf.roll(tf.reverse(square, [2, 3]), [1, 1], [2, 3])
-    return (0.5 * (square + opposite))[..., : width // 2 + 1]
-
-
-def _filter(u, height, width, power):
-    x = tf.signal.rfft2d(_planes(tf.cast(u, power.dtype)))
-    x = tf.signal.irfft2d(x * tf.complex(power, tf.zeros_like(power)), [height, width])
-    return tf.ensure_shape(tf.cast(_images(x), u.dtype), u.shape)
-
-
-def _mean_square(square):
-    """The diagonal of `K^T K`: the same for all pixels, as it is a convolution."""
-    return tf.reduce_mean(square, axis=[1, 2], keepdims=True)
+    Returns:
+        Real `(batch or 1, channels or 1, height, width // 2 + 1)`.
+    """
+    full = [tf.shape(square)[0], height, width, tf.shape(square)[3]]
+    square = tf.broadcast_to(square, full)
+    opposite = tf.roll(tf.reverse(square, (1, 2)), (1, 1), (1, 2))
+    half = (square + opposite)[:, :, : width // 2 + 1] / 2
+    return tf.transpose(half, (0, 3, 1, 2))

@@ -47,8 +47,8 @@ def prior_test(
 
     Args:
         prior: has `energy(u) -> (batch,)` and `gradient(u)`, and may have `gradient_lipschitz()`,
-            an upper bound on the Lipschitz constant of the gradient, and `strong_convexity()`, a modulus
-            (positive: strongly convex, negative: weakly). `None` or `NotImplementedError` from
+            an upper bound on the Lipschitz constant of the gradient, and `strong_convexity()`, a
+            modulus (positive: strongly convex, negative: weakly). `None` or `NotImplementedError` from
             these states nothing. `has_energy = False` says that there is no energy.
         shape: shape of `u`, `(batch, height, width, channels)`, with two images or more.
         dtype: float64, or float32 without finite differences.
@@ -117,8 +117,8 @@ def prior_test(
         )
     if modulus is not None and not least >= modulus - slack * max(abs(modulus), largest):
         fail(
-            f"{name}: strong_convexity() is {modulus:.8g}, but for two images <g(u) - g(v), u - v> / "
-            f"‖u - v‖² is {least:.8g}.",
+            f"{name}: strong_convexity() is {modulus:.8g}, but for two images "
+            f"<g(u) - g(v), u - v> / ‖u - v‖² is {least:.8g}.",
             "a weight or the norm of the filters left out of the potential's least curvature.",
         )
     return PriorReport(error, largest, least)

@@ -6,7 +6,7 @@ a function `task(section)` that returns a `Task`; and its line in `TASKS`.
 
 from ml_collections import ConfigDict
 
-from experiments.tasks import deblurring, denoising, inpainting
+from experiments.tasks import deblurring, denoising, fourier, inpainting, super_resolution
 from experiments.tasks.task import Task
 from trainers.process.errors import unknown_name
 
@@ -16,6 +16,8 @@ TASKS = {
     "denoising": denoising,
     "inpainting": inpainting,
     "deblurring": deblurring,
+    "super_resolution": super_resolution,
+    "fourier": fourier,
 }
 
 

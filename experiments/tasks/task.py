@@ -35,6 +35,7 @@ class Task:
             `(batch, height, width, channels)` that are shown of it, of the size of the truth.
         picture_name: What these images are, in a word: `"adjoint"`, `"pseudo-inverse"`; empty for
             the measurement itself.
+        multiple: Height and width of the images are cropped to multiples of this.
 
     Example:
 
@@ -56,6 +57,7 @@ class Task:
     measure: Callable
     picture: Callable = measurement_itself
     picture_name: str = ""
+    multiple: int = 1
 
     def inputs(self, channels, size=(None, None)):
         """The symbolic inputs of a model: Keras inputs of the shapes and dtypes of a measurement.
