@@ -52,7 +52,7 @@ def poisson_noise(y, peak, seed, index):
 
 
 class _Noise(keras.layers.Layer):
-    """Noise for a batch: each measurement on its own, so nothing depends on the batch."""
+    """Noise for a batch: each image on its own, so nothing depends on the batch."""
 
     def __init__(self, seed=0, **kwargs):
         super().__init__(**kwargs)
@@ -86,10 +86,6 @@ class _Noise(keras.layers.Layer):
     def compute_output_spec(self, y, index):
         # The dtype may be complex.
         return tf.nest.map_structure(lambda leaf: keras.KerasTensor(leaf.shape, leaf.dtype), y)
-
-    def compute_output_spec(self, y, index):
-        # The default states real numbers for complex ones.
-        return keras.Operation.compute_output_spec(self, y, index)
 
 
 @keras.saving.register_keras_serializable(package="deq_keras")

@@ -84,44 +84,6 @@ def test_moments_of_poisson_noise():
     assert not operators.poisson_noise(-y, 30.0, seed=1, index=2).numpy().any()
 
 
-def test_complex_gaussian_noise(tmp_path):
-    y = tf.complex(tf.fill((2, 200, 150), 0.5), tf.fill((2, 200, 150), -1.0))
-    index = tf.range(2, dtype=tf.int64)
-    error = operators.GaussianNoise(0.2, seed=1)(y, index).numpy() - y.numpy()
-    for part in (error.real, error.imag):
-        assert part.mean() == pytest.approx(0, abs=5 * 0.2 / 245)
-        assert part.std() == pytest.approx(0.2, rel=5 / 245)
-    for a, b in ((error.real, error.imag), (error[0].real, error[1].imag)):
-        assert np.mean(a * b) == pytest.approx(0, abs=5 * 0.2**2 / 170)
-    one = operators.gaussian_noise(tf.cast(y[1], tf.complex128), 0.2, 1, 1)
-    assert one.dtype == tf.complex128
-    inputs = [keras.Input((200, None), dtype="complex64"), keras.Input((), dtype="int64")]
-    noisy = operators.GaussianNoise(0.2, seed=1)(*inputs)
-    assert (noisy.shape, noisy.dtype) == ((None, 200, None), "complex64")
-    model = keras.Model(inputs, noisy)
-    model.save(tmp_path / "model.keras")
-    loaded = keras.models.load_model(tmp_path / "model.keras")
-    np.testing.assert_array_equal(loaded([y, index]), model([y, index]))
-    assert model([y, index]).dtype == tf.complex64
-
-
-def test_measurements_of_any_rank(noise):
-    layer = noise[0](noise[2], seed=3)
-    for shape in ((5,), (5, 3), (5, 2, 3, 4, 2)):
-        y = tf.ones(shape)
-        noisy = layer(y, tf.range(5))
-        assert noisy.shape == shape
-        np.testing.assert_array_equal(noisy[2], noise[1](y[2], noise[2], 3, 2))
-
-
-def test_photons_of_complex_measurements_are_refused():
-    y = tf.complex(tf.ones((2, 4)), tf.ones((2, 4)))
-    with pytest.raises(ValueError, match="expected a real measurement. Received one of complex64"):
-        operators.poisson_noise(y[0], 30.0, 0, 0)
-    with pytest.raises(ValueError, match="expected a real measurement"):
-        operators.PoissonNoise(30.0)(y, tf.range(2))
-
-
 def test_no_noise():
     y = images()
     np.testing.assert_array_equal(operators.GaussianNoise(0)(y, tf.range(5)), y)
