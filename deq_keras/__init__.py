@@ -6,6 +6,7 @@ An image is reconstructed from a measurement `y = K u + noise` as the fixed poin
 run the same solvers and differentiate the solution with the same implicit derivative.
 
 - `operators`: the linear operators `K`, each with its adjoint.
+- `fidelities` and `constraints`: how `K u` is compared with `y`, and what `u` must satisfy.
 - `priors`: the regularisers, each with an energy and a gradient.
 - `solvers` and `linear_solvers`: fixed points, and the linear systems of their derivatives.
 - `adjoints`: how a derivative passes through a solution.
@@ -23,7 +24,9 @@ from deq_keras import _backend  # noqa: F401, I001
 from deq_keras import (
     adjoints,
     certificates,
+    constraints,
     convolution,
+    fidelities,
     layers,
     linear_solvers,
     metrics,
@@ -39,7 +42,9 @@ __all__ = [
     "__version__",
     "adjoints",
     "certificates",
+    "constraints",
     "convolution",
+    "fidelities",
     "layers",
     "linear_solvers",
     "metrics",

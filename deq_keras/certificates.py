@@ -41,6 +41,13 @@ def solution_error(problem, z):
 
     Returns:
         An `ErrorBound`.
+
+    Example:
+
+    >>> problem = deq_keras.solvers.Problem(lambda z: 0.5 * z + 1.0, strong_convexity=0.5)
+    >>> bound = deq_keras.certificates.solution_error(problem, tf.zeros((1, 1)))  # from 2
+    >>> bound.value.numpy().round(3), bound.certified.numpy()
+    (array([2.], dtype=float32), array([ True]))
     """
     problem = as_problem(problem)
     rows, ravel, unravel = to_rows(z)
@@ -64,6 +71,14 @@ def root_mean_square_bound(problem, solution):
 
     Infinite for an image without a certified modulus; `None` if the problem has no modulus or no
     scale at all.
+
+    Example:
+
+    >>> problem = deq_keras.solvers.Problem(
+    ...     lambda z: 0.5 * z + 1.0, tf.zeros((1, 4)), scale=tf.ones(1), strong_convexity=0.5)
+    >>> solution = deq_keras.solvers.Picard().solve(problem)
+    >>> bool(deq_keras.certificates.root_mean_square_bound(problem, solution)[0] < 1e-4)
+    True
     """
     problem = as_problem(problem)
     if problem.strong_convexity is None or problem.scale is None:
@@ -99,6 +114,14 @@ def hypergradient_error(error, adjoint_state, adjoint_residual, modulus, variati
     Reference:
         Ehrhardt and Roberts, Analyzing inexact hypergradients for bilevel learning, IMA J. Appl.
         Math. 2024, where the constants are not certified but the argument is this one.
+
+    Example:
+
+    >>> bound = deq_keras.certificates.hypergradient_error(
+    ...     error=tf.zeros(1), adjoint_state=tf.ones(1), adjoint_residual=tf.constant([0.1]),
+    ...     modulus=0.5, variation=tf.zeros(1), sensitivity=(tf.ones(1), tf.zeros(1)))
+    >>> bound.value.numpy().round(3)
+    array([0.2], dtype=float32)
     """
     # An infinite constant times an error of zero must not be NaN.
     curvature = tf.math.multiply_no_nan(variation, error)

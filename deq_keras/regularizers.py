@@ -28,6 +28,14 @@ class JacobianRegularizer(Configurable):
         z: Where: a tensor `(batch, ...)` or a nested structure of such. Pass
             `tf.stop_gradient(z)` for a penalty that moves the weights of `f` and not `z`.
         seed: Two integers or a tensor of them. In training, fresh ones each step.
+
+    Example:
+
+    >>> class Expansion(deq_keras.regularizers.JacobianRegularizer):
+    ...     def estimate(self, f, z, seed):  # how far the map moves points, not its Jacobian
+    ...         return tf.reduce_mean((f(z) - z) ** 2, axis=(1, 2, 3))
+    >>> float(Expansion(weight=0.5)(lambda z: z + 2.0, tf.zeros((2, 8, 8, 1))))
+    2.0
     """
 
     def __init__(self, weight=1.0):
@@ -54,8 +62,10 @@ class FrobeniusPenalty(JacobianRegularizer):
 
     Example:
 
-    >>> penalty = FrobeniusPenalty(weight=0.1)
+    >>> penalty = deq_keras.regularizers.FrobeniusPenalty(weight=0.1)
     >>> loss = penalty(lambda z: tf.tanh(2.0 * z), tf.zeros((2, 8, 8, 1)), seed=(0, 1))
+    >>> round(float(loss), 3)
+    0.4
     """
 
     def __init__(self, weight=1.0, probes=1):
@@ -82,8 +92,10 @@ class SpectralPenalty(JacobianRegularizer):
 
     Example:
 
-    >>> penalty = SpectralPenalty(weight=0.1, steps=3)
+    >>> penalty = deq_keras.regularizers.SpectralPenalty(weight=0.1, steps=3)
     >>> loss = penalty(lambda z: tf.tanh(2.0 * z), tf.zeros((2, 8, 8, 1)), seed=(0, 1))
+    >>> round(float(loss), 3)
+    0.4
     """
 
     def __init__(self, weight=1.0, steps=5):
@@ -110,5 +122,10 @@ def get(identifier):
     Raises:
         ValueError: If the name is not known.
         TypeError: If it is something else.
+
+    Example:
+
+    >>> deq_keras.regularizers.get("jacobian_frobenius")
+    FrobeniusPenalty(weight=1.0, probes=1)
     """
     return config.get(identifier, "Jacobian regularizer", _BY_NAME, JacobianRegularizer)

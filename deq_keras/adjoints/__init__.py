@@ -31,5 +31,11 @@ _BY_NAME = {
 
 def get(identifier):
     """An `Adjoint` from a name (`"implicit"`, `"jacobian_free"`, `"phantom"`, `"shine"`,
-    `"truncated_neumann"`, `"unrolled"`), a configuration or an adjoint."""
+    `"truncated_neumann"`, `"unrolled"`), a configuration or an adjoint.
+
+    Example:
+
+    >>> deq_keras.adjoints.get("phantom")
+    Phantom(steps=5, damping=0.5)
+    """
     return _config.get(identifier, "adjoint", _BY_NAME, Adjoint)

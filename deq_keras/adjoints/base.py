@@ -21,6 +21,17 @@ class Adjoint(Configurable):
     Subclasses define `solve(problem, solver, report) -> (output, Solution)`. `output` is
     differentiable; nothing in the `Solution` is. `report`, if given, is called with the `Solution`
     of each adjoint equation that is solved in a backward pass.
+
+    Example:
+
+    >>> class Constant(deq_keras.adjoints.Adjoint):  # no derivative passes through it
+    ...     def solve(self, problem, solver, report=None):
+    ...         solution = solver.solve(problem.frozen())
+    ...         return solution.value, solution
+    >>> problem = deq_keras.solvers.Problem(lambda z: 0.5 * z + 1.0, tf.zeros((1, 1)))
+    >>> z, solution = Constant().solve(problem, deq_keras.solvers.Anderson())
+    >>> z.numpy().round(3)
+    array([[2.]], dtype=float32)
     """
 
     def solve(self, problem, solver, report=None):

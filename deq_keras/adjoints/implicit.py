@@ -43,6 +43,17 @@ class Implicit(Adjoint):
 
     Reference:
         Bai, Kolter and Koltun, Deep equilibrium models, NeurIPS 2019.
+
+    Example:
+
+    >>> y = tf.constant([[3.0]])
+    >>> with tf.GradientTape() as tape:
+    ...     tape.watch(y)
+    ...     problem = deq_keras.solvers.Problem(lambda z: 0.5 * z + y, tf.zeros_like(y))
+    ...     adjoint = deq_keras.adjoints.Implicit()
+    ...     z, solution = adjoint.solve(problem, deq_keras.solvers.Picard())
+    >>> tape.gradient(z, y).numpy().round(3)  # z = 2 y
+    array([[2.]], dtype=float32)
     """
 
     def __init__(self, linear_solver="auto", precondition=True, higher_order=False):

@@ -21,6 +21,17 @@ class Phantom(Adjoint):
 
     Reference:
         Geng, Zhang, Bai, Wang and Lin, On training implicit models, NeurIPS 2021 (unrolled form).
+
+    Example:
+
+    >>> y = tf.constant([[3.0]])
+    >>> with tf.GradientTape() as tape:
+    ...     tape.watch(y)
+    ...     problem = deq_keras.solvers.Problem(lambda z: 0.5 * z + y, tf.zeros_like(y))
+    ...     adjoint = deq_keras.adjoints.Phantom(steps=2, damping=0.5)
+    ...     z, solution = adjoint.solve(problem, deq_keras.solvers.Picard())
+    >>> tape.gradient(z, y).numpy().round(3)  # the exact one is 2
+    array([[0.875]], dtype=float32)
     """
 
     def __init__(self, steps=5, damping=0.5):

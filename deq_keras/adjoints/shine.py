@@ -38,6 +38,17 @@ class SHINE(Adjoint):
     Reference:
         Ramzi, Mannel, Bai, Starck, Ciuciu and Moreau, SHINE: sharing the inverse estimate from the
         forward pass for bi-level optimization and implicit models, ICLR 2022.
+
+    Example:
+
+    >>> y = tf.constant([[3.0]])
+    >>> with tf.GradientTape() as tape:
+    ...     tape.watch(y)
+    ...     problem = deq_keras.solvers.Problem(lambda z: 0.5 * z + y, tf.zeros_like(y))
+    ...     adjoint = deq_keras.adjoints.SHINE()
+    ...     z, solution = adjoint.solve(problem, deq_keras.solvers.Broyden())
+    >>> tape.gradient(z, y).numpy().round(3)  # z = 2 y
+    array([[2.]], dtype=float32)
     """
 
     def __init__(self, tolerance=0.1, fallback="gmres"):

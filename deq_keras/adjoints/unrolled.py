@@ -32,6 +32,17 @@ class Unrolled(Adjoint):
     Reference:
         Domke, Generic methods for optimization-based modeling, AISTATS 2012; Chen et al., Training
         deep nets with sublinear memory cost, 2016 (recomputation).
+
+    Example:
+
+    >>> y = tf.constant([[3.0]])
+    >>> with tf.GradientTape() as tape:
+    ...     tape.watch(y)
+    ...     problem = deq_keras.solvers.Problem(lambda z: 0.5 * z + y, tf.zeros_like(y))
+    ...     adjoint = deq_keras.adjoints.Unrolled(steps=5)
+    ...     z, solution = adjoint.solve(problem, deq_keras.solvers.Picard())
+    >>> tape.gradient(z, y).numpy().round(3)  # the exact one is 2
+    array([[1.875]], dtype=float32)
     """
 
     def __init__(self, steps=20, recompute=False):

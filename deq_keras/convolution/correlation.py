@@ -32,6 +32,13 @@ def correlate(u, filters, padding):
 
     Returns:
         `(batch, height, width, f)`, differentiable to any order in `u` and `filters`.
+
+    Example:
+
+    >>> row = tf.reshape([1.0, 2.0, 4.0], (1, 1, 3, 1))
+    >>> difference = tf.reshape([-1.0, 1.0], (1, 2, 1, 1))
+    >>> deq_keras.convolution.correlate(row, difference, "circular")[0, 0, :, 0].numpy()
+    array([ 1.,  2., -3.], dtype=float32)
     """
     check_padding(padding)
     # The identities belong to the current graph, so gradients may be taken in a nested function.
@@ -62,6 +69,15 @@ def correlate_adjoint(v, filters, padding):
 
     Returns:
         `(batch, height, width, c)`, differentiable to any order in `v` and `filters`.
+
+    Example:
+
+    >>> u, v = tf.random.uniform((1, 8, 9, 2)), tf.random.uniform((1, 8, 9, 5))
+    >>> filters = tf.random.normal((3, 3, 2, 5))
+    >>> left = tf.reduce_sum(deq_keras.convolution.correlate(u, filters, "reflect") * v)
+    >>> right = tf.reduce_sum(u * deq_keras.convolution.correlate_adjoint(v, filters, "reflect"))
+    >>> np.allclose(left, right, rtol=1e-3, atol=1e-3)
+    True
     """
     check_padding(padding)
     v, filters = tf.identity(v), tf.identity(filters)
@@ -96,6 +112,14 @@ def filter_spectrum(u, spectrum):
 
     Returns:
         Images of the shape of `u`, differentiable to any order in both arguments.
+
+    Example:
+
+    >>> u = tf.random.uniform((2, 8, 8, 1))
+    >>> mean = tf.complex(tf.reshape(tf.one_hot(0, 40), (8, 5)), 0.0)  # of frequency zero alone
+    >>> result = deq_keras.convolution.filter_spectrum(u, mean)
+    >>> np.allclose(result, tf.reduce_mean(u, axis=(1, 2), keepdims=True), atol=1e-5)
+    True
     """
     # TensorFlow's own VJP takes twice the time: 2.0 for 0.9 ms, 10x128x128, two cores.
     u, spectrum = tf.identity(u), tf.identity(spectrum)

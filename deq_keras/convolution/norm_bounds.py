@@ -53,7 +53,9 @@ def norm_bound(filters, padding, size=None):
     Example:
 
     >>> filters = tf.random.normal((7, 7, 1, 48))
-    >>> norm_bound(filters, "reflect", (64, 64)) < norm_bound(filters, "reflect")
+    >>> at_size = deq_keras.convolution.norm_bound(filters, "reflect", (64, 64))
+    >>> bool(at_size < deq_keras.convolution.norm_bound(filters, "reflect"))
+    True
 
     Reference:
         H. Ehlich, K. Zeller: Schwankung von Polynomen zwischen Gitterpunkten. Mathematische
@@ -64,7 +66,15 @@ def norm_bound(filters, padding, size=None):
 
 
 def norm_bounds(filters, padding, size):
-    """`norm_bound` for every image and for those of a size, at the price of one: a pair."""
+    """`norm_bound` for every image and for those of a size, at the price of one: a pair.
+
+    Example:
+
+    >>> filters = tf.random.normal((7, 7, 1, 48))
+    >>> every, at_size = deq_keras.convolution.norm_bounds(filters, "reflect", (64, 64))
+    >>> bool(at_size <= every)
+    True
+    """
     check_padding(padding)
     filters = tf.convert_to_tensor(filters)
     dtype = filters.dtype

@@ -35,7 +35,7 @@ def circular_norm(filters, size):
 
     Example:
 
-    >>> float(circular_norm(tf.reshape([-1.0, 1.0], (2, 1, 1, 1)), (32, 32)))
+    >>> float(deq_keras.convolution.circular_norm(tf.reshape([-1.0, 1.0], (2, 1, 1, 1)), (32, 32)))
     2.0
     """
     size = _check_size(size)
@@ -76,7 +76,9 @@ def composition_norm_bound(layers, size=None):
     Example:
 
     >>> blur, difference = tf.ones((3, 1, 1, 1)), tf.reshape([-1.0, 1.0], (2, 1, 1, 1))
-    >>> float(composition_norm_bound([(blur, "circular"), (difference, "circular")], (64, 64)))
+    >>> layers = [(blur, "circular"), (difference, "circular")]
+    >>> round(float(deq_keras.convolution.composition_norm_bound(layers, (64, 64))), 3)
+    2.0
     """
     layers = [(tf.convert_to_tensor(filters), padding) for filters, padding in layers]
     if not layers:
@@ -128,7 +130,9 @@ def power_iteration_norm(filters, padding, size, steps=30, seed=(0, 0)):
     Example:
 
     >>> filters = tf.random.normal((3, 3, 1, 8))
-    >>> power_iteration_norm(filters, "zero", (64, 64)) <= norm_bound(filters, "zero")
+    >>> estimate = deq_keras.convolution.power_iteration_norm(filters, "zero", (32, 32))
+    >>> bool(estimate <= deq_keras.convolution.norm_bound(filters, "zero"))
+    True
     """
     check_padding(padding)
     size = _check_size(size)

@@ -10,7 +10,13 @@ PADDINGS = ("valid", "zero", "circular", "reflect")
 
 
 def check_padding(padding, allowed=PADDINGS):
-    """The padding, or a `ValueError` that names the nearest one that is allowed."""
+    """The padding, or a `ValueError` that names the nearest one that is allowed.
+
+    Example:
+
+    >>> deq_keras.convolution.check_padding("reflect")
+    'reflect'
+    """
     return one_of("padding", padding, allowed)
 
 
@@ -25,6 +31,13 @@ def pad(u, sizes, padding):
 
     Returns:
         Images `(batch, top + height + bottom, left + width + right, channels)`.
+
+    Example:
+
+    >>> row = tf.reshape([1.0, 2.0, 3.0], (1, 1, 3, 1))
+    >>> padded = deq_keras.convolution.pad(row, ((0, 0), (1, 1)), "circular")
+    >>> padded[0, 0, :, 0].numpy()
+    array([3., 1., 2., 3., 1.], dtype=float32)
     """
     check_padding(padding)
     (top, bottom), (left, right) = sizes
@@ -38,7 +51,15 @@ def pad(u, sizes, padding):
 
 
 def pad_adjoint(v, sizes, padding):
-    """Applies the adjoint of `pad` to `v`: crops, or adds each copied pixel to its source."""
+    """Applies the adjoint of `pad` to `v`: crops, or adds each copied pixel to its source.
+
+    Example:
+
+    >>> row = tf.ones((1, 1, 5, 1))
+    >>> folded = deq_keras.convolution.pad_adjoint(row, ((0, 0), (1, 1)), "circular")
+    >>> folded[0, 0, :, 0].numpy()
+    array([2., 1., 2.], dtype=float32)
+    """
     check_padding(padding)
     (top, bottom), (left, right) = sizes
     if padding == "valid" or not any((top, bottom, left, right)):
@@ -54,7 +75,13 @@ def pad_adjoint(v, sizes, padding):
 
 
 def same_sizes(filters):
-    """Returns the sizes `((top, bottom), (left, right))` of the padding that keeps a size."""
+    """Returns the sizes `((top, bottom), (left, right))` of the padding that keeps a size.
+
+    Example:
+
+    >>> deq_keras.convolution.same_sizes(tf.ones((3, 4, 1, 1)))
+    ((1, 1), (1, 2))
+    """
     kh, kw = filters.shape[:2]
     top, left = (kh - 1) // 2, (kw - 1) // 2
     return (top, kh - 1 - top), (left, kw - 1 - left)

@@ -64,7 +64,7 @@ class NormalizedConv2D(keras.layers.Layer):
 
     Example:
 
-    >>> layer = NormalizedConv2D(8, 3, norm=0.9, activation="relu")
+    >>> layer = deq_keras.layers.NormalizedConv2D(8, 3, norm=0.9, activation="relu")
     >>> layer(tf.random.uniform((2, 16, 16, 3))).shape
     TensorShape([2, 16, 16, 8])
     >>> float(layer.lipschitz()) <= 0.9

@@ -34,5 +34,11 @@ _BY_NAME = {
 
 def get(identifier):
     """A `LinearSolver` from a name (`"anderson"`, `"bicgstab"`, `"conjugate_gradient"`, `"gmres"`,
-    `"minres"`, `"neumann"`), a configuration or a solver."""
+    `"minres"`, `"neumann"`), a configuration or a solver.
+
+    Example:
+
+    >>> deq_keras.linear_solvers.get("conjugate_gradient")
+    ConjugateGradient(tolerance=1e-05, max_steps=500)
+    """
     return _config.get(identifier, "linear solver", _BY_NAME, LinearSolver)

@@ -46,6 +46,14 @@ class LinearSolver(Configurable):
     Args:
         tolerance: Relative residual at which an image stops. Defaults to 1e-5.
         max_steps: Largest number of products with `A` for an image.
+
+    Example:
+
+    >>> class Halving(deq_keras.linear_solvers.LinearSolver):  # exact for A = 2 I
+    ...     def correct(self, matvec, r, target, active, budget, precondition):
+    ...         return tf.where(active, 0.5 * r, 0.0), tf.zeros_like(budget)
+    >>> Halving().solve(lambda w: 2.0 * w, tf.ones((2, 3))).value.numpy()[0]
+    array([0.5, 0.5, 0.5], dtype=float32)
     """
 
     # Whether any symmetric positive definite preconditioner keeps it convergent.

@@ -111,6 +111,12 @@ class UntiedAffineExperts(AffineExperts):
 
     Args are those of `AffineExperts`; the synthesis starts equal to the analysis where the
     initializer is deterministic, and `adopt` starts it from a trained prior.
+
+    Example:
+
+    >>> prior = deq_keras.priors.UntiedAffineExperts(units=16)
+    >>> prior.has_energy, prior.gradient(tf.random.uniform((2, 8, 8, 1))).shape
+    (False, TensorShape([2, 8, 8, 1]))
     """
 
     tied = False

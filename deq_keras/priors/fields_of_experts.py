@@ -209,6 +209,12 @@ class UntiedFieldsOfExperts(FieldsOfExperts):
 
     Reference:
         Riccio, Ehrhardt and Benning, arXiv:2206.13193: the deep equilibrium model.
+
+    Example:
+
+    >>> prior = deq_keras.priors.UntiedFieldsOfExperts(filters=8, kernel_size=5)
+    >>> prior.has_energy, prior.gradient(tf.random.uniform((2, 32, 32, 1))).shape
+    (False, TensorShape([2, 32, 32, 1]))
     """
 
     tied = False

@@ -40,7 +40,15 @@ class _Filters(keras.initializers.Initializer):
 
 @keras.saving.register_keras_serializable(package="deq_keras")
 class FirstOrder(_Filters):
-    """Forward differences `[-1, 1]` along both axes in each channel: total variation's filters."""
+    """Forward differences `[-1, 1]` along both axes in each channel: total variation's filters.
+
+    Example:
+
+    >>> filters = deq_keras.priors.initializers.FirstOrder()((2, 2, 1, 2))
+    >>> filters[:, :, 0, 0].numpy()
+    array([[-1.,  1.],
+           [ 0.,  0.]], dtype=float32)
+    """
 
     def _leading(self, height, width, channels):
         filters = np.zeros((height, width, channels, 2 * channels))
@@ -54,7 +62,14 @@ class FirstOrder(_Filters):
 
 @keras.saving.register_keras_serializable(package="deq_keras")
 class SecondOrder(_Filters):
-    """Second differences `[1, -2, 1]` along both axes in each channel."""
+    """Second differences `[1, -2, 1]` along both axes in each channel.
+
+    Example:
+
+    >>> filters = deq_keras.priors.initializers.SecondOrder()((3, 3, 1, 2))
+    >>> filters[1, :, 0, 0].numpy()
+    array([ 1., -2.,  1.], dtype=float32)
+    """
 
     def _leading(self, height, width, channels):
         if height < 3 or width < 3:
@@ -83,6 +98,12 @@ class DCT(_Filters):
     Reference:
         Field, Relations between the statistics of natural images and the response properties of
         cortical cells, J. Opt. Soc. Am. A 1987.
+
+    Example:
+
+    >>> filters = deq_keras.priors.initializers.DCT()((5, 5, 1, 24))
+    >>> np.allclose(tf.reduce_mean(filters, axis=(0, 1)), 0.0, atol=1e-6)
+    True
     """
 
     def __init__(self, exponent=1.0):
@@ -104,6 +125,12 @@ class Random(keras.initializers.Initializer):
 
     Args:
         seed: Integer; the same seed gives the same filters.
+
+    Example:
+
+    >>> make = deq_keras.priors.initializers.Random(seed=3)
+    >>> np.array_equal(make((5, 5, 1, 24)), make((5, 5, 1, 24)))
+    True
     """
 
     def __init__(self, seed=0):
@@ -122,6 +149,12 @@ def dct_atoms(height, width, channels, count):
     """`count` orthonormal cosine filters, low frequencies first, cycling through the channels.
 
     More than `channels (height width - 1)` of them start again with the first.
+
+    Example:
+
+    >>> atoms = deq_keras.priors.initializers.dct_atoms(3, 3, channels=1, count=8).reshape(9, 8)
+    >>> np.allclose(atoms.T @ atoms, np.eye(8))
+    True
     """
 
     def basis(n):
@@ -153,7 +186,13 @@ _BY_NAME = {
 
 
 def get(identifier):
-    """An initializer from one of our names, or whatever `keras.initializers.get` accepts."""
+    """An initializer from one of our names, or whatever `keras.initializers.get` accepts.
+
+    Example:
+
+    >>> type(deq_keras.priors.initializers.get("first_order")).__name__
+    'FirstOrder'
+    """
     if isinstance(identifier, str) and identifier in _BY_NAME:
         return _BY_NAME[identifier]()
     try:

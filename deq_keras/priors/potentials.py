@@ -84,6 +84,12 @@ def get(name):
 
     Raises:
         ValueError: If the name is unknown, with the nearest known one.
+
+    Example:
+
+    >>> potential = deq_keras.priors.potentials.get("relu")
+    >>> potential.activation(tf.constant([-1.0, 2.0])).numpy()
+    array([0., 2.], dtype=float32)
     """
     if name not in _POTENTIALS:
         raise unknown_name_error("activation", name, _POTENTIALS)

@@ -26,6 +26,13 @@ class TotalVariation(Prior):
     Reference:
         Rudin, Osher and Fatemi, Nonlinear total variation based noise removal algorithms, 1992;
         Chambolle and Pock, Acta Numerica 2016, for the norm of `D`.
+
+    Example:
+
+    >>> edge = tf.concat([tf.zeros((1, 4, 2, 1)), tf.ones((1, 4, 2, 1))], axis=2)
+    >>> prior = deq_keras.priors.TotalVariation(smoothing=1e-3)
+    >>> prior.energy(edge).numpy().round(1)  # four pixels high, one grey level
+    array([4.], dtype=float32)
     """
 
     is_convex = True

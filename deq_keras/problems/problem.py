@@ -26,6 +26,16 @@ class Step(NamedTuple):
         gradient: `g`. May be left out where there is no `G`: it is `(z - f(z)) / length`.
         proximal: `(z, length) -> argmin_x G(x) + ||x - z||^2 / (2 length)` for lengths `(batch,)`,
             or `None` where there is no `G`.
+
+    Example:
+
+    >>> target = tf.constant([[1.0, 3.0]])
+    >>> step = deq_keras.solvers.Step(
+    ...     energy=lambda u: 0.5 * tf.reduce_sum((u - target) ** 2, axis=1),
+    ...     length=0.5,
+    ...     gradient=lambda u: u - target)
+    >>> float(step.energy(tf.zeros((1, 2)))[0])
+    5.0
     """
 
     energy: Callable | None
@@ -56,6 +66,15 @@ class Problem(NamedTuple):
             positive definite, or `None`.
         record: `f`, recorded by tapes, which may change the state of layers: an adjoint calls it
             once, at the solution. `None`: `f` itself.
+
+    Example:
+
+    >>> f = deq_keras.numerics.Partial(lambda z, y: 0.5 * z + y, rows=(tf.ones((3, 4)),))
+    >>> problem = deq_keras.solvers.Problem(f, tf.zeros((3, 4)), symmetric=True)
+    >>> problem.take([0, 2]).initial_value.shape
+    TensorShape([2, 4])
+    >>> deq_keras.solvers.Anderson(compact=True).solve(problem).value[0].numpy().round(3)
+    array([2., 2., 2., 2.], dtype=float32)
     """
 
     f: Callable

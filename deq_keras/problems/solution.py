@@ -18,6 +18,13 @@ class Solution(NamedTuple):
         history: Tensor `(evaluations, batch)` of the relative residuals, if it was asked for; after
             an image has stopped, its column repeats its best value.
         state: The solver's own state of each image when it stopped, if it was asked for.
+
+    Example:
+
+    >>> solver = deq_keras.solvers.Picard()
+    >>> solution = solver.solve(lambda z: 2.0 * z + 1.0, tf.zeros((2, 4)), max_steps=20)
+    >>> solution.converged.numpy()  # the map is no contraction
+    array([False, False])
     """
 
     value: Any

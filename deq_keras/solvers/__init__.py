@@ -39,5 +39,10 @@ def get(identifier):
 
     The names: `"anderson"`, `"broyden"` and `"picard"` for any map; `"nesterov"` for gradient steps
     on convex energies; `"lbfgs"` and `"nonmonotone_apg"` for steps on energies.
+
+    Example:
+
+    >>> deq_keras.solvers.get("picard")
+    Picard(damping=1.0, ...)
     """
     return _config.get(identifier, "solver", _BY_NAME, Solver)

@@ -62,6 +62,13 @@ class Anderson(Solver):
         Walker and Ni, Anderson acceleration for fixed-point iterations, SIAM J. Numer. Anal. 2011;
         Banerjee, Suryanarayana and Pask, Periodic Pulay method for robust and efficient convergence
         acceleration of self-consistent field iterations, Chem. Phys. Lett. 2016 (`period`).
+
+    Example:
+
+    >>> f = lambda z: tf.cos(z)
+    >>> solution = deq_keras.solvers.Anderson().solve(f, tf.zeros((1, 2)))
+    >>> solution.value.numpy().round(3)
+    array([[0.739, 0.739]], dtype=float32)
     """
 
     def __init__(

@@ -58,6 +58,18 @@ class Solver(Configurable):
         tolerance: Relative residual at which an image stops. Defaults to 1e-5.
         max_steps: Largest number of evaluations of the map.
         compact: Let images that have stopped leave the batch.
+
+    Example:
+
+    >>> import collections
+    >>> State = collections.namedtuple("State", "z fz")
+    >>> class Plain(deq_keras.solvers.Solver):
+    ...     def init(self, problem, z):
+    ...         return State(z, problem.f(z))
+    ...     def step(self, problem, state):
+    ...         return State(state.fz, problem.f(state.fz))
+    >>> Plain().solve(lambda z: 0.5 * z + 1.0, tf.zeros((3, 4))).converged.numpy()
+    array([ True,  True,  True])
     """
 
     needs_energy = False

@@ -72,6 +72,17 @@ class LBFGS(Solver):
         conjugate gradient method with guaranteed descent, SIAM J. Optim. 2005, (approximate Wolfe
         condition); Li and Fukushima, On the global convergence of the BFGS method for nonconvex
         unconstrained optimization problems, SIAM J. Optim. 2001 (cautious updates).
+
+    Example:
+
+    >>> curvature = tf.constant([1.0, 10.0])
+    >>> energy = lambda u: 0.5 * tf.reduce_sum(curvature * (u - 3.0) ** 2, axis=1)
+    >>> problem = deq_keras.solvers.Problem(
+    ...     lambda u: u - 0.1 * curvature * (u - 3.0),
+    ...     initial_value=tf.zeros((1, 2)),
+    ...     step=deq_keras.solvers.Step(energy, length=0.1))
+    >>> deq_keras.solvers.LBFGS().solve(problem).value.numpy().round(2)
+    array([[3., 3.]], dtype=float32)
     """
 
     needs_energy = True

@@ -43,6 +43,14 @@ class Nesterov(Solver):
         Chambolle and Pock, An introduction to continuous optimization for imaging, Acta Numerica
         2016, Algorithm 5; O'Donoghue and Candes, Adaptive restart for accelerated gradient
         schemes, 2015, equation (13).
+
+    Example:
+
+    >>> curvature = tf.constant([1.0, 10.0])
+    >>> step = lambda u: u - 0.1 * curvature * (u - 3.0)
+    >>> solution = deq_keras.solvers.Nesterov().solve(step, tf.zeros((1, 2)))
+    >>> solution.value.numpy().round(2)
+    array([[3., 3.]], dtype=float32)
     """
 
     def __init__(self, restart=True, tolerance=1e-5, max_steps=1000, compact=False):

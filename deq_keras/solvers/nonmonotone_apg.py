@@ -67,6 +67,19 @@ class NonmonotoneAPG(Solver):
         Li and Lin, Accelerated proximal gradient methods for nonconvex programming, NeurIPS 2015,
         algorithm 2 and its form with line search in the supplement; O'Donoghue and Candes, Adaptive
         restart for accelerated gradient schemes, 2015.
+
+    Example:
+
+    >>> b = tf.constant([[-1.0, 2.0]])  # and its nearest point without negative entries
+    >>> step = deq_keras.solvers.Step(
+    ...     energy=lambda u: 0.5 * tf.reduce_sum((u - b) ** 2, axis=1),
+    ...     length=0.5,
+    ...     gradient=lambda u: u - b,
+    ...     proximal=lambda u, length: tf.nn.relu(u))
+    >>> problem = deq_keras.solvers.Problem(
+    ...     lambda u: tf.nn.relu(u - 0.5 * (u - b)), tf.zeros_like(b), step=step)
+    >>> deq_keras.solvers.NonmonotoneAPG().solve(problem).value.numpy().round(3)
+    array([[0., 2.]], dtype=float32)
     """
 
     needs_energy = True

@@ -35,7 +35,8 @@ class Picard(Solver):
     Example:
 
     >>> half = lambda z: 0.5 * z + 1.0
-    >>> deq_keras.solvers.Picard().solve(half, tf.zeros((3, 4))).value  # 2 everywhere
+    >>> deq_keras.solvers.Picard().solve(half, tf.zeros((3, 4))).value[0].numpy().round(3)
+    array([2., 2., 2., 2.], dtype=float32)
     """
 
     def __init__(self, damping=1.0, divergence=1e4, tolerance=1e-5, max_steps=1000, compact=False):

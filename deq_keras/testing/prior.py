@@ -48,8 +48,8 @@ def prior_test(
     Args:
         prior: has `energy(u) -> (batch,)` and `gradient(u)`, and may have `gradient_lipschitz()`,
             an upper bound on the Lipschitz constant of the gradient, and `strong_convexity()`, a
-            modulus (positive: strongly convex, negative: weakly). `None` or `NotImplementedError` from
-            these states nothing. `has_energy = False` says that there is no energy.
+            modulus (positive: strongly convex, negative: weakly). `None` or `NotImplementedError`
+            from these states nothing. `has_energy = False` says that there is no energy.
         shape: shape of `u`, `(batch, height, width, channels)`, with two images or more.
         dtype: float64, or float32 without finite differences.
         seed: of the random images.

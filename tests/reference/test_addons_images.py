@@ -71,7 +71,7 @@ def test_gaussian_blur_of_keras(name):
 @pytest.mark.skipif(keras.__version__ != "3.15.1", reason="what another Keras does is not known")
 @pytest.mark.parametrize("swap", [False, True])
 def test_gaussian_blur_of_keras_is_wrong_for_other_kernels(swap):
-    """Whichever way round its arguments are meant; hence the warning in README.md."""
+    """Whichever way round its arguments are meant; hence the warning in docs/."""
     arguments, expected = case("gaussian_filter2d", "5x3-constant")
     size, sigma = (tuple(arguments[k])[:: -1 if swap else 1] for k in ("filter_shape", "sigma"))
     for deviation in (sigma, sigma[::-1]):

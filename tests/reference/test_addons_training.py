@@ -1,4 +1,4 @@
-"""Layers and optimizers of Keras 3 against those of tensorflow-addons, and what README.md says."""
+"""Layers and optimizers of Keras 3 against those of tensorflow-addons, and what docs/ say of it."""
 
 import re
 from pathlib import Path
@@ -237,11 +237,10 @@ def test_lookahead(inner):
     assert distance(descend(ema)[0], expected) > 1e-2
 
 
-def test_readme_names_what_there_is():
-    """Every part of Keras and of this package that its section recommends exists."""
-    text = (ROOT / "README.md").read_text("utf-8")
-    section = re.search(r"^## tensorflow-addons\n(.*?)^## ", text, re.S | re.M).group(1)
-    names = re.findall(r"`((?:deq_)?keras(?:\.\w+)+)", section)
+def test_docs_name_what_there_is():
+    """Every part of Keras and of this package that the page recommends exists."""
+    text = (ROOT / "docs" / "tensorflow-addons.md").read_text("utf-8")
+    names = re.findall(r"`((?:deq_)?keras(?:\.\w+)+)", text)
     assert len(names) > 10
     for name in names:
         found = {"keras": keras, "deq_keras": deq_keras}[name.split(".")[0]]
