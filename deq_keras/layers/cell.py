@@ -232,19 +232,26 @@ def symbolic(shape, dtype):
 def split(y, operator):
     """`(y, data)` from a measurement alone or a pair of a measurement and operator data.
 
-    It takes the shapes of these as well. Where the operator makes several measurements each of the
-    two is a list: a list of tensors is the measurements alone.
+    It takes the shapes of these as well. A measurement is what is nested as the operator says by
+    its `measurements`: one tensor, or a list of several.
     """
-    if not isinstance(y, (list, tuple)) or _is_shape(y):
+    if _is_nested_as(y, operator.measurements):
         return y, None
-    if operator.several and not (isinstance(y[0], (list, tuple)) and not _is_shape(y[0])):
-        return list(y), None
-    if len(y) != 2:
-        raise ValueError(
-            "Expected a measurement or a pair (measurement, operator data). "
-            f"Received {len(y)} tensors."
-        )
-    return y[0], y[1]
+    if isinstance(y, list | tuple) and len(y) == 2 and _is_nested_as(y[0], operator.measurements):
+        return y[0], y[1]
+    count = len(y) if isinstance(y, list | tuple) else "one"
+    one = "a measurement" if operator.measurements is None else "a list of measurements"
+    raise ValueError(
+        f"Expected {one} or a pair ({one[2:]}, operator data). Received {count} tensors."
+    )
+
+
+def _is_nested_as(y, measurements):
+    is_list = isinstance(y, list | tuple) and not _is_shape(y)
+    if measurements is None or not is_list:
+        return measurements is None and not is_list
+    pairs = zip(y, measurements, strict=False)
+    return len(y) == len(measurements) and all(_is_nested_as(*pair) for pair in pairs)
 
 
 def _is_shape(y):

@@ -97,8 +97,8 @@ class LinearOperator(keras.layers.Layer):
     certified = False
     """Whether `operator_norm` is a proven upper bound, and not an estimate."""
 
-    several = False
-    """Whether measurements are a list of several tensors, and not one."""
+    measurements = None
+    """How measurements are nested: `None` for one tensor, a list of these for several."""
 
     def build(self, u_shape, data_shape=None):
         self.check_shapes(u_shape, data_shape)

@@ -39,7 +39,10 @@ class Stack(Combined):
     >>> across, along = deq_keras.operators.Stack(blurs)(tf.ones((1, 32, 48, 1)))
     """
 
-    several = True
+    @property
+    def measurements(self):
+        """How measurements are nested: a list with those of each operator."""
+        return [part.measurements for part in self.operators]
 
     def bind(self, image_shape, data=None, dtype=None):
         maps, _ = self.bind_parts(image_shape, data, dtype)

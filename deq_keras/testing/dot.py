@@ -67,6 +67,9 @@ def dot_test(operator, shape, dtype="float32", seed=0, data=None, rtol=None):
     image = operator(u, *extra)
     if is_operator:
         operator_checks.check_stated_shapes(name, operator, u, data, image)
+    shapes = [tuple(leaf.shape) for leaf in tf.nest.flatten(image)]
+    if any(one[:1] != tuple(shape)[:1] for one in shapes):
+        fail(f"{name}: K u has the shapes {shapes}.", "no batch on the first axis of one of them.")
     v = tf.nest.map_structure(lambda leaf: normal(rng, leaf.shape, leaf.dtype), image)
     back = operator.adjoint(v, *extra, **told)
     dtypes = [leaf.dtype for leaf in tf.nest.flatten(image)]
@@ -85,10 +88,17 @@ def dot_test(operator, shape, dtype="float32", seed=0, data=None, rtol=None):
         inside = _interior(u), tf.nest.map_structure(_interior, v)
         maps = operator(inside[0], *extra), operator.adjoint(inside[1], *extra, **told)
         ratio = divide(right, left)
+        imaginary = tf.nest.map_structure(
+            lambda leaf: leaf - tf.cast(tf.math.real(leaf), leaf.dtype), v
+        )
         if total <= rtol:
             cause = "one of the maps mixes the images of a batch or changes their order."
         elif np.isfinite(ratio).all() and np.ptp(ratio) <= 1e-3 * abs(ratio.mean()):
             cause = f"the adjoint is {ratio.mean():.6g} times the right one: a scale or a sign."
+        elif (
+            norm_of(imaginary).any() and not norm(operator.adjoint(imaginary, *extra, **told)).any()
+        ):
+            cause = "the adjoint drops the imaginary part of the measurement, by a cast, say."
         elif _pairings(*inside, *maps)[2].max() <= rtol:
             cause = (
                 "the border, since images that vanish near it pass. The adjoint of zero padding "

@@ -179,7 +179,66 @@ def test_models_and_files(kind, tmp_path):
         expected = model(y)
         assert expected.shape == part.shape
         np.testing.assert_array_equal(loaded(y), expected)
-        np.testing.assert_allclose(served.serve(y), expected, atol=1e-6)
+        np.testing.assert_allclose(served.serve(y), expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("kind", ["downsample", "fourier", "stack with data"])
+def test_the_solution_in_float32(kind):
+    operator, inputs = _inputs(kind)
+    exact = _layer(operator)
+    single = keras.saving.serialize_keras_object(exact)
+    layer = keras.saving.deserialize_keras_object(_in_float32(single))
+    exact.build(tf.nest.map_structure(lambda x: x if x is None else x.shape, inputs))
+    solution = layer.solve(inputs)
+    assert solution.value.dtype == "float32"
+    assert solution.converged.numpy().all()
+    exact.set_weights(layer.get_weights())
+    gradient = exact.energy_gradient(tf.cast(solution.value, DTYPE), inputs)
+    scale = tf.norm(exact.energy_gradient(0 * IMAGES, inputs))
+    assert float(tf.norm(gradient) / scale) < 1e-4
+
+
+def _in_float32(config):
+    if isinstance(config, dict):
+        return {key: _in_float32(part) for key, part in config.items()}
+    if isinstance(config, list):
+        return [_in_float32(part) for part in config]
+    return "float32" if config == "float64" else config
+
+
+@pytest.mark.parametrize("with_data", [False, True])
+def test_several_measurements_in_a_model(with_data, tmp_path):
+    operator, inputs = _inputs("stack with data" if with_data else "stack")
+    symbolic = tf.nest.map_structure(
+        lambda x: None if x is None else keras.Input(x.shape[1:], dtype=DTYPE), inputs
+    )
+    tensors = [x for x in tf.nest.flatten(inputs) if x is not None]
+    layer = _layer(operator)
+    arguments = [x for x in tf.nest.flatten(symbolic) if x is not None]
+    model = keras.Model(arguments, layer(symbolic))
+    expected = model(tensors)
+    np.testing.assert_allclose(expected, layer.solve(inputs).value, atol=1e-4)
+    model.save(tmp_path / "model.keras")
+    loaded = keras.models.load_model(tmp_path / "model.keras")
+    np.testing.assert_array_equal(loaded(tensors), expected)
+
+
+def test_nested_measurements_are_told_from_data():
+    """Two stacks of two: four measurements look like a pair of two measurements and two data."""
+    mask = operators.Mask(dtype=DTYPE)
+    inner = [operators.Stack([operators.Identity(dtype=DTYPE), mask]) for _ in range(2)]
+    layer = _layer(operators.Stack(inner))
+    data = [[None, MASKS], [None, 1.0 - MASKS]]
+    y = layer.operator(IMAGES, data)
+    solution = layer.solve((y, data))
+    assert solution.converged.numpy().all()
+    plain = _layer(operators.Stack([operators.Stack([operators.Identity(dtype=DTYPE)] * 2)] * 2))
+    assert plain.solve(y).value.shape == IMAGES.shape
+    for wrong in (y[0], [y[0], y[1], y[0]], y[0][0], (y, data, data)):
+        with pytest.raises(ValueError, match="a list of measurements or a pair"):
+            plain.solve(wrong)
+    with pytest.raises(ValueError, match=r"a measurement or a pair \(measurement"):
+        _layer(operators.Identity(dtype=DTYPE)).solve([IMAGES, None, IMAGES])
 
 
 def test_a_complex_measurement_is_not_cut_to_its_real_part():

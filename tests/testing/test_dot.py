@@ -318,3 +318,28 @@ def test_dot_test_fails_a_stack_with_one_wrong_adjoint():
     stack = operators.Stack([operators.Identity(), Wrong((2, 3), padding="zero")])
     with pytest.raises(AssertionError, match="even kernel shifted"):
         testing.dot_test(stack, ODD)
+
+
+def test_dot_test_fails_an_adjoint_that_drops_the_imaginary_part():
+    class Fourier:
+        def __call__(self, u):
+            return tf.signal.fft2d(tf.cast(u[..., 0], "complex128"))
+
+        def adjoint(self, v):
+            v = tf.cast(tf.math.real(v), v.dtype)
+            return tf.math.real(tf.signal.ifft2d(v) * tf.cast(tf.size(v[0]), v.dtype))[..., None]
+
+    with pytest.raises(AssertionError, match="drops the imaginary part"):
+        testing.dot_test(Fourier(), ODD, "float64")
+
+
+def test_dot_test_asks_for_the_batch():
+    class Flat:
+        def __call__(self, u):
+            return tf.reshape(u, [-1])
+
+        def adjoint(self, v):
+            return tf.reshape(v, ODD)
+
+    with pytest.raises(AssertionError, match="no batch on the first axis"):
+        testing.dot_test(Flat(), ODD)
