@@ -37,7 +37,7 @@ LIBRARY = {
     **dict.fromkeys(MODELS, ("numerics", "convolution")),
     "layers": ("numerics", "convolution", "problems", "solvers", "linear_solvers", "adjoints")
     + MODELS,
-    "testing": ("numerics", "layers"),
+    "testing": ("numerics", "operators", "layers"),
 }
 for _room, _below in LIBRARY.items():
     FORBIDDEN[f"deq_keras/{_room}"] = tuple(

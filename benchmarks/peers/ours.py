@@ -163,7 +163,6 @@ def _configured(module, name, options, steps=None):
 
 
 def _cell(problem, options):
-    import keras
     import tensorflow as tf
 
     import deq_keras as dk

@@ -107,7 +107,8 @@ def filter_spectrum(u, spectrum) -> tf.Tensor:
     Args:
         u: Images `(batch, height, width, channels)`.
         spectrum: Complex `(height, width // 2 + 1)`, the transfer function as `tf.signal.rfft2d`
-            gives it. Its conjugate gives the adjoint.
+            gives it, or `(batch or 1, channels or 1, height, width // 2 + 1)`. Its conjugate gives
+            the adjoint.
 
     Returns:
         Images of the shape of `u`, differentiable to any order in both arguments.
@@ -132,7 +133,13 @@ def filter_spectrum(u, spectrum) -> tf.Tensor:
             twice = (column > 0) & (2 * column < width)
             area = tf.cast(width * tf.shape(u)[1], u.dtype)
             weights = tf.cast(tf.where(twice, 2, 1), u.dtype) / area
-            product = tf.reduce_sum(tf.math.conj(_transform(u)) * _transform(v), [0, 1])
+            product = tf.math.conj(_transform(u)) * _transform(v)
+            if spectrum.shape.rank == 2:
+                product = tf.reduce_sum(product, [0, 1])
+            else:
+                shapes = tf.shape(spectrum), tf.shape(product)
+                shared = tf.raw_ops.BroadcastGradientArgs(s0=shapes[0], s1=shapes[1]).r0
+                product = tf.reshape(tf.reduce_sum(product, shared), shapes[0])
             return (
                 filter_spectrum(v, tf.math.conj(spectrum)),
                 product * tf.cast(weights, product.dtype),

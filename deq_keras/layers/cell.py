@@ -229,13 +229,16 @@ def symbolic(shape, dtype):
     return map_shapes(lambda one: keras.KerasTensor(one, dtype), shape)
 
 
-def split(y):
+def split(y, operator):
     """`(y, data)` from a measurement alone or a pair of a measurement and operator data.
 
-    It takes the shapes of these as well.
+    It takes the shapes of these as well. Where the operator makes several measurements each of the
+    two is a list: a list of tensors is the measurements alone.
     """
     if not isinstance(y, (list, tuple)) or _is_shape(y):
         return y, None
+    if operator.several and not (isinstance(y[0], (list, tuple)) and not _is_shape(y[0])):
+        return list(y), None
     if len(y) != 2:
         raise ValueError(
             "Expected a measurement or a pair (measurement, operator data). "

@@ -9,7 +9,7 @@ from deq_keras import adjoints, certificates, regularizers, solvers
 from deq_keras.config import deserialise, serialise
 from deq_keras.layers import diagnostics, structure
 from deq_keras.layers.cell import Cell, LayerCell, WithTraining, symbolic
-from deq_keras.numerics.shapes import shapes_of
+from deq_keras.numerics.shapes import shapes_of, tensors_of
 from deq_keras.problems import Solution, drop, joined
 
 
@@ -199,7 +199,7 @@ class Equilibrium(keras.layers.Layer):
             ValueError: If an input holds NaN or infinite values (outside of graphs, where such an
                 image has `converged=False`).
         """
-        inputs = tf.nest.map_structure(tf.convert_to_tensor, inputs)
+        inputs = tensors_of(inputs)
         _check_finite(inputs)
         self._ensure_built(inputs)
         problem = self._problem(inputs, initial_value, training)[0].frozen()
@@ -219,7 +219,7 @@ class Equilibrium(keras.layers.Layer):
             `||value - z*||` where the cell certifies strong convexity, and elsewhere an estimate by
             one linear solve.
         """
-        inputs = tf.nest.map_structure(tf.convert_to_tensor, inputs)
+        inputs = tensors_of(inputs)
         self._ensure_built(inputs)
         problem, _ = self._problem(inputs, value, False)
         return certificates.solution_error(problem, self._cast(value))
@@ -232,13 +232,14 @@ class Equilibrium(keras.layers.Layer):
         """The inputs in the precision of the variables; complex ones stay complex."""
 
         def cast(tensor):
-            tensor = tf.convert_to_tensor(tensor)
+            if tensor is None:  # of an operator without data, beside one that has some
+                return None
             if not tensor.dtype.is_complex:
                 return tf.cast(tensor, self.variable_dtype)
             double = self.variable_dtype == "float64"
             return tf.cast(tensor, tf.complex128 if double else tf.complex64)
 
-        return tf.nest.map_structure(cast, inputs)
+        return tf.nest.map_structure(cast, tensors_of(inputs))
 
     def compute_output_shape(self, input_shape, initial_value_shape=None):
         if initial_value_shape is not None:
@@ -268,7 +269,7 @@ class Equilibrium(keras.layers.Layer):
 
 def _check_finite(inputs):
     """Raises an error for NaN and infinite values, where they are known before the solve."""
-    for tensor in tf.nest.flatten(inputs):
+    for tensor in filter(tf.is_tensor, tf.nest.flatten(inputs)):
         real = tf.abs(tensor) if tensor.dtype.is_complex else tensor
         if tf.executing_eagerly() and real.dtype.is_floating and real.shape.rank:
             bad = ~tf.math.is_finite(real)

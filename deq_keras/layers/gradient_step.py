@@ -94,7 +94,7 @@ class GradientStep(Cell):
         self.symmetric = self.prior.has_energy and self.constraint is None
 
     def build(self, z_shape, y_shape=None):
-        data_shape = None if y_shape is None else split(y_shape)[1]
+        data_shape = None if y_shape is None else split(y_shape, self.operator)[1]
         if not self.operator.built:
             self.operator.build(z_shape, data_shape)
         if not self.prior.built:
@@ -128,7 +128,7 @@ class GradientStep(Cell):
         start = self._start(slope)
         # An estimate is made at the cell's own start, or the map would change with the iterate.
         tau = self._step_size(y, data, shape, prior, weight, start)
-        start = start if initial_value is None else initial_value
+        start = start if initial_value is None else self._feasible(initial_value)
         energy = None
         if prior.energy is not None:
             misfit = Partial(self._misfit_energy, (maps.forward,), (y,))
@@ -172,11 +172,11 @@ class GradientStep(Cell):
         return self._start(self._slope_at_zero(self.operator.bind(shape, data), y))
 
     def state_shape(self, y_shape):
-        return self.operator.image_shape(*split(y_shape))
+        return self.operator.image_shape(*split(y_shape, self.operator))
 
     def _inputs(self, y, initial_value=None):
         """`(y, data, image shape)`."""
-        y, data = split(y)
+        y, data = split(y, self.operator)
         if initial_value is not None:
             return y, data, sizes_of(initial_value)
         return y, data, tuple(self.operator.image_shape(shapes_of(y), shapes_of(data)))
@@ -187,9 +187,13 @@ class GradientStep(Cell):
         return maps.adjoint(self.fidelity.gradient(nothing, y))
 
     def _start(self, slope):
+        return self._feasible(-slope)
+
+    def _feasible(self, u):
+        """The image itself, or the nearest one that satisfies the constraint."""
         if self.constraint is None:
-            return -slope
-        return self.constraint.proximal(-slope, tf.ones_like(slope[:, 0, 0, 0]))
+            return u
+        return self.constraint.proximal(u, tf.zeros_like(u[:, 0, 0, 0]))
 
     def _misfit(self, maps, y, slope):
         """The gradient of `u -> D(K u, y)`."""

@@ -53,7 +53,7 @@ def sensitivities(cell, u, y, radius):
         Dictionary from `"measurement"`, `"log_weight"` and the names of the prior's weights to
         `deq_keras.priors.sensitivity.Sensitivity`.
     """
-    (y, data), shape = split(y), sizes_of(u)
+    (y, data), shape = split(y, cell.operator), sizes_of(u)
     prior, weight = cell.prior.bind(shape), tf.exp(cell.log_weight)
     ones, unknown = tf.ones_like(radius), _unknown(radius)
     of_measurement = unknown

@@ -81,7 +81,7 @@ class ProximalStep(Cell):
         self.lipschitz = None if lipschitz is None else positive("lipschitz", lipschitz)
 
     def build(self, z_shape, y_shape=None):
-        data_shape = None if y_shape is None else split(y_shape)[1]
+        data_shape = None if y_shape is None else split(y_shape, self.operator)[1]
         if not self.operator.built:
             self.operator.build(z_shape, data_shape)
         self.network(keras.KerasTensor(z_shape, self.variable_dtype))
@@ -119,11 +119,11 @@ class ProximalStep(Cell):
         return -self._fidelity(y, None)[1]
 
     def state_shape(self, y_shape):
-        return self.operator.image_shape(*split(y_shape))
+        return self.operator.image_shape(*split(y_shape, self.operator))
 
     def _fidelity(self, y, z):
         """`(maps, -K^T y, tau, modulus)` for a measurement and images like `z`."""
-        y, data = split(y)
+        y, data = split(y, self.operator)
         if z is None:
             shape = tuple(self.operator.image_shape(shapes_of(y), shapes_of(data)))
         else:

@@ -97,6 +97,9 @@ class LinearOperator(keras.layers.Layer):
     certified = False
     """Whether `operator_norm` is a proven upper bound, and not an estimate."""
 
+    several = False
+    """Whether measurements are a list of several tensors, and not one."""
+
     def build(self, u_shape, data_shape=None):
         self.check_shapes(u_shape, data_shape)
         self.built = True
@@ -125,9 +128,11 @@ class LinearOperator(keras.layers.Layer):
         v = tensors_of(v)
         if image_shape is None:
             image_shape = self.image_shape(shapes_of(v), shapes_of(data))
-        dtype = tf.nest.flatten(v)[0].dtype.real_dtype
+        dtype = self._image_dtype(tf.nest.flatten(v)[0].dtype)
         if self._binds:
-            return self.bind(image_shape, data, dtype).adjoint(v)
+            bound = self.bind(image_shape, data, dtype)
+            self._check_measurement(v, image_shape, data)
+            return bound.adjoint(v)
         self.check_shapes(static_shape(image_shape), shapes_of(data, static=True))
         return differentiation.adjoint(self, v, data, image_shape, dtype)
 
@@ -253,10 +258,30 @@ class LinearOperator(keras.layers.Layer):
     def __neg__(self):
         return -1.0 * self
 
+    def _image_dtype(self, dtype):
+        """The dtype of images from that of measurements: there are no complex numbers of half."""
+        half = dtype == tf.complex64 and self.compute_dtype in ("float16", "bfloat16")
+        return tf.as_dtype(self.compute_dtype) if half else dtype.real_dtype
+
+    def _check_measurement(self, v, image_shape, data):
+        expected = self.measurement_shape(static_shape(image_shape), shapes_of(data, static=True))
+        pairs = []
+        map_shapes(lambda shape: pairs.append(shape), expected)
+        received = [tuple(leaf.shape) for leaf in tf.nest.flatten(v)]
+        if not all(
+            tf.TensorShape(a).is_compatible_with(b) for a, b in zip(pairs, received, strict=True)
+        ):
+            raise ValueError(
+                f"{type(self).__name__}.adjoint expected measurements of images of shape "
+                f"{static_shape(image_shape)}: {expected}. Received {received}. Pass "
+                "`image_shape` if the images have another size."
+            )
+
     @property
     def _binds(self):
-        """Whether a subclass defines `bind`, from which call and adjoint follow."""
-        return type(self).bind is not LinearOperator.bind
+        """Whether a subclass defines `bind` and no call, so that this and the adjoint follow."""
+        bind, call = LinearOperator.bind, LinearOperator.call
+        return type(self).bind is not bind and type(self).call is call
 
 
 def refuse_data(operator, data_shape):

@@ -97,6 +97,14 @@ class Blur(LinearOperator):
     def check_data_shape(self, u_shape, data_shape):
         refuse_data(self, data_shape)
 
+    def load_own_variables(self, store):
+        """As Keras does, but a fixed kernel, which the configuration holds, may be missing.
+
+        Keras saves the weights of an operator that is used twice only once.
+        """
+        if len(store) or self._learned:
+            super().load_own_variables(store)
+
     def get_config(self):
         config = super().get_config()
         config.update(

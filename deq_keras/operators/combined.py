@@ -39,6 +39,11 @@ class Combined(LinearOperator):
         """Whether the norms of all parts are proven bounds, and so their combination."""
         return all(part.certified for part in self.operators)
 
+    @property
+    def several(self):
+        """Whether measurements are a list: those of the first operator of a product are."""
+        return self.operators[0].several
+
     def build(self, u_shape, data_shape=None):
         shape_4d(type(self).__name__, u_shape)
         data_shapes = self.split(data_shape)
@@ -90,13 +95,8 @@ class Combined(LinearOperator):
         return [part.operator_norm(one, shape) for part, one, shape in parts]
 
     def get_config(self):
-        configs = [keras.saving.serialize_keras_object(part) for part in self.operators]
-        places = {}
-        _find_places(self.operators, configs, places)
-        for part, found in places.items():
-            for config in found if len(found) > 1 else ():
-                config["shared_object_id"] = part
-        return {**super().get_config(), "operators": configs}
+        parts = [keras.saving.serialize_keras_object(part) for part in self.operators]
+        return {**super().get_config(), "operators": parts}
 
     @classmethod
     def from_config(cls, config):
@@ -110,20 +110,6 @@ def flattened(cls, operators):
         return operators
     lists = [part.operators if type(part) is cls else [part] for part in operators]
     return [part for parts in lists for part in parts]
-
-
-def _find_places(parts, configs, places):
-    """The configurations of each operator, by its `id`, wherever it stands in a combination.
-
-    Keras shares a layer that occurs twice, but forgets the first place if that is a nested one;
-    two operators would be made when a file is loaded, with the weights of one.
-    """
-    for part, config in zip(parts, configs, strict=True):
-        places.setdefault(id(part), []).append(config)
-        if isinstance(part, Combined):
-            inner = config["config"]
-            inner = inner["operators"] if "operators" in inner else [inner["operator"]]
-            _find_places(part.operators, inner, places)
 
 
 def first_known(shapes):

@@ -72,6 +72,14 @@ class Masked(LinearOperator):
                 "or make a mask for their size."
             )
 
+    def load_own_variables(self, store):
+        """As Keras does, but a fixed mask, which the configuration holds, may be missing.
+
+        Keras saves the weights of an operator that is used twice only once.
+        """
+        if len(store) or self._learned:
+            super().load_own_variables(store)
+
     def get_config(self):
         config = super().get_config()
         mask = self._initial
@@ -87,7 +95,12 @@ class Masked(LinearOperator):
         self.check_shapes(static_shape(image_shape), shapes_of(data, static=True))
         if self.mask is not None:
             return (tf.cast(tf.convert_to_tensor(self.mask), dtype),), ()
-        return (), (tf.cast(data, dtype),)
+        masks = tf.convert_to_tensor(data)
+        if masks.dtype.is_complex:
+            raise ValueError(
+                f"{type(self).__name__} expected real masks. Received {masks.dtype.name}."
+            )
+        return (), (tf.cast(masks, dtype),)
 
 
 @keras.saving.register_keras_serializable(package="deq_keras")
@@ -146,6 +159,8 @@ class Mask(Masked):
 
 
 def _four_axes(mask):
+    if np.iscomplexobj(mask):
+        raise ValueError("Expected `mask` to be real. Received complex values.")
     array = np.asarray(mask, np.float64)
     shape = array.shape
     if array.ndim not in (2, 3, 4) or array.size == 0 or (array.ndim == 4 and shape[0] != 1):

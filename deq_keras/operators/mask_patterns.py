@@ -22,11 +22,11 @@ def random_mask(shape, keep, seed=0):
 
     >>> mask = deq_keras.operators.random_mask((64, 48), keep=0.3, seed=1)
     """
-    shape = _mask_shape(shape)
-    keep = _fraction("keep", keep)
+    shape = mask_shape(shape)
+    keep = check_fraction("keep", keep)
     pixels = shape[:2] if len(shape) < 4 else shape[:3]
     known = np.random.default_rng(seed).random(pixels) < keep
-    return _all_channels(known, shape)
+    return all_channels(known, shape)
 
 
 def centre_mask(shape, fraction=0.5):
@@ -46,14 +46,14 @@ def centre_mask(shape, fraction=0.5):
 
     >>> mask = deq_keras.operators.centre_mask((64, 48), fraction=0.25)
     """
-    shape = _mask_shape(shape)
-    fraction = _fraction("fraction", fraction)
+    shape = mask_shape(shape)
+    fraction = check_fraction("fraction", fraction)
     known = np.ones(shape[:2] if len(shape) < 4 else shape[:3], bool)
     height, width = known.shape[-2:]
     rows, columns = round(fraction * height), round(fraction * width)
     top, left = (height - rows) // 2, (width - columns) // 2
     known[..., top : top + rows, left : left + columns] = False
-    return _all_channels(known, shape)
+    return all_channels(known, shape)
 
 
 def band_mask(shape, fraction=0.25, position=0.5):
@@ -74,17 +74,18 @@ def band_mask(shape, fraction=0.25, position=0.5):
 
     >>> mask = deq_keras.operators.band_mask((64, 48), fraction=0.25, position=0.5)
     """
-    shape = _mask_shape(shape)
-    fraction, position = _fraction("fraction", fraction), _fraction("position", position)
+    shape = mask_shape(shape)
+    fraction, position = check_fraction("fraction", fraction), check_fraction("position", position)
     known = np.ones(shape[:2] if len(shape) < 4 else shape[:3], bool)
     height = known.shape[-2]
     rows = round(fraction * height)
     top = round(position * (height - rows))
     known[..., top : top + rows, :] = False
-    return _all_channels(known, shape)
+    return all_channels(known, shape)
 
 
-def _mask_shape(shape):
+def mask_shape(shape):
+    """The shape as a tuple of two to four positive integers, else a `ValueError`."""
     shape = tuple(int(n) for n in shape)
     if len(shape) not in (2, 3, 4) or min(shape) < 1:
         raise ValueError(
@@ -94,12 +95,14 @@ def _mask_shape(shape):
     return shape
 
 
-def _fraction(name, value):
+def check_fraction(name, value):
+    """`value` as a float if it is in [0, 1], else a `ValueError`."""
     if not 0 <= value <= 1:
         raise ValueError(f"Expected `{name}` to be in [0, 1]. Received {name}={value!r}.")
     return float(value)
 
 
-def _all_channels(known, shape):
+def all_channels(known, shape):
+    """A float32 mask of a shape from what is known of each pixel."""
     known = known if known.ndim == len(shape) else known[..., None]
     return np.array(np.broadcast_to(known, shape), np.float32)

@@ -7,33 +7,32 @@ from deq_keras.checks import positive
 
 
 def gaussian_noise(y, stddev, seed, index):
-    """Adds Gaussian noise to one image.
+    """Adds Gaussian noise to the measurement of one image.
 
     Args:
-        y: Image of any shape, float, on [0, 1].
-        stddev: Standard deviation on the scale of the image.
+        y: Measurement of any shape, real or complex, or a structure of several.
+        stddev: Standard deviation on the scale of the measurement; of a complex one that of its
+            real and of its imaginary part each.
         seed: Integer.
         index: Integer number of the image.
 
     Returns:
-        `y + stddev * n` of the shape of `y`, where `n` depends on `seed`, `index` and the shape
-        alone.
+        `y + stddev * n` of the shape and dtype of `y`, where `n` depends on `seed`, `index` and
+        the shape alone.
 
     Example:
 
     >>> noisy = deq_keras.operators.gaussian_noise(tf.zeros((8, 8, 1)), 0.1, seed=0, index=7)
     """
-    noise = tf.random.stateless_normal(
-        tf.shape(y), _seeds(seed, index), dtype=y.dtype, alg="philox"
-    )
-    return y + tf.cast(stddev, y.dtype) * noise
+    return _each(lambda leaf, seeds: _add_gaussian(leaf, stddev, seeds), y, seed, index)
 
 
 def poisson_noise(y, peak, seed, index):
-    """Replaces one image by photon counts.
+    """Replaces the measurement of one image by photon counts.
 
     Args:
-        y: Image of any shape, float, on [0, 1]. Negative values count as 0.
+        y: Measurement of any shape, real, of value 1 for `peak` photons. Negative values count
+            as 0.
         peak: Expected number of photons at a pixel of value 1.
         seed: Integer.
         index: Integer number of the image.
@@ -42,14 +41,14 @@ def poisson_noise(y, peak, seed, index):
         `z / peak` with `z` Poisson of mean `peak * max(y, 0)`, a function of the arguments alone.
         No gradient passes through it.
 
+    Raises:
+        ValueError: If `y` is complex.
+
     Example:
 
     >>> noisy = deq_keras.operators.poisson_noise(tf.ones((8, 8, 1)), 30.0, seed=0, index=7)
     """
-    peak = tf.cast(peak, y.dtype)
-    rate = peak * tf.maximum(tf.stop_gradient(y), 0)
-    counts = tf.random.stateless_poisson(tf.shape(y), _seeds(seed, index), rate, y.dtype)
-    return counts / peak
+    return _each(lambda leaf, seeds: _count_photons(leaf, peak, seeds), y, seed, index)
 
 
 class _Noise(keras.layers.Layer):
@@ -66,20 +65,27 @@ class _Noise(keras.layers.Layer):
 
     def call(self, y, index):
         index = tf.convert_to_tensor(index)
-        batch = tf.TensorShape(y.shape[:1])
-        if not index.dtype.is_integer or not batch.is_compatible_with(index.shape):
+        shapes = [leaf.shape for leaf in tf.nest.flatten(y)]
+        fits = all(shape[:1].is_compatible_with(index.shape) for shape in shapes)
+        if not index.dtype.is_integer or not fits:
             raise ValueError(
-                f"{type(self).__name__} expected `index` to hold an integer for each of the images "
-                f"{tuple(y.shape)}. Received {index.dtype.name} of shape {index.shape}."
+                f"{type(self).__name__} expected `index` to hold an integer for each of the "
+                f"measurements {shapes}. Received {index.dtype.name} of shape {index.shape}."
             )
         return tf.map_fn(
             lambda pair: self._one(*pair),
             (y, index),
-            fn_output_signature=tf.TensorSpec(y.shape[1:], y.dtype),
+            fn_output_signature=tf.nest.map_structure(
+                lambda leaf: tf.TensorSpec(leaf.shape[1:], leaf.dtype), y
+            ),
         )
 
     def compute_output_shape(self, y_shape, index_shape=None):
-        return tuple(y_shape)
+        return y_shape
+
+    def compute_output_spec(self, y, index):
+        # The dtype may be complex.
+        return tf.nest.map_structure(lambda leaf: keras.KerasTensor(leaf.shape, leaf.dtype), y)
 
 
 @keras.saving.register_keras_serializable(package="deq_keras")
@@ -90,12 +96,13 @@ class GaussianNoise(_Noise):
     the number of devices.
 
     Args:
-        stddev: Standard deviation on the scale of the images, [0, 1].
+        stddev: Standard deviation on the scale of the measurements; of complex ones that of their
+            real and of their imaginary parts each.
         seed: Integer.
         **kwargs: `name` and `dtype` of the layer.
 
     Call arguments:
-        y: Measurements `(batch, height, width, channels)`.
+        y: Measurements `(batch, ...)` of any shape, real or complex, or a structure of several.
         index: Numbers of the images, int64 `(batch,)`.
 
     Returns:
@@ -134,14 +141,14 @@ class PoissonNoise(_Noise):
         **kwargs: `name` and `dtype` of the layer.
 
     Call arguments:
-        y: Measurements `(batch, height, width, channels)` on [0, 1].
+        y: Measurements `(batch, ...)` of any shape, real, of value 1 for `peak` photons.
         index: Numbers of the images, int64 `(batch,)`.
 
     Returns:
         Noisy measurements of the shape of `y`. No gradient passes through them.
 
     Raises:
-        ValueError: If `peak` is not positive and finite.
+        ValueError: If `peak` is not positive and finite, or the measurements are complex.
 
     Example:
 
@@ -161,5 +168,31 @@ class PoissonNoise(_Noise):
         return poisson_noise(y, self.peak, self.seed, index)
 
 
-def _seeds(seed, index):
-    return tf.stack([tf.cast(seed, tf.int64), tf.cast(index, tf.int64)])
+def _each(function, y, seed, index):
+    """Applies a function of a tensor and its seeds; each of several tensors has its own."""
+    seeds = tf.stack([tf.cast(seed, tf.int64), tf.cast(index, tf.int64)])
+    leaves = []
+    for place, leaf in enumerate(tf.nest.flatten(y)):
+        own = tf.random.experimental.stateless_fold_in(seeds, place) if place else seeds
+        leaves.append(function(tf.convert_to_tensor(leaf), own))
+    return tf.nest.pack_sequence_as(y, leaves)
+
+
+def _add_gaussian(y, stddev, seeds):
+    real = y.dtype.real_dtype
+    shape = tf.concat([[2], tf.shape(y)], 0) if y.dtype.is_complex else tf.shape(y)
+    noise = tf.random.stateless_normal(shape, seeds, dtype=real, alg="philox")
+    noise = tf.cast(stddev, real) * noise
+    return y + (tf.complex(noise[0], noise[1]) if y.dtype.is_complex else noise)
+
+
+def _count_photons(y, peak, seeds):
+    if y.dtype.is_complex:
+        raise ValueError(
+            "Poisson noise counts photons, so it expects real measurements. Received "
+            f"{y.dtype.name}. Use Gaussian noise for complex measurements."
+        )
+    peak = tf.cast(peak, y.dtype)
+    rate = peak * tf.maximum(tf.stop_gradient(y), 0)
+    counts = tf.random.stateless_poisson(tf.shape(y), seeds, rate, y.dtype)
+    return counts / peak

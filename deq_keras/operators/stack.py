@@ -39,6 +39,8 @@ class Stack(Combined):
     >>> across, along = deq_keras.operators.Stack(blurs)(tf.ones((1, 32, 48, 1)))
     """
 
+    several = True
+
     def bind(self, image_shape, data=None, dtype=None):
         maps, _ = self.bind_parts(image_shape, data, dtype)
 

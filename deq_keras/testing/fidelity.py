@@ -182,22 +182,23 @@ class _Test:
         stated, modulus = self.fidelity.lipschitz(y), self.fidelity.strong_convexity(y)
         largest, least = np.zeros(self.batch), np.full(self.batch, np.inf)
 
-        def compare(v, w):
+        def compare(v, w, segment=False):
             nonlocal largest, least
             d = to_numpy(v) - to_numpy(w)
             g = to_numpy(self.gradient_at(v, self.y)) - to_numpy(self.gradient_at(w, self.y))
             largest = np.maximum(largest, divide(norm(g), norm(d)))  # NaN stays NaN
             least = np.minimum(least, divide(inner(g, d), inner(d, d)))
-            self._segment(v, w)
+            if segment:
+                self._segment(v, w)
             return g
 
         step = {"float64": 1e-3, "float32": 1e-1}[self.real]
         for v in self.predictions():
-            compare(v, self.y)
-            compare(v, -v)
+            compare(v, self.y, segment=True)
+            compare(v, -v, segment=True)
             for number in range(2):  # the largest curvature, and that farthest from it
                 d = unit(self.rng.standard_normal(v.shape))
-                for _ in range(10):
+                for _ in range(6):
                     move = tf.constant(0.5 * step * d, self.real)
                     moved = compare(v + move, v - move) / step
                     d = unit(moved - number * largest[:, None] * d, otherwise=d)
@@ -243,7 +244,7 @@ class _Test:
         """The largest norm of the derivative of the gradient by the measurement."""
         worst = 0.0
         for v in self.predictions():
-            found = power(lambda y, v=v: self.gradient_at(v, y), self.y, (0, 0), steps=20)
+            found = power(lambda y, v=v: self.gradient_at(v, y), self.y, (0, 0), steps=8)
             stated = self.fidelity.measurement_sensitivity(
                 self.structure(v), self.structure(self.y)
             )

@@ -11,6 +11,7 @@ from experiments import tasks
 from experiments.configs import demo
 
 NAMES = list(tasks.TASKS)
+PICTURES = {"super_resolution": "pseudo-inverse", "fourier": "adjoint"}
 TRUTH = tf.constant(np.random.default_rng(0).uniform(size=(160, 200, 3)).astype(np.float32))
 SEED = tf.constant(2**40 + 17, tf.int64)  # a stream's seed is an int64
 
@@ -69,8 +70,10 @@ def test_noise_is_gaussian_of_the_level_that_was_asked_for(name, noise):
     task = tasks.get(name, config(**{f"{name}__noise": noise}))
     y, data = measurement(task)
     clean = task.operator()(TRUTH[None], None if data is None else data[None])[0].numpy()
-    seen = np.ones(y.shape, bool) if data is None else data > 0
+    seen = np.broadcast_to(True if data is None else data > 0, y.shape)
     errors = (y - clean)[seen]
+    # Of complex noise each part has that level.
+    errors = np.concatenate([errors.real, errors.imag]) if np.iscomplexobj(errors) else errors
     if noise == 0.0:
         np.testing.assert_allclose(errors, 0.0, atol=1e-6)
         return
@@ -146,7 +149,7 @@ def test_wrong_blur_is_refused_at_once(entry, value, name):
         ("inpaiting", "Did you mean 'inpainting'"),
         ("Deblurring", "Did you mean 'deblurring'"),
         ("", "Expected one of"),
-        ("tomography", r"'tomography'\. Expected one of \['deblurring', 'denoising', 'inp"),
+        ("tomography", r"'tomography'\. Expected one of \['deblurring', 'denoising', 'fou"),
     ],
 )
 def test_unknown_task(name, hint):
@@ -165,12 +168,31 @@ def test_inputs_are_those_of_the_batches(name, size):
     value = task.measure(TRUTH[:12, :20], SEED, index(0))
     tf.nest.assert_same_structure(inputs, value)
     for symbolic, part in zip(tf.nest.flatten(inputs), tf.nest.flatten(value), strict=True):
-        assert symbolic.dtype == part.dtype.name == "float32"
-        assert symbolic.shape == (None, *size, 3)
+        assert symbolic.dtype == part.dtype.name
+        known = part.shape[:2] if size[0] else (None, None)
+        assert symbolic.shape == (None, *known, part.shape[-1])
     assert tf.nest.flatten(inputs)[0].name == "measurement"
-    assert task.measurement_label == "Measurement"
     batch = tf.nest.map_structure(lambda part: part[None], value)
+    if name in PICTURES:
+        assert task.measurement_label == f"Measurement ({PICTURES[name]})"
+        return
+    assert task.measurement_label == "Measurement"
     np.testing.assert_array_equal(task.picture(batch), tf.nest.flatten(batch)[0])
+
+
+@pytest.mark.parametrize("name", PICTURES)
+def test_the_picture_of_a_measurement_that_is_no_image(name):
+    """Of the size of the truth and like it; another one for another measurement."""
+    task = tasks.get(name, config(**{f"{name}__noise": 0.0}))
+    rows, columns = np.mgrid[:40, :36] / 40.0
+    truth = tf.constant(0.5 + 0.3 * np.sin(6 * rows + 9 * columns**2)[..., None], tf.float32)
+    measured = tf.nest.map_structure(lambda part: part[None], task.measure(truth, SEED, index(1)))
+    picture = task.picture(measured)
+    assert picture.dtype == tf.float32
+    assert picture.shape == (1, *truth.shape)
+    assert correlation(picture, truth) > 0.9
+    if PICTURES[name] == "pseudo-inverse":
+        np.testing.assert_allclose(task.operator()(picture), measured, atol=2e-2)
 
 
 def test_model_of_a_measurement_that_is_complex_and_of_another_shape():

@@ -123,3 +123,46 @@ def test_errors(noise):
     for index in (tf.range(4), tf.ones(5), tf.ones((5, 1), tf.int64)):
         with pytest.raises(ValueError, match="expected `index`"):
             layer(images(), index)
+
+
+@pytest.mark.parametrize("shape", [(5,), (5, 3), (5, 4, 3, 2, 1)])
+@pytest.mark.parametrize("dtype", [tf.float32, tf.complex64, tf.complex128])
+def test_gaussian_noise_of_measurements_of_any_rank_and_dtype(shape, dtype):
+    y = tf.cast(np.random.default_rng(0).random(shape), dtype)
+    layer = operators.GaussianNoise(0.3, seed=3)
+    index = tf.range(5, dtype=tf.int64)
+    noisy = layer(y, index)
+    assert (noisy.shape, noisy.dtype) == (y.shape, y.dtype)
+    np.testing.assert_array_equal(noisy[1], operators.gaussian_noise(y[1], 0.3, 3, 1))
+    stated = layer(keras.Input(shape[1:], dtype=dtype.name), keras.Input((), dtype="int64"))
+    assert (stated.shape, stated.dtype) == ((None, *shape[1:]), dtype.name)
+
+
+def test_moments_of_complex_gaussian_noise():
+    """The standard deviation is that of each part, and the parts are independent."""
+    y = tf.fill((200, 200), tf.constant(0.5 + 2j, tf.complex64))
+    error = operators.gaussian_noise(y, 0.2, seed=1, index=2).numpy() - (0.5 + 2j)
+    for part in (error.real, error.imag):
+        assert part.mean() == pytest.approx(0, abs=5 * 0.2 / 200)
+        assert part.std() == pytest.approx(0.2, rel=5 / 200)
+    assert np.mean(error.real * error.imag) == pytest.approx(0, abs=5 * 0.2**2 / 200)
+
+
+def test_poisson_noise_refuses_complex_measurements():
+    y = tf.zeros((5, 3), tf.complex64)
+    with pytest.raises(ValueError, match="expects real measurements. Received complex64"):
+        operators.PoissonNoise(10.0)(y, tf.range(5))
+
+
+def test_noise_of_several_measurements(noise):
+    layer, function, strength = noise
+    y = [images(), images()[:, 0]]
+    noisy = layer(strength, 3)(y, tf.range(5))
+    np.testing.assert_array_equal(noisy[0], layer(strength, 3)(y[0], tf.range(5)))
+    assert noisy[1].shape == y[1].shape
+    one = function([part[2] for part in y], strength, 3, 2)
+    for part, whole in zip(one, noisy, strict=True):
+        np.testing.assert_array_equal(part, whole[2])
+    # The second measurement has noise of its own.
+    same = function([y[0][0], y[0][0]], strength, 3, 0)
+    assert np.abs(same[0] - same[1]).max() > 0

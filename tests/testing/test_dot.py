@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from deq_keras import testing
+from deq_keras import operators, testing
 
 ODD = (2, 13, 18, 1)
 EVEN = (2, 12, 16, 1)
@@ -169,3 +169,152 @@ def test_dot_test_asks_for_the_dtype_of_a_layer():
     with pytest.raises(ValueError, match="explicit `rtol`"):
         testing.dot_test(Blur(), ODD, "float16")
     testing.dot_test(Blur(), ODD, "float16", rtol=1e-2)
+
+
+class Every(operators.LinearOperator):
+    """Every second pixel; what it states can be sabotaged."""
+
+    def __init__(self, fault=None, **kwargs):
+        super().__init__(dtype="float64", **kwargs)
+        self.fault = fault
+
+    def call(self, u, data=None):
+        return u[:, ::2, ::2]
+
+    def measurement_shape(self, image_shape, data_shape=None):
+        batch, height, width, channels = image_shape
+        if self.fault == "measurement shape":
+            return (batch, height, width, channels)
+        return (batch, (height + 1) // 2, (width + 1) // 2, channels)
+
+    def compute_output_spec(self, u, data=None):
+        if self.fault == "output spec":
+            return keras.KerasTensor(u.shape, u.dtype)
+        if self.fault == "batch":
+            spec = super().compute_output_spec(u)
+            return keras.KerasTensor((int(u.shape[0]), *spec.shape[1:]), spec.dtype)
+        return super().compute_output_spec(u, data)
+
+    def adjoint(self, v, data=None, image_shape=None):
+        back = super().adjoint(v, data, image_shape)
+        return back[:, :-1] if self.fault == "adjoint" else back
+
+    def bind(self, image_shape, data=None, dtype=None):
+        bound = super().bind(image_shape, data, dtype)
+        if self.fault in ("forward", "normal"):
+            right = getattr(bound, self.fault)
+            bound = bound._replace(**{self.fault: lambda u: 2 * right(u)})
+        if self.fault == "spectrum":
+            bound = bound._replace(spectrum=lambda: tf.ones((1, 13, 18)))
+        return bound
+
+    def operator_norm(self, data=None, image_shape=None):
+        return tf.constant(0.9 if self.fault == "norm" else 1.0, tf.float64)
+
+    def smallest_singular_value(self, data=None):
+        return tf.constant(0.9 if self.fault == "smallest" else 0.0, tf.float64)
+
+
+@pytest.mark.parametrize("shape", [ODD, EVEN])
+def test_dot_test_passes_an_operator_to_other_sizes(shape):
+    testing.dot_test(Every(), shape, "float64")
+
+
+@pytest.mark.parametrize(
+    ("fault", "cause"),
+    [
+        ("output spec", "forgets a stride or takes complex"),
+        ("measurement shape", "`measurement_shape` states"),
+        ("batch", "of an unknown batch raised"),
+        ("adjoint", "forgets the size"),
+        ("forward", r"forward\(u\)` is not what call"),
+        ("normal", r"normal\(u\)` is not what call"),
+        ("spectrum", "the spectrum has shape"),
+        ("norm", "a step size from it would diverge"),
+        ("smallest", "smallest singular value is said to be"),
+    ],
+)
+def test_dot_test_fails_an_operator_that_states_what_is_wrong(fault, cause):
+    with pytest.raises(AssertionError, match=cause):
+        testing.dot_test(Every(fault), ODD, "float64")
+
+
+class KeptSize(operators.LinearOperator):
+    """What every operator stated once: measurements of the shape and dtype of the images."""
+
+    def compute_output_spec(self, u, data=None):
+        return keras.KerasTensor(u.shape, self.compute_dtype)
+
+
+def test_dot_test_fails_a_downsampling_whose_symbolic_model_has_the_size_of_the_image():
+    class Half(KeptSize):
+        def call(self, u, data=None):
+            return tf.nn.avg_pool2d(u, 2, 2, "VALID")
+
+    with pytest.raises(AssertionError, match=r"states measurements \[\(\(2, 12, 16, 1\)"):
+        testing.dot_test(Half(), EVEN)
+
+
+def test_dot_test_fails_a_fourier_transform_whose_symbolic_model_drops_the_imaginary_part():
+    def transform(u, mask):
+        return tf.signal.fft2d(tf.complex(u, tf.zeros_like(u))[..., 0])[..., None] * mask
+
+    class Dropped(KeptSize):
+        def call(self, u, data=None):
+            return transform(u, tf.cast(data, tf.complex64))
+
+    class Kept(operators.LinearOperator):
+        def call(self, u, data=None):
+            return transform(u, tf.cast(data, tf.complex64))
+
+    mask = np.random.default_rng(1).uniform(size=EVEN) < 0.4
+    with pytest.raises(AssertionError, match="'float32'.*'complex64'"):
+        testing.dot_test(Dropped(), EVEN, data=mask)
+    testing.dot_test(Kept(), EVEN, data=mask)
+
+
+MASKS = np.random.default_rng(2).uniform(size=(2, 13, 18, 1))
+OPERATORS = {
+    "identity": (operators.Identity, None),
+    "mask": (operators.Mask, MASKS),
+    "blur": (lambda dtype: operators.MotionBlur(5, 30.0, "reflect", dtype=dtype), None),
+    "downsample": (lambda dtype: operators.Downsample((2, 3), dtype=dtype), None),
+    "fourier": (operators.FourierMask, MASKS),
+    "compose": (
+        lambda dtype: operators.FourierMask(dtype=dtype) @ operators.BoxBlur(3, dtype=dtype),
+        [MASKS, None],
+    ),
+    "sum": (
+        lambda dtype: operators.Mask(dtype=dtype) - operators.BoxBlur(2, dtype=dtype),
+        [MASKS, None],
+    ),
+    "stack": (
+        lambda dtype: operators.Stack(
+            [
+                2 * operators.Downsample(2, dtype=dtype),
+                operators.FourierMask(dtype=dtype),
+                operators.Identity(dtype=dtype),
+            ]
+        ),
+        [None, MASKS, None],
+    ),
+}
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("name", OPERATORS)
+def test_dot_test_passes_all_operators(name, dtype):
+    make, data = OPERATORS[name]
+    for channels in (1, 3):
+        testing.dot_test(make(dtype=dtype), (2, 13, 18, channels), dtype, data=data)
+
+
+def test_dot_test_fails_a_stack_with_one_wrong_adjoint():
+    class Wrong(operators.BoxBlur):
+        def bind(self, image_shape, data=None, dtype=None):
+            bound = super().bind(image_shape, data, dtype)
+            return bound._replace(adjoint=bound.forward)
+
+    stack = operators.Stack([operators.Identity(), Wrong((2, 3), padding="zero")])
+    with pytest.raises(AssertionError, match="even kernel shifted"):
+        testing.dot_test(stack, ODD)

@@ -1,0 +1,245 @@
+"""Energies with other fidelities and constraints: minimisers, gradients, defaults and files."""
+
+import keras
+import numpy as np
+import pytest
+import scipy.optimize
+import tensorflow as tf
+
+from deq_keras import (
+    adjoints,
+    constraints,
+    fidelities,
+    layers,
+    linear_solvers,
+    operators,
+    priors,
+    solvers,
+    testing,
+)
+
+DTYPE = "float64"
+SHAPE = (2, 8, 7, 1)
+Y = tf.constant(np.random.default_rng(0).uniform(-0.2, 1.0, size=SHAPE))
+FIDELITIES = {
+    "least_squares": "least_squares",
+    "weighted": fidelities.WeightedLeastSquares(
+        np.random.default_rng(1).uniform(0.3, 2.0, size=SHAPE[1:])
+    ),
+    "huber": fidelities.Huber(0.2),
+    "poisson": fidelities.Poisson(0.5),
+}
+CONSTRAINTS = {
+    "none": None,
+    "non_negative": "non_negative",
+    "box": constraints.Box(0.1, 0.6),
+    "l1": constraints.L1(0.15),
+}
+PAIRS = [
+    ("weighted", "none"),
+    ("huber", "none"),
+    ("poisson", "non_negative"),
+    ("least_squares", "box"),
+    ("huber", "l1"),
+    ("weighted", "non_negative"),
+]
+register = keras.saving.register_keras_serializable(package="test_fidelities_and_constraints")
+
+
+def _layer(fidelity="least_squares", constraint="none", prior=None, operator=None, **kwargs):
+    prior = priors.TotalVariation(0.1, dtype=DTYPE) if prior is None else prior
+    operator = operators.GaussianBlur(3, 0.5, dtype=DTYPE) if operator is None else operator
+    return layers.Variational(
+        operator,
+        prior,
+        weight=0.05,
+        fidelity=FIDELITIES.get(fidelity, fidelity),
+        constraint=CONSTRAINTS[constraint],
+        dtype=DTYPE,
+        **kwargs,
+    )
+
+
+def _solve(layer, y=Y):
+    return tf.function(layer.solve, autograph=False)(y)
+
+
+def _optimality(layer, u, y=Y):
+    """`u - prox(u - grad F(u))`, zero at the minimiser, relative to the gradient at zero."""
+    gradient = layer.energy_gradient(u, y)
+    moved = u - gradient
+    if layer.cell.constraint is not None:
+        moved = layer.cell.constraint.proximal(moved, tf.ones(len(u), u.dtype))
+    return float(tf.norm(u - moved) / tf.norm(layer.energy_gradient(0 * u, y)))
+
+
+@pytest.mark.parametrize(("fidelity", "constraint"), PAIRS)
+def test_the_defaults_find_the_minimiser(fidelity, constraint):
+    layer = _layer(fidelity, constraint)
+    layer.build(SHAPE)
+    chosen = layer.choose_solver(layer.cell.bind(Y))
+    expected = solvers.LBFGS if constraint == "none" else solvers.NonmonotoneAPG
+    assert type(chosen) is expected
+    solution = _solve(layer)
+    assert solution.converged.numpy().all()
+    assert _optimality(layer, solution.value) < 1e-3
+    tight = type(chosen)(tolerance=1e-11, max_steps=20000)
+    exact = _layer(fidelity, constraint, solver=tight)
+    assert _optimality(exact, _solve(exact).value) < 1e-8
+
+
+def test_the_minimiser_in_a_box_is_that_of_scipy():
+    layer = _layer("huber", "box", solver=solvers.NonmonotoneAPG(tolerance=1e-11, max_steps=20000))
+    found = _solve(layer).value.numpy()
+
+    @tf.function(autograph=False)
+    def derivatives(u):
+        return layer.energy(u, Y[:1])[0], layer.energy_gradient(u, Y[:1])
+
+    def at(x):
+        value, gradient = derivatives(tf.reshape(x, (1, *SHAPE[1:])))
+        return float(value), np.ravel(gradient)
+
+    start = np.clip(np.ravel(Y[:1]), 0.1, 0.6)
+    options = {"maxiter": 5000, "ftol": 1e-15, "gtol": 1e-10}
+    bounds = [(0.1, 0.6)] * start.size
+    best = scipy.optimize.minimize(
+        at, start, jac=True, method="L-BFGS-B", bounds=bounds, options=options
+    )
+    np.testing.assert_allclose(np.ravel(found[0]), best.x, atol=1e-5)
+    assert ((found[0] == 0.1) | (found[0] == 0.6)).any(), "some bound must hold"
+
+
+@pytest.mark.parametrize(("fidelity", "constraint"), PAIRS)
+def test_the_gradient_is_that_of_unrolled_steps(fidelity, constraint):
+    prior = {"filters": 3, "kernel_size": 3, "sharpness": 3.0, "padding": "zero", "dtype": DTYPE}
+    found = []
+    identity = operators.Identity(dtype=DTYPE)
+    solver = solvers.Picard(tolerance=1e-14, max_steps=5000)
+    linear_solver = linear_solvers.GMRES(tolerance=1e-13)
+    for adjoint in (adjoints.Implicit(linear_solver), adjoints.Unrolled(400)):
+        layer = _layer(
+            fidelity, constraint, priors.FieldsOfExperts(**prior), identity,
+            solver=solver, adjoint=adjoint,
+        )  # fmt: skip
+        layer.build(SHAPE)
+        weights = [w.value for w in layer.trainable_weights]
+
+        @tf.function(autograph=False)
+        def step(layer=layer, weights=weights):
+            with tf.GradientTape() as tape:
+                tape.watch(Y)
+                loss = tf.reduce_sum(tf.sin(3.0 * layer(Y)))
+            return tape.gradient(loss, [Y, *weights])
+
+        found.append(step())
+    for implicit, unrolled in zip(*found, strict=True):
+        assert np.linalg.norm(unrolled) > 1e-8
+        assert np.linalg.norm(implicit - unrolled) <= 1e-7 * np.linalg.norm(unrolled)
+
+
+@pytest.mark.parametrize(("fidelity", "constraint"), PAIRS)
+def test_the_contract_of_the_cell(fidelity, constraint):
+    cell = _layer(fidelity, constraint).cell
+    testing.cell_test(cell, Y)
+    assert cell.symmetric is (constraint == "none")
+    assert cell.is_convex
+
+
+def test_the_error_of_a_constrained_solution_is_certified():
+    identity = operators.Identity(dtype=DTYPE)
+    layer = _layer("weighted", "non_negative", operator=identity)
+    exact = _layer("weighted", "non_negative", operator=identity,
+                   solver=solvers.NonmonotoneAPG(tolerance=1e-12, max_steps=20000))  # fmt: skip
+    truth, rough = _solve(exact).value, layer.solve(Y, max_steps=6).value
+    bound = layer.error_bound(Y, rough)
+    assert bound.certified.numpy().all()
+    error = np.sqrt(((rough - truth).numpy() ** 2).sum((1, 2, 3)))
+    assert (error <= bound.value.numpy()).all()
+    assert (error > 1e-6).all()
+
+
+def test_hypergradients_are_bounded_or_refused_in_words():
+    identity = operators.Identity(dtype=DTYPE)
+    weighted = _layer("weighted", operator=identity).hypergradient_bound(Y, Y)
+    # The Hessian of total variation has no certified Lipschitz constant.
+    assert not weighted["log_weight"].certified.numpy().any()
+    with pytest.raises(ValueError, match="NonNegative.*nothing is certified"):
+        _layer(constraint="non_negative").hypergradient_bound(Y, Y)
+    for adjoint in ("jacobian_free", "phantom", "unrolled", "truncated_neumann"):
+        with pytest.raises(ValueError, match="expected adjoint='implicit'"):
+            _layer(adjoint=adjoint).hypergradient_bound(Y, Y)
+
+
+@pytest.mark.parametrize(("fidelity", "constraint"), PAIRS[1:4])
+def test_files_and_configuration(fidelity, constraint, tmp_path):
+    layer = _layer(fidelity, constraint)
+    again = layers.Variational.from_config(layer.get_config())
+    assert again.get_config() == layer.get_config()
+    inputs = keras.Input((None, None, 1), dtype=DTYPE)
+    model = keras.Model(inputs, layer(inputs))
+    model.save(tmp_path / "model.keras")
+    loaded = keras.models.load_model(tmp_path / "model.keras")
+    np.testing.assert_array_equal(loaded(Y), model(Y))
+
+
+# Parts of one's own, of which nothing is certified.
+
+
+@register
+class Smooth(priors.Prior):
+    """An energy and no more: its gradient is differentiated, its step searched for."""
+
+    is_convex = True
+
+    def energy(self, u):
+        difference = u[:, 1:] - u[:, :-1]
+        return 100.0 * tf.reduce_sum(tf.sqrt(difference**2 + 1e-2), axis=(1, 2, 3))
+
+
+@register
+class Wells(priors.Prior):
+    """Pixels near 0 or 1: not convex."""
+
+    def energy(self, u):
+        return 20.0 * tf.reduce_sum((u * (u - 1.0)) ** 2, axis=(1, 2, 3))
+
+
+@register
+class Cauchy(fidelities.Fidelity):
+    """A value and no more; not convex."""
+
+    def value(self, v, y):
+        return 0.02 * tf.reduce_sum(tf.math.log1p((v - y) ** 2 / 0.04), axis=(1, 2, 3))
+
+
+@pytest.mark.parametrize("constraint", ["none", "non_negative"])
+@pytest.mark.parametrize("part", ["smooth", "wells", "cauchy"])
+def test_nothing_certified_is_no_error(part, constraint):
+    """L-BFGS, or the nonmonotone proximal gradient method, search for the step."""
+    prior = {"smooth": Smooth(dtype=DTYPE), "wells": Wells(dtype=DTYPE)}.get(part)
+    fidelity = Cauchy() if part == "cauchy" else "least_squares"
+    layer = _layer(fidelity, constraint, prior)
+    assert not layer.cell.certified
+    assert layer.cell.is_convex is (part == "smooth")
+    solution = _solve(layer)
+    assert solution.converged.numpy().all()
+    assert _optimality(layer, solution.value) < 1e-2
+    energy = layer.energy(solution.value, Y).numpy()
+    assert (energy < layer.energy(layer.cell.initial_value(Y), Y).numpy()).all()
+    testing.cell_test(layer.cell, Y)
+
+    @tf.function(autograph=False)
+    def derivative(y):
+        with tf.GradientTape() as tape:
+            tape.watch(y)
+            loss = tf.reduce_sum(layer(y, training=True) ** 2)
+        return tape.gradient(loss, y)
+
+    assert np.isfinite(derivative(Y)).all()
+    chosen = layer.adjoint.choose(layer.cell.bind(Y))
+    if constraint == "none":
+        names = {"smooth": linear_solvers.ConjugateGradient}
+        assert type(chosen) is names.get(part, linear_solvers.MINRES)
+    else:
+        assert type(chosen) is linear_solvers.GMRES

@@ -1,0 +1,191 @@
+"""Measurements of another shape than the image, complex or several, through the layers."""
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from deq_keras import adjoints, layers, linear_solvers, operators, priors, solvers, testing
+
+DTYPE = "float64"
+IMAGES = tf.constant(np.random.default_rng(0).uniform(size=(2, 8, 9, 1)))
+MASKS = tf.constant(np.random.default_rng(1).uniform(size=(2, 8, 9, 1)) < 0.6, DTYPE)
+
+
+class Means(operators.LinearOperator):
+    """The means of rows: one's own operator, of which nothing but a call is known."""
+
+    def call(self, u, data=None):
+        return tf.reduce_mean(u, axis=2)
+
+    def image_shape(self, measurement_shape, data_shape=None):
+        batch, height, channels = measurement_shape
+        return (batch, height, 9, channels)
+
+
+class Smooth(priors.Prior):
+    """`s sum (u^2 / 2 + sqrt(1 + u^2))`: well conditioned wherever an operator sees nothing."""
+
+    is_convex = True
+
+    def build(self, input_shape):
+        self.scale = self.add_weight(shape=(), initializer="ones", name="scale")
+        self.built = True
+
+    def energy(self, u):
+        return self.scale * tf.reduce_sum(0.5 * u**2 + tf.sqrt(1.0 + u**2), axis=(1, 2, 3))
+
+    def gradient_lipschitz(self, size=None):
+        return 2.0 * tf.convert_to_tensor(self.scale)
+
+
+def _stack(masks=False):
+    blur = operators.GaussianBlur(3, 0.6, dtype=DTYPE)
+    second = operators.Mask(dtype=DTYPE) if masks else operators.Downsample((2, 3), dtype=DTYPE)
+    return operators.Stack([blur, second])
+
+
+# How to make an operator, and its data.
+KINDS = {
+    "downsample": (lambda: operators.Downsample((2, 3), image_size=(8, 9), dtype=DTYPE), None),
+    "fourier": (lambda: operators.FourierMask(dtype=DTYPE), MASKS),
+    "stack": (_stack, None),
+    "stack with data": (lambda: _stack(True), [None, MASKS]),
+    "own": (lambda: Means(dtype=DTYPE), None),
+    "composed": (
+        lambda: (
+            2.0 * operators.Downsample(2, dtype=DTYPE) @ operators.GaussianBlur(3, 0.6, dtype=DTYPE)
+        ),
+        None,
+    ),
+}
+
+
+def _inputs(kind):
+    """The operator, and what a layer is given: a measurement, or a pair with data."""
+    make, data = KINDS[kind]
+    operator = make()
+    y = operator(IMAGES, data) if data is not None else operator(IMAGES)
+    return operator, y if data is None else (y, data)
+
+
+def _prior():
+    options = {"sharpness": 3.0, "padding": "zero", "dtype": DTYPE}
+    return priors.FieldsOfExperts(3, 3, **options)
+
+
+def _layer(operator, prior=None, **kwargs):
+    prior = _prior() if prior is None else prior
+    return layers.Variational(operator, prior, weight=0.3, dtype=DTYPE, **kwargs)
+
+
+def _start(kind):
+    """Where the size does not follow from that of the measurement."""
+    return {"initial_value": tf.zeros_like(IMAGES)} if kind == "composed" else {}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_solution_is_the_minimiser(kind):
+    operator, inputs = _inputs(kind)
+    layer = _layer(operator)
+    solution = layer.solve(inputs, **_start(kind))
+    assert solution.value.shape == IMAGES.shape
+    assert solution.value.dtype == DTYPE
+    assert solution.converged.numpy().all()
+    gradient = layer.energy_gradient(solution.value, inputs)
+    scale = tf.norm(layer.energy_gradient(0 * IMAGES, inputs))
+    assert float(tf.norm(gradient) / scale) < 3e-5
+    with tf.GradientTape() as tape:
+        tape.watch(IMAGES)
+        energy = layer.energy(IMAGES, inputs)
+    expected = tape.gradient(energy, IMAGES)
+    np.testing.assert_allclose(layer.energy_gradient(IMAGES, inputs), expected, atol=1e-12)
+    assert layer.cell.certified is (kind != "own")
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_contract_of_the_cell(kind):
+    operator, inputs = _inputs(kind)
+    if kind == "composed":  # of images whose size is a multiple
+        inputs = operator(IMAGES[:, :, :8])
+    testing.cell_test(_layer(operator).cell, inputs)
+
+
+@pytest.mark.parametrize("kind", ["downsample", "fourier", "stack with data", "own"])
+def test_gradients_are_those_of_unrolled_steps(kind):
+    found = []
+    solver = solvers.Nesterov(tolerance=1e-15, max_steps=3000)
+    exact = adjoints.Implicit(linear_solvers.ConjugateGradient(tolerance=1e-13))
+    for adjoint in (exact, adjoints.Unrolled(200)):
+        operator, inputs = _inputs(kind)
+        layer = _layer(operator, Smooth(dtype=DTYPE), solver=solver, adjoint=adjoint)
+        layer(inputs)
+        weights = [w.value for w in layer.trainable_weights]
+
+        @tf.function(autograph=False)
+        def step(inputs, layer=layer, weights=weights):
+            sources = [x for x in tf.nest.flatten(inputs) if x is not None]
+            with tf.GradientTape() as tape:
+                tape.watch(sources)
+                loss = tf.reduce_sum(tf.sin(3.0 * layer(inputs)))
+            return tape.gradient(loss, [*sources, *weights])
+
+        found.append(step(inputs))
+    for implicit, unrolled in zip(*found, strict=True):
+        assert implicit.dtype == unrolled.dtype
+        assert np.linalg.norm(unrolled) > 1e-8
+        assert np.linalg.norm(implicit - unrolled) <= 1e-8 * np.linalg.norm(unrolled)
+
+
+def test_the_size_of_an_image_is_that_of_its_initial_value():
+    layer = _layer(operators.Downsample(2, dtype=DTYPE))
+    y = layer.operator(IMAGES)
+    assert layer.solve(y).value.shape == (2, 8, 10, 1)
+    assert layer.solve(y, initial_value=tf.zeros_like(IMAGES)).value.shape == IMAGES.shape
+    inputs = keras.Input((4, 5, 1), dtype=DTYPE)
+    assert layer(inputs).shape == (None, 8, 10, 1)
+    start = keras.Input((8, 9, 1), dtype=DTYPE)
+    assert layer(inputs, initial_value=start).shape == (None, 8, 9, 1)
+
+
+@pytest.mark.parametrize("kind", ["downsample", "fourier"])
+def test_models_and_files(kind, tmp_path):
+    """Symbolic shapes and dtypes, `fit`, `.keras`, and a SavedModel for images of any size."""
+    if kind == "fourier":
+        operator, data = operators.FourierMask(), tf.cast(MASKS, "float32")
+        images = [keras.Input((None, None, 1), dtype="complex64"), keras.Input((None, None, 1))]
+    else:
+        operator, data, images = operators.Downsample(2), None, keras.Input((None, None, 1))
+    prior = priors.FieldsOfExperts(8, 3, sharpness=10.0)
+    layer = layers.Variational(operator, prior, weight=1.0, solver=solvers.LBFGS(tolerance=1e-6))
+    model = keras.Model(images, layer(images))
+    assert model.output_shape == (None, None, None, 1)
+    model.compile("adam", "mse")
+    truth = tf.cast(IMAGES[:, :, :8], "float32")
+
+    def measured(truth):
+        if data is None:
+            return operator(truth)
+        mask = data[: len(truth), : truth.shape[1], : truth.shape[2]]
+        return [operator(truth, mask), mask]
+
+    assert np.isfinite(model.fit(measured(truth), truth, verbose=0).history["loss"][0])
+    model.save(tmp_path / "model.keras")
+    loaded = keras.models.load_model(tmp_path / "model.keras")
+    model.export(tmp_path / "exported", verbose=False)
+    served = tf.saved_model.load(tmp_path / "exported")
+    for part in (truth, truth[:1, :6, :4]):
+        y = measured(part)
+        expected = model(y)
+        assert expected.shape == part.shape
+        np.testing.assert_array_equal(loaded(y), expected)
+        np.testing.assert_allclose(served.serve(y), expected, atol=1e-6)
+
+
+def test_a_complex_measurement_is_not_cut_to_its_real_part():
+    operator, inputs = _inputs("fourier")
+    layer = _layer(operator)
+    real_part = (tf.cast(tf.math.real(inputs[0]), inputs[0].dtype), inputs[1])
+    assert np.abs(layer(inputs) - layer(real_part)).max() > 1e-2
+    with pytest.raises(ValueError, match="complex"):
+        layer((tf.math.real(inputs[0]), inputs[1]))
