@@ -22,7 +22,8 @@ def prior_class(name):
     known = {
         re.sub(r"(?<!^)(?=[A-Z])", "_", key).lower(): value
         for key, value in found.items()
-        if inspect.isclass(value) and value is not dk.priors.Prior and not key.startswith("Untied")
+        if inspect.isclass(value) and issubclass(value, dk.priors.Prior)
+        if value is not dk.priors.Prior and not key.startswith("Untied")
     }
     if name not in known:
         raise unknown_name("prior", name, known)
