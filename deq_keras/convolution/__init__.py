@@ -1,7 +1,7 @@
 """Convolutions with exact adjoints and certified norms: pure TensorFlow functions."""
 
 from deq_keras.convolution.correlation import correlate, correlate_adjoint, filter_spectrum
-from deq_keras.convolution.norm_bounds import norm_bound, norm_bounds
+from deq_keras.convolution.norm_bounds import norm_bound
 from deq_keras.convolution.norms_at_size import (
     circular_norm,
     composition_norm_bound,
@@ -18,7 +18,6 @@ __all__ = [
     "correlate_adjoint",
     "filter_spectrum",
     "norm_bound",
-    "norm_bounds",
     "pad",
     "pad_adjoint",
     "power_iteration_norm",

@@ -233,7 +233,8 @@ class GradientStep(Cell):
         curvature = of_data * self.operator.smallest_singular_value(data) ** 2
         modulus = tf.maximum(tau * (curvature + weight * prior.strong_convexity), 0.0)
         # A proximal step contracts like the gradient step in it only if that is a short one.
-        proven = self.constraint is None or (self.step_size is None and self.certified)
+        short = self.step_size is None and self.certified
+        proven = self.constraint is None or (short and self.constraint.is_convex)
         return modulus if proven else None
 
     def _preconditioner(self, maps, prior, weight, tau):

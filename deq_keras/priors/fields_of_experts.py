@@ -8,6 +8,7 @@ import tensorflow as tf
 from deq_keras import checks, convolution
 from deq_keras.checks import positive_int
 from deq_keras.convolution import spectra
+from deq_keras.convolution.norm_bounds import norm_bounds
 from deq_keras.numerics.partial import Partial
 from deq_keras.priors import initializers
 from deq_keras.priors.experts import Experts
@@ -144,7 +145,7 @@ class FieldsOfExperts(Experts):
         return weights - tf.reduce_mean(weights, axis=(0, 1), keepdims=True)
 
     def _norms(self, weights, size=None):
-        return convolution.norm_bounds(weights, self.padding, size)
+        return norm_bounds(weights, self.padding, size)
 
     def parameter_norms(self, u, response):
         kh, kw = self.kernel_size

@@ -51,7 +51,7 @@ def _solve(name, dtype, preconditioned=False, started=False):
         rough = np.zeros_like(matrices) if rough is None else rough
         initial_value = np.zeros_like(b) if initial_value is None else initial_value
         solution = compiled(*(tf.constant(a, dtype) for a in (matrices, b, rough, initial_value)))
-        return type(solution)(*(part.numpy() for part in solution))
+        return type(solution)(*(part.numpy() for part in solution[:4]))
 
     return call
 
