@@ -71,7 +71,8 @@ def norm_bounds(filters, padding, size) -> tuple[tf.Tensor, tf.Tensor]:
     Example:
 
     >>> filters = tf.random.normal((7, 7, 1, 48))
-    >>> every, at_size = deq_keras.convolution.norm_bounds(filters, "reflect", (64, 64))
+    >>> from deq_keras.convolution.norm_bounds import norm_bounds
+    >>> every, at_size = norm_bounds(filters, "reflect", (64, 64))
     >>> bool(at_size <= every)
     True
     """
