@@ -12,6 +12,7 @@ from deq_keras.adjoints.base import (
     solve_off_tape,
 )
 from deq_keras.checks import positive
+from deq_keras.config import serialise
 from deq_keras.numerics import partial
 from deq_keras.numerics.rows import norm, safe_divide, to_rows, where
 from deq_keras.problems import Solution
@@ -95,7 +96,4 @@ class SHINE(Adjoint):
         return Solution(value, residual, steps, residual <= self.tolerance)
 
     def get_config(self):
-        fallback = self.fallback
-        if fallback != "jacobian_free":
-            fallback = keras.saving.serialize_keras_object(fallback)
-        return {"tolerance": self.tolerance, "fallback": fallback}
+        return {"tolerance": self.tolerance, "fallback": serialise(self.fallback)}

@@ -3,6 +3,8 @@
 import numpy as np
 import tensorflow as tf
 
+from deq_keras.numerics.shapes import sizes_of
+
 
 def transfer_function(kernel, height, width):
     """The discrete Fourier transform of a kernel at the size of an image.
@@ -50,4 +52,4 @@ def real_dtype(dtype):
 
 def size_of(images):
     """Height and width of images `(batch, height, width, ...)`, integers where they are known."""
-    return [images.shape[axis] or tf.shape(images)[axis] for axis in (1, 2)]
+    return list(sizes_of(images)[1:3])

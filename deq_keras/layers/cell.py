@@ -7,8 +7,9 @@ import inspect
 import keras
 import tensorflow as tf
 
+from deq_keras.config import deserialise, serialise
 from deq_keras.numerics import partial
-from deq_keras.numerics.shapes import map_shapes
+from deq_keras.numerics.shapes import map_shapes, shapes_of, sizes_of
 from deq_keras.problems import Problem
 
 
@@ -173,12 +174,11 @@ class LayerCell(Cell):
         return call_layer(self.layer, z, y, training)
 
     def get_config(self):
-        return {**super().get_config(), "layer": keras.saving.serialize_keras_object(self.layer)}
+        return {**super().get_config(), "layer": serialise(self.layer)}
 
     @classmethod
     def from_config(cls, config):
-        layer = keras.saving.deserialize_keras_object(config["layer"])
-        return cls(**{**config, "layer": layer})
+        return cls(**deserialise(config, "layer"))
 
 
 class WithTraining(keras.layers.Layer):
@@ -244,6 +244,23 @@ def split(y, operator):
     raise ValueError(
         f"Expected {one} or a pair ({one[2:]}, operator data). Received {count} tensors."
     )
+
+
+def split_with_shape(y, operator, initial_value=None):
+    """`(y, data, image shape)`: the shape of the images is that of an initial value, if given."""
+    y, data = split(y, operator)
+    if initial_value is not None:
+        return y, data, sizes_of(initial_value)
+    return y, data, tuple(operator.image_shape(shapes_of(y), shapes_of(data)))
+
+
+def expect(name, value, cls):
+    """Raises a `ValueError` unless an argument is an object of a class of the library."""
+    if not isinstance(value, cls):
+        raise ValueError(
+            f"Expected `{name}` to be a `{cls.__module__.split('.')[1]}.{cls.__name__}`. "
+            f"Received {value!r} of type {type(value).__name__}."
+        )
 
 
 def _is_nested_as(y, measurements):

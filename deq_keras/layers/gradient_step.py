@@ -9,12 +9,11 @@ import tensorflow as tf
 from deq_keras import constraints, fidelities
 from deq_keras.checks import positive
 from deq_keras.config import deserialise, serialise
-from deq_keras.layers.cell import Cell, split
+from deq_keras.layers.cell import Cell, expect, split, split_with_shape
 from deq_keras.linear_solvers import fourier_preconditioner
 from deq_keras.numerics.jacobian import power
 from deq_keras.numerics.partial import Partial
 from deq_keras.numerics.rows import norm, to_rows
-from deq_keras.numerics.shapes import shapes_of, sizes_of
 from deq_keras.operators import LinearOperator
 from deq_keras.priors import Prior
 from deq_keras.problems import Problem, Step
@@ -73,8 +72,8 @@ class GradientStep(Cell):
         constraint: str | constraints.Constraint | None = None,
         **kwargs,
     ):
-        _expect("operator", operator, LinearOperator)
-        _expect("prior", prior, Prior)
+        expect("operator", operator, LinearOperator)
+        expect("prior", prior, Prior)
         super().__init__(couples_batch=False, **kwargs)
         for name, part in (("operator", operator), ("prior", prior)):
             if part.variable_dtype != self.variable_dtype:
@@ -119,7 +118,7 @@ class GradientStep(Cell):
         return self.has_energy and all(part.is_convex for part in parts)
 
     def bind(self, y, initial_value=None, training=None) -> Problem:
-        y, data, shape = self._inputs(y, initial_value)
+        y, data, shape = split_with_shape(y, self.operator, initial_value)
         maps = self.operator.bind(shape, data, self.variable_dtype)
         prior = self.prior.bind(shape)
         weight = tf.exp(self.log_weight)
@@ -168,18 +167,11 @@ class GradientStep(Cell):
 
     def initial_value(self, y):
         """Where to start: `K^T y`; more generally `-grad D(0)`, which satisfies the constraint."""
-        y, data, shape = self._inputs(y)
+        y, data, shape = split_with_shape(y, self.operator)
         return self._start(self._slope_at_zero(self.operator.bind(shape, data), y))
 
     def state_shape(self, y_shape):
         return self.operator.image_shape(*split(y_shape, self.operator))
-
-    def _inputs(self, y, initial_value=None):
-        """`(y, data, image shape)`."""
-        y, data = split(y, self.operator)
-        if initial_value is not None:
-            return y, data, sizes_of(initial_value)
-        return y, data, tuple(self.operator.image_shape(shapes_of(y), shapes_of(data)))
 
     def _slope_at_zero(self, maps, y):
         """`grad D(0)`: for least squares `-K^T y`."""
@@ -292,11 +284,3 @@ def _estimate(gradient, u):
     """An estimate `(batch,)` of the Lipschitz constant of a gradient near `u`, no proven bound."""
     found = power(gradient, tf.stop_gradient(u), seed=(0, 0), steps=5, quantity="norm")
     return 2.0 * tf.stop_gradient(found)
-
-
-def _expect(name, value, cls):
-    if not isinstance(value, cls):
-        raise ValueError(
-            f"Expected `{name}` to be a `{cls.__module__.split('.')[1]}.{cls.__name__}`. "
-            f"Received {value!r} of type {type(value).__name__}."
-        )

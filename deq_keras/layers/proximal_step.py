@@ -7,11 +7,10 @@ import tensorflow as tf
 
 from deq_keras.checks import positive
 from deq_keras.config import deserialise, serialise
-from deq_keras.layers.cell import Cell, split
+from deq_keras.layers.cell import Cell, expect, split, split_with_shape
 from deq_keras.layers.normalized_convolution import NormalizedConv2D
 from deq_keras.numerics import partial
 from deq_keras.numerics.partial import Partial
-from deq_keras.numerics.shapes import shapes_of, sizes_of
 from deq_keras.operators import LinearOperator
 from deq_keras.problems import Problem
 
@@ -66,11 +65,7 @@ class ProximalStep(Cell):
         couples_batch: bool | None = None,
         **kwargs,
     ):
-        if not isinstance(operator, LinearOperator):
-            raise ValueError(
-                "Expected `operator` to be a `deq_keras.operators.LinearOperator`. Received "
-                f"{operator!r}."
-            )
+        expect("operator", operator, LinearOperator)
         if not isinstance(network, keras.layers.Layer):
             raise ValueError(f"Expected `network` to be a Keras layer. Received {network!r}.")
         kwargs.setdefault("dtype", operator.dtype_policy)
@@ -123,11 +118,7 @@ class ProximalStep(Cell):
 
     def _fidelity(self, y, z):
         """`(maps, -K^T y, tau, modulus)` for a measurement and images like `z`."""
-        y, data = split(y, self.operator)
-        if z is None:
-            shape = tuple(self.operator.image_shape(shapes_of(y), shapes_of(data)))
-        else:
-            shape = sizes_of(z)
+        y, data, shape = split_with_shape(y, self.operator, z)
         maps = self.operator.bind(shape, data, self.variable_dtype)
         square = self.operator.operator_norm(data, shape) ** 2
         tau = 1.0 / square if self.step_size is None else tf.constant(self.step_size, square.dtype)
