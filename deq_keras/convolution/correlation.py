@@ -92,7 +92,8 @@ def correlate_adjoint(v, filters, padding) -> tf.Tensor:
 
         kh, kw = filters.shape[:2]
         (top, bottom), (left, right) = sizes = same_sizes(filters)
-        flipped = tf.transpose(tf.reverse(filters, [0, 1]), [0, 1, 3, 2])
+        # One axis at a time, as OpenVINO has it.
+        flipped = tf.transpose(tf.reverse(tf.reverse(filters, [0]), [1]), [0, 1, 3, 2])
         if padding == "zero":
             return _convolve(v, flipped, ((bottom, top), (right, left))), gradient
         full = _convolve(v, flipped, ((kh - 1, kh - 1), (kw - 1, kw - 1)))

@@ -67,8 +67,7 @@ def pad_adjoint(v, sizes, padding) -> tf.Tensor:
     if padding == "circular":
         return _fold(_fold(v, top, bottom, 1), left, right, 2)
     if padding == "reflect":
-        paddings = [[0, 0], [top, bottom], [left, right], [0, 0]]
-        return tf.raw_ops.MirrorPadGrad(input=v, paddings=paddings, mode="REFLECT")
+        return _unmirror(_unmirror(v, top, bottom, 1), left, right, 2)
     height, width = (v.shape[axis] or tf.shape(v)[axis] for axis in (1, 2))
     size = [-1, height - top - bottom, width - left - right, v.shape[3] or -1]
     return tf.slice(v, [0, top, left, 0], size)  # the gradient of v[...] is slow
@@ -106,9 +105,37 @@ def _wrap(u, before, after, axis):
     return tf.concat(([first] if before else []) + [u] + ([last] if after else []), axis)
 
 
+def _part(x, start, end, axis):
+    return x[:, start:end] if axis == 1 else x[:, :, start:end]
+
+
+def _unmirror(v, before, after, axis):
+    """The adjoint of mirroring along an axis.
+
+    Not `tf.raw_ops.MirrorPadGrad`, which LiteRT, ONNX and OpenVINO lack.
+    """
+    length = v.shape[axis]
+    if before and after and (length is None or length < 2 * (before + after + 1)):
+        # Some pixels may be near both borders.
+        return _unmirror(_unmirror(v, 0, after, axis), before, 0, axis)
+    end = (length or tf.shape(v)[axis]) - after
+    parts = []
+    if before:
+        mirrored = tf.reverse(_part(v, 0, before, axis), [axis])
+        parts.append(_part(v, before, before + 1, axis))
+        parts.append(_part(v, before + 1, 2 * before + 1, axis) + mirrored)
+    rest = _part(v, 2 * before + 1 if before else 0, end - 1 - after if after else end, axis)
+    parts.append(rest)
+    if after:
+        mirrored = tf.reverse(_part(v, end, None, axis), [axis])
+        parts.append(_part(v, end - 1 - after, end - 1, axis) + mirrored)
+        parts.append(_part(v, end - 1, end, axis))
+    return tf.concat(parts, axis)
+
+
 def _fold(v, before, after, axis):
     def part(x, start, end):
-        return x[:, start:end] if axis == 1 else x[:, :, start:end]
+        return _part(x, start, end, axis)
 
     length = (v.shape[axis] or tf.shape(v)[axis]) - before - after
     end = before + length

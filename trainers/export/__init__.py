@@ -1,0 +1,1 @@
+"""Export of trained models: SavedModels for servers, and other formats."""

@@ -1,0 +1,47 @@
+"""ONNX: one `.onnx` file, for ONNX Runtime and many others."""
+
+import re
+
+SUFFIX = ".onnx"
+LIBRARIES = ("onnx", "tf2onnx", "onnxruntime")
+FIXED = False
+OPSET = 18
+
+_OPS = re.compile(r"Tensorflow op \[[^:\]]*: (\w+)\] is not supported")
+
+
+def write(source, target):
+    """Converts a SavedModel.
+
+    Args:
+        source: Its folder.
+        target: The file to write.
+    """
+    import tensorflow as tf
+    import tf2onnx
+
+    loaded = tf.saved_model.load(str(source)).signatures["serving_default"]
+    specs = loaded.structured_input_signature[1]
+
+    def function(*tensors):
+        return loaded(**dict(zip(specs, tensors, strict=True)))
+
+    tf2onnx.convert.from_function(
+        tf.function(function, autograph=False),
+        input_signature=list(specs.values()),
+        opset=OPSET,
+        output_path=str(target),
+    )
+
+
+def run(target, batches):
+    """The reconstructions of some batches, dictionaries of the inputs, by the runtime."""
+    import onnxruntime
+
+    session = onnxruntime.InferenceSession(str(target), providers=["CPUExecutionProvider"])
+    return [session.run(["reconstruction"], batch)[0] for batch in batches]
+
+
+def unsupported(log):
+    """The TensorFlow operations that the converter said it cannot express."""
+    return sorted(set(_OPS.findall(log)))
