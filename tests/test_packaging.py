@@ -72,14 +72,15 @@ def test_the_wheel_holds_the_library_alone(wheel):
 
 def test_it_asks_for_keras_and_numpy_only(message):
     assert set(_requirements(message)) == {"keras", "numpy"}
-    assert set(message.get_all("Provides-Extra")) == {"cpu", "gpu", "train", "benchmark", "test"}
+    extras = {"cpu", "gpu", "train", "export", "benchmark", "test"}
+    assert set(message.get_all("Provides-Extra")) == extras
     assert message["Requires-Python"] == ">=3.10"
 
 
 def test_only_the_extras_cpu_and_gpu_install_tensorflow(message):
     assert set(_requirements(message, "cpu")) == {"tensorflow", "tensorflow-cpu"}
     assert set(_requirements(message, "gpu")) == {"tensorflow"}
-    for extra in ("train", "benchmark", "test"):
+    for extra in ("train", "export", "benchmark", "test"):
         assert not {"tensorflow", "tensorflow-cpu"} & set(_requirements(message, extra))
 
 
@@ -150,10 +151,11 @@ def _nodes(path):
 
 
 def test_what_the_programs_import_is_declared(message):
-    """The third-party modules of the other packages are the extras `train` and
+    """The third-party modules of the other packages are the extras `train`, `export` and
     `benchmark`, no more."""
     used = _third_party("trainers", "experiments", "benchmarks")
-    declared = {name for extra in ("train", "benchmark") for name in _requirements(message, extra)}
+    extras = ("train", "export", "benchmark")
+    declared = {name for extra in extras for name in _requirements(message, extra)}
     missing = used - declared - set(_requirements(message))
     assert not missing, f"Imported and not declared in setup.py: {missing}"
     # Imported by tensorflow-datasets, and by Keras's callback of this name.

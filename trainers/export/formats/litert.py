@@ -25,11 +25,11 @@ def write(source, target):
 
 
 def run(target, batches):
-    """The reconstructions of some batches, dictionaries of the inputs, by the runtime."""
+    """What the runtime makes of batches, dictionaries of the inputs: those of the outputs."""
     from ai_edge_litert.interpreter import Interpreter
 
     runner = Interpreter(model_path=str(target)).get_signature_runner("serving_default")
-    return [runner(**batch)["reconstruction"] for batch in batches]
+    return [runner(**batch) for batch in batches]
 
 
 def unsupported(log):

@@ -1,34 +1,48 @@
-"""A Keras model as a SavedModel without variables: what every converter starts from."""
+"""A Keras model as a SavedModel of constants: what every converter starts from."""
 
 import contextlib
 
 import numpy as np
 import tensorflow as tf
 
-from deq_keras.operators import Blur
-
-
-def input_names(model):
-    """The names of a model's inputs in exports: `measurement`, `data`, `data_1` and so on."""
-    count = len(tf.nest.flatten(model.input))
-    return ["measurement", "data", *(f"data_{n}" for n in range(1, count))][:count]
+import deq_keras as dk
 
 
 def signature(model, size=None, batch=None):
-    """A `tf.TensorSpec` for each input, by name.
+    """A `tf.TensorSpec` for each input: `measurement`, and `data`, `data_1` … where there are some.
 
     Args:
         model: A functional Keras model.
         size: Height and width of the measurement, and of data of its size; `None`: any.
         batch: Number of images; `None`: any.
     """
+    inputs = tf.nest.flatten(model.input)
+    names = ["measurement", "data", *(f"data_{n}" for n in range(1, len(inputs)))]
     specs = {}
-    for name, tensor in zip(input_names(model), tf.nest.flatten(model.input), strict=True):
+    for name, tensor in zip(names, inputs, strict=False):
         shape = [batch, *tensor.shape[1:]]
         if size is not None and len(shape) == 4:
             shape[1:3] = [n or given for n, given in zip(shape[1:3], size, strict=True)]
         specs[name] = tf.TensorSpec(shape, tensor.dtype, name)
     return specs
+
+
+def live(model, specs, tolerance=None):
+    """The model as a compiled function of its inputs by name, with what it found out of its solves.
+
+    Args:
+        model: A functional Keras model.
+        specs: What `signature` returned.
+        tolerance: In place of that of the solvers.
+
+    Returns:
+        A function that returns `reconstruction` and, where there are solves, `converged`.
+    """
+
+    def outputs(**tensors):
+        return _outputs(model, specs, tensors, lambda y: model(y, training=False), tolerance)
+
+    return tf.function(outputs, autograph=False, reduce_retracing=True)
 
 
 def save(model, folder, specs):
@@ -44,78 +58,29 @@ def save(model, folder, specs):
         for variables in (model.trainable_variables, model.non_trainable_variables)
     ]
 
-    def reconstruct(**tensors):
+    def call(y):
         constants = [[tf.constant(value) for value in values] for values in weights]
-        nested = tf.nest.pack_sequence_as(model.input, [tensors[name] for name in specs])
-        result, _ = model.stateless_call(*constants, nested, training=False)
-        return {"reconstruction": result}
+        return model.stateless_call(*constants, y, training=False)[0]
 
-    with direct_sums(model):
-        function = tf.function(reconstruct, autograph=False).get_concrete_function(**specs)
-    function = folded(function, specs)
+    def outputs(**tensors):
+        return _outputs(model, specs, tensors, call)
+
+    with _direct_sums(model):
+        function = tf.function(outputs, autograph=False).get_concrete_function(**specs)
     tf.saved_model.save(
         tf.Module(),
         str(folder),
-        signatures={"serving_default": function},
+        signatures={"serving_default": _folded(function, specs)},
         options=tf.saved_model.SaveOptions(experimental_custom_gradients=False),
     )
 
 
-def folded(function, specs):
-    """A concrete function with what does not depend on its inputs computed beforehand.
-
-    The norms of filters, say, need Fourier transforms and eigenvalues, which no converter knows.
-
-    Args:
-        function: A `tf.types.experimental.ConcreteFunction` without variables.
-        specs: Its inputs by name, in order.
-    """
-    graph, varying = function.graph, set()
-    for operation in graph.get_operations():
-        if operation.type == "Placeholder" or any(x.op in varying for x in operation.inputs):
-            varying.add(operation)
-    needed = {
-        x.name for operation in varying for x in operation.inputs
-        if x.op not in varying and x.op.type != "Const"
-    } 
-    definition, needed = graph.as_graph_def(), sorted(needed)
-
-    def compute():
-        return tf.graph_util.import_graph_def(definition, return_elements=needed)
-
-    values = [value.numpy() for value in tf.compat.v1.wrap_function(compute, [])()]
-    names = [x.name for x in graph.inputs]
-
-    def rest(**tensors):
-        given = dict(zip(names, tensors.values(), strict=True))
-        given |= {name: tf.constant(value) for name, value in zip(needed, values, strict=True)}
-        outputs = [x.name for x in function.outputs]
-        (result,) = tf.graph_util.import_graph_def(definition, given, outputs)
-        return {"reconstruction": result}
-
-    return tf.function(rest, autograph=False).get_concrete_function(**specs)
-
-
-@contextlib.contextmanager
-def direct_sums(model):
-    """Blurs that may choose how they are computed sum: few formats have Fourier transforms."""
-    layers = model._flatten_layers(include_self=False, recursive=True)
-    chosen = [layer for layer in layers if isinstance(layer, Blur) and layer.method == "auto"]
-    for blur in chosen:
-        blur.method = "direct"
-    try:
-        yield
-    finally:
-        for blur in chosen:
-            blur.method = "auto"
-
-
-def random_batches(specs, fixed):
-    """Random measurements, on [0, 1] in each part of a number, for every input.
+def random_batches(specs, sizes):
+    """Batches of random measurements on [0, 1], in each part of a number, and of random data.
 
     Args:
         specs: What `signature` returned.
-        fixed: Sizes of the batches: `(count, height, width)` each, where they are not known.
+        sizes: `(count, height, width)` of each batch, for what is not known of the shapes.
     """
     rng = np.random.default_rng(0)
 
@@ -126,4 +91,57 @@ def random_batches(specs, fixed):
             values = values + 1j * rng.uniform(size=shape)
         return values.astype(spec.dtype.as_numpy_dtype)
 
-    return [{name: draw(spec, size) for name, spec in specs.items()} for size in fixed]
+    return [{name: draw(spec, size) for name, spec in specs.items()} for size in sizes]
+
+
+def _outputs(model, specs, tensors, call, tolerance=None):
+    with dk.layers.observe(tolerance) as observation:
+        value = call(tf.nest.pack_sequence_as(model.input, [tensors[name] for name in specs]))
+    converged = observation.solution(value).converged
+    return {"reconstruction": value} | ({} if converged is None else {"converged": converged})
+
+
+@contextlib.contextmanager
+def _direct_sums(model):
+    """Blurs that may choose how they are computed sum: few formats have Fourier transforms."""
+    layers = model._flatten_layers(include_self=False, recursive=True)
+    blurs = [layer for layer in layers if isinstance(layer, dk.operators.Blur)]
+    chosen = [blur for blur in blurs if blur.method == "auto"]
+    for blur in chosen:
+        blur.method = "direct"
+    try:
+        yield
+    finally:
+        for blur in chosen:
+            blur.method = "auto"
+
+
+def _folded(function, specs):
+    """A concrete function with what does not depend on its inputs computed beforehand.
+
+    The certified norms of filters, say, take eigenvalues, which no converter knows.
+
+    Args:
+        function: Without variables, as a constant is what has no input.
+        specs: Its inputs by name, in order.
+    """
+    varying, needed = set(), set()
+    for operation in function.graph.get_operations():  # those that make its inputs come before it
+        if operation.type == "Placeholder" or any(x.op in varying for x in operation.inputs):
+            varying.add(operation)
+            needed |= {x.name for x in operation.inputs if x.op not in varying}
+    definition, needed = function.graph.as_graph_def(), sorted(needed)
+
+    def constants():
+        return tf.graph_util.import_graph_def(definition, return_elements=needed)
+
+    values = [value.numpy() for value in tf.compat.v1.wrap_function(constants, [])()]
+    outputs = {name: x.name for name, x in function.structured_outputs.items()}
+
+    def rest(**tensors):
+        given = {f"{name}:0": tensor for name, tensor in tensors.items()}
+        given |= {name: tf.constant(value) for name, value in zip(needed, values, strict=True)}
+        results = tf.graph_util.import_graph_def(definition, given, list(outputs.values()))
+        return dict(zip(outputs, results, strict=True))
+
+    return tf.function(rest, autograph=False).get_concrete_function(**specs)

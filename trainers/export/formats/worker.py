@@ -2,9 +2,9 @@
 
     python -m trainers.export.formats.worker FORMAT FOLDER FILE
 
-The folder holds the SavedModel `source/` and the batches `inputs.npz`, the arrays `0/measurement`,
-`1/measurement` and so on. Writes the file, runs it, and last writes `outputs.npz`: the
-reconstructions `0`, `1` and so on. A conversion without it has failed, whatever the exit code.
+The folder holds the SavedModel `source/` and the batches `inputs.npz`. Writes the file, runs it,
+and last writes what came out of it, `outputs.npz`. A conversion without that has failed, whatever
+the exit code.
 """
 
 import importlib
@@ -15,7 +15,7 @@ import numpy as np
 
 
 def read_batches(path):
-    """The batches of a file `inputs.npz`, dictionaries of arrays."""
+    """The batches of a file, dictionaries of arrays."""
     batches = {}
     with np.load(path) as arrays:
         for key in arrays.files:
@@ -36,8 +36,7 @@ def main(name, folder, file):
     chosen = importlib.import_module(f"trainers.export.formats.{name}")
     folder, file = Path(folder), Path(file)
     chosen.write(folder / "source", file)
-    outputs = chosen.run(file, read_batches(folder / "inputs.npz"))
-    np.savez(folder / "outputs.npz", *outputs)
+    write_batches(folder / "outputs.npz", chosen.run(file, read_batches(folder / "inputs.npz")))
 
 
 if __name__ == "__main__":
