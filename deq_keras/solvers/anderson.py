@@ -3,6 +3,7 @@
 from typing import NamedTuple
 
 import keras
+import numpy as np
 import tensorflow as tf
 
 from deq_keras.checks import positive, positive_int
@@ -132,8 +133,8 @@ class Anderson(Solver):
 
     def _coefficients(self, state, projections):
         """Weights `(batch, memory)` of the differences, zero for those that are not valid."""
-        # Not `tf.linalg.diag`, which LiteRT lacks.
-        identity = tf.eye(self.memory, dtype=state.gram.dtype)
+        # Neither `tf.linalg.diag` nor `tf.eye`: ONNX and OpenVINO lack what they are made of.
+        identity = tf.constant(np.eye(self.memory), state.gram.dtype)
         scale = tf.sqrt(tf.reduce_sum(state.gram * identity, axis=-1))
         valid = (tf.range(self.memory)[None] < state.age[:, None]) & (scale > 0)
         inverse = tf.where(valid, safe_divide(tf.ones_like(scale), scale), tf.zeros_like(scale))

@@ -7,6 +7,9 @@ import tensorflow as tf
 
 import deq_keras as dk
 
+_COPYING = "_copying"  # other functions of the old names are there already
+_PASS_ON = ("Identity", "EnsureShape", "StopGradient", "PreventGradient")
+
 
 def signature(model, size=None, batch=None):
     """A `tf.TensorSpec` for each input: `measurement`, and `data`, `data_1` … where there are some.
@@ -36,7 +39,8 @@ def live(model, specs, tolerance=None):
         tolerance: In place of that of the solvers.
 
     Returns:
-        A function that returns `reconstruction` and, where there are solves, `converged`.
+        A function that returns `reconstruction` and, where there are solves, `steps`, `residual`
+        and `converged`.
     """
 
     def outputs(**tensors):
@@ -97,8 +101,15 @@ def random_batches(specs, sizes):
 def _outputs(model, specs, tensors, call, tolerance=None):
     with dk.layers.observe(tolerance) as observation:
         value = call(tf.nest.pack_sequence_as(model.input, [tensors[name] for name in specs]))
-    converged = observation.solution(value).converged
-    return {"reconstruction": value} | ({} if converged is None else {"converged": converged})
+    if not observation:
+        return {"reconstruction": value}
+    solution = observation.solution(value)
+    return {
+        "reconstruction": value,
+        "steps": solution.steps,
+        "residual": solution.residual,
+        "converged": solution.converged,
+    }
 
 
 @contextlib.contextmanager
@@ -136,6 +147,12 @@ def _folded(function, specs):
         return tf.graph_util.import_graph_def(definition, return_elements=needed)
 
     values = [value.numpy() for value in tf.compat.v1.wrap_function(constants, [])()]
+    kept = {operation.name for operation in varying}
+    nodes = [node for node in definition.node if node.name in kept]
+    definition = tf.compat.v1.GraphDef(
+        node=nodes, library=definition.library, versions=definition.versions
+    )
+    _copy_what_moves(definition)
     outputs = {name: x.name for name, x in function.structured_outputs.items()}
 
     def rest(**tensors):
@@ -145,3 +162,31 @@ def _folded(function, specs):
         return dict(zip(outputs, results, strict=True))
 
     return tf.function(rest, autograph=False).get_concrete_function(**specs)
+
+
+def _copy_what_moves(definition):
+    """Copies each variable of a loop that the next round has in the place of another one.
+
+    LiteRT and OpenVINO write the variables of the next round one by one, over others that are still
+    to be read: what is passed on unchanged (previous iterates, memories of differences) arrives as
+    something else. The maximum of a tensor and itself is a copy that no converter takes away.
+    """
+    functions = definition.library.function
+    nodes = [*definition.node, *(node for function in functions for node in function.node_def)]
+    loops = [node for node in nodes if "body" in node.attr]
+    bodies = {node.attr["body"].func.name for node in loops}
+    for function in (f for f in functions if f.signature.name in bodies):
+        places = {arg.name: place for place, arg in enumerate(function.signature.input_arg)}
+        passed = {n.name: n.input[0] for n in function.node_def if n.op in _PASS_ON}
+        for place, output in enumerate(function.signature.output_arg):
+            name = function.ret[output.name]
+            while name.split(":")[0] in passed:
+                name = passed[name.split(":")[0]]
+            if places.get(name, place) != place and output.type != tf.bool.as_datatype_enum:
+                copy = function.node_def.add(name=f"copy_{place}", op="Maximum")
+                copy.input.extend([name, name])
+                copy.attr["T"].type = output.type
+                function.ret[output.name] = f"{copy.name}:z:0"
+        function.signature.name += _COPYING
+    for node in loops:
+        node.attr["body"].func.name += _COPYING

@@ -55,6 +55,19 @@ class Bessel(keras.layers.Layer):
         return tf.math.bessel_i0(x)
 
 
+class Memory(keras.layers.Layer):
+    """A loop whose variables move on: each round reads what three rounds before have left."""
+
+    def call(self, x):
+        def body(k, a, b, c):
+            return k + 1, 0.5 * a + b - c + x, a, b
+
+        loop = (tf.constant(0), x, 0.0 * x, x + 1.0)
+        shapes = [tf.TensorShape([]), *[tf.TensorShape([None] * 4)] * 3]
+        _, a, b, c = tf.while_loop(lambda k, *_: k < 7, body, loop, shape_invariants=shapes)
+        return tf.ensure_shape(a + 2.0 * b + 4.0 * c, x.shape)
+
+
 class Drifting(keras.layers.Layer):
     """A layer that computes something else each time that it is traced."""
 
@@ -77,10 +90,17 @@ def test_a_solver_over_a_mirrored_boundary(name, tmp_path):
     shape = (1, *SIZE, 1) if FORMATS[name].FIXED else (3, 9, 17, 1)
     y = np.random.default_rng(1).uniform(size=shape).astype("float32")
     (outputs,) = FORMATS[name].run(converted.files[0], [{"measurement": y}])
-    assert set(outputs) == {"reconstruction", "converged"}
+    assert set(outputs) == {"reconstruction", "steps", "residual", "converged"}
     assert outputs["converged"].dtype == bool
     assert outputs["converged"].tolist() == [True] * shape[0]
     np.testing.assert_allclose(outputs["reconstruction"], original(y), atol=1e-4)
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_variables_of_loops_that_move_on(name, tmp_path):
+    """LiteRT and OpenVINO lose them, silently, unless they are copied."""
+    converted = convert(model(Memory()), tmp_path / "model", needs(name), size_for(name))
+    assert converted.difference < 1e-4
 
 
 @pytest.mark.parametrize(

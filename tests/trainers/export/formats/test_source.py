@@ -22,8 +22,9 @@ def inpainting(tmp_path_factory):
     folder = tmp_path_factory.mktemp("source") / "model"
     prior = dk.priors.FieldsOfExperts(filters=4, kernel_size=5, sharpness=20.0)
     operator = dk.operators.Mask() @ dk.operators.GaussianBlur(3, 0.8)
-    inputs = tuple(keras.Input((None, None, 1)) for _ in range(2))
-    model = keras.Model(inputs, dk.layers.Variational(operator, prior)(inputs))
+    y, mask = (keras.Input((None, None, 1)) for _ in range(2))
+    layer = dk.layers.Variational(operator, prior)
+    model = keras.Model((y, mask), layer((y, [mask, None])))
     specs = source.signature(model)
     source.save(model, folder, specs)
     return model, specs, tf.saved_model.load(str(folder)).signatures["serving_default"]
