@@ -63,9 +63,9 @@ class Memory(keras.layers.Layer):
             return k + 1, 0.5 * a + b - c + x, a, b
 
         loop = (tf.constant(0), x, 0.0 * x, x + 1.0)
-        shapes = [tf.TensorShape([]), *[tf.TensorShape([None] * 4)] * 3]
+        shapes = (tf.TensorShape([]), *[tf.TensorShape([None] * 4)] * 3)
         _, a, b, c = tf.while_loop(lambda k, *_: k < 7, body, loop, shape_invariants=shapes)
-        return tf.ensure_shape(a + 2.0 * b + 4.0 * c, x.shape)
+        return a + 2.0 * b + 4.0 * c
 
 
 class Drifting(keras.layers.Layer):
@@ -96,7 +96,7 @@ def test_a_solver_over_a_mirrored_boundary(name, tmp_path):
     np.testing.assert_allclose(outputs["reconstruction"], original(y), atol=1e-4)
 
 
-@pytest.mark.parametrize("name", FORMATS)
+@pytest.mark.parametrize("name", ["litert", pytest.param("onnx", marks=slow), "openvino"])
 def test_variables_of_loops_that_move_on(name, tmp_path):
     """LiteRT and OpenVINO lose them, silently, unless they are copied."""
     converted = convert(model(Memory()), tmp_path / "model", needs(name), size_for(name))
