@@ -1,0 +1,122 @@
+"""`experiments.export`: models of trainings and comparisons, and what is wrong with a command."""
+
+import json
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from experiments import compare, evaluate, export, tasks, train, trained
+from experiments.configs import demo
+from tests.experiments.conftest import make_pictures
+from trainers.process import exits
+
+# How ml_collections loads a configuration file.
+pytestmark = pytest.mark.filterwarnings(r"ignore:the load_module\(\) method:DeprecationWarning")
+
+OWN = (
+    "--config.model=tests.experiments.own_model:small",
+    "--config.data.patch_size=12",
+    "--config.train.batch_size=2",
+    "--config.train.steps_per_epoch=2",
+    "--config.train.epochs=2",
+    "--config.train.learning_rate=0.01",
+    "--config.train.tensorboard=False",
+    "--config.train.deterministic=False",  # cannot be undone in a process of many tests
+)
+
+
+@pytest.fixture(scope="module")
+def run(run_program, tmp_path_factory):
+    """The folder of a small training that was evaluated."""
+    folder = tmp_path_factory.mktemp("small")
+    pictures = make_pictures(folder / "pictures")
+    workdir = f"--workdir={folder / 'run'}"
+    assert run_program(train, workdir, f"--data_dir={pictures}", *OWN) == 0
+    assert run_program(evaluate, workdir, "--pictures=0") == 0
+    return folder / "run"
+
+
+def test_a_training_becomes_the_next_version(program, run, tmp_path):
+    flags = (f"--workdir={run}", f"--output={tmp_path / 'models' / 'small'}")
+    code, output, errors = program(export, *flags, "--licence=CC0-1.0", "--max_pixels=5000")
+    assert code == 0, errors
+    path = tmp_path / "models" / "small" / "1"
+    assert f"Model: {path}" in output
+    card = json.loads((path / "assets.extra" / "model_card.json").read_text("utf-8"))
+    means = json.loads((run / "evaluation" / "results.json").read_text("utf-8"))["means"]
+    assert card["metrics"]["PSNR (dB)"] == pytest.approx(means["psnr"])
+    assert card["task"] == "denoising"
+    assert card["licence"] == "CC0-1.0"
+    assert card["max_pixels"] == 5000
+    assert card["configuration"]["data"]["patch_size"] == 12
+    model = trained.load(run).model
+    image = np.random.default_rng(0).uniform(size=(1, 9, 14, 1)).astype("float32")
+    loaded = tf.saved_model.load(path)
+    found = loaded.signatures["serving_default"](measurement=tf.constant(image))
+    np.testing.assert_allclose(found["reconstruction"], model(image), atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (("--output=models/3",), "the number of the version is added"),
+        (("--output=",), "Expected --output to be the folder of a model"),
+        (("--data_dir=pictures",), "an export needs no images"),
+        (("--task=denoising",), "Expected --task and --model for a comparison only"),
+    ],
+)
+def test_wrong_flags_are_explained(program, run, tmp_path, flags, message):
+    default = () if flags[0].startswith("--output") else (f"--output={tmp_path / 'models'}",)
+    code, _, errors = program(export, f"--workdir={run}", *default, *flags)
+    assert code == exits.CONFIG
+    assert message in errors
+    assert not list(tmp_path.rglob("saved_model.pb"))
+
+
+def test_a_folder_without_a_run_is_refused(program, tmp_path):
+    code, _, errors = program(export, f"--workdir={tmp_path}", f"--output={tmp_path / 'models'}")
+    assert code == exits.CONFIG
+    assert "Expected --workdir to be the folder of a training" in errors
+
+
+@pytest.fixture(scope="module")
+def comparison(run_program, tmp_path_factory):
+    """The folder of a small comparison."""
+    folder = tmp_path_factory.mktemp("comparison")
+    pictures = make_pictures(folder / "pictures")
+    flags = ("--steps=1", "--tasks=denoising", "--config.data.patch_size=12")
+    flags += ("--config.prior.filters=2", "--config.prior.kernel_size=3")
+    flags += ("--config.train.batch_size=1", "--config.evaluate.training_batches=1")
+    assert (
+        run_program(compare, f"--workdir={folder / 'run'}", f"--data_dir={pictures}", *flags) == 0
+    )
+    return folder / "run"
+
+
+@pytest.mark.parametrize("name", ["total_variation", "bilevel", "equilibrium"])
+def test_models_of_a_comparison_are_those_of_its_results(comparison, name):
+    model = trained.load(comparison, name=name)
+    results = json.loads((comparison / "results.json").read_text("utf-8"))
+    row = results["tasks"]["denoising"]["methods"][name]
+    assert model.metrics["psnr"] == row["psnr"]
+    layer = model.model.layers[-1]
+    weight = float(tf.exp(layer.cell.log_weight))
+    label = "total variation" if name == "total_variation" else name
+    assert weight == pytest.approx(results["tasks"]["denoising"]["details"][f"{label}: weight"])
+
+
+def test_samples_are_measurements_that_a_model_takes():
+    config = demo.get_config()
+    for name in tasks.TASKS:
+        task = tasks.get(name, config)
+        found = export.samples(task, 1)
+        assert len(found) == 3
+        for sample in found:
+            parts = tf.nest.flatten(sample)
+            inputs = tf.nest.flatten(task.inputs(1))
+            assert len(parts) == len(inputs)
+            for part, symbolic in zip(parts, inputs, strict=True):
+                assert part.shape[0] == 2
+                assert keras.backend.standardize_dtype(part.dtype) == symbolic.dtype
