@@ -7,10 +7,12 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from experiments import compare, evaluate, export, tasks, train, trained
+from experiments import evaluate, export, models, tasks, train, trained
 from experiments.configs import demo
+from experiments.workspace import Workspace
 from tests.experiments.conftest import make_pictures
-from trainers.process import exits
+from trainers.process import exits, files
+from trainers.process.errors import ConfigurationError
 
 # How ml_collections loads a configuration file.
 pytestmark = pytest.mark.filterwarnings(r"ignore:the load_module\(\) method:DeprecationWarning")
@@ -81,30 +83,49 @@ def test_a_folder_without_a_run_is_refused(program, tmp_path):
     assert "Expected --workdir to be the folder of a training" in errors
 
 
-@pytest.fixture(scope="module")
-def comparison(run_program, tmp_path_factory):
-    """The folder of a small comparison."""
-    folder = tmp_path_factory.mktemp("comparison")
-    pictures = make_pictures(folder / "pictures")
-    flags = ("--steps=1", "--tasks=denoising", "--config.data.patch_size=12")
-    flags += ("--config.prior.filters=2", "--config.prior.kernel_size=3")
-    flags += ("--config.train.batch_size=1", "--config.evaluate.training_batches=1")
-    assert (
-        run_program(compare, f"--workdir={folder / 'run'}", f"--data_dir={pictures}", *flags) == 0
-    )
-    return folder / "run"
+@pytest.fixture
+def comparison(tmp_path):
+    """The folder of a comparison, as `experiments.comparison` leaves it, and its weights."""
+    config = demo.get_config()
+    config.tasks, config.prior.filters, config.prior.kernel_size = ("denoising",), 2, 3
+    workspace = Workspace(tmp_path, config.to_dict())
+    task, kept = tasks.get("denoising", config), {}
+    for name, make in {
+        "bilevel_further": models.bilevel,
+        "equilibrium": models.equilibrium,
+    }.items():
+        layer = make(task, config, weight=0.3)
+        model = models.model(layer, task.inputs(1))
+        workspace.once(("denoising", name), lambda: {"seconds": 1.0})
+        files.save_weights(model, tmp_path / "denoising" / name / "final.weights.h5")
+        kept[name.removesuffix("_further")] = layer.get_weights()
+    workspace.once(("denoising", "total_variation"), lambda: {"weight": 0.07})
+    methods = {"bilevel": {"psnr": 29.5, "ssim": None}}
+    files.write_json(tmp_path / "results.json", {"tasks": {"denoising": {"methods": methods}}})
+    return tmp_path, kept
 
 
-@pytest.mark.parametrize("name", ["total_variation", "bilevel", "equilibrium"])
-def test_models_of_a_comparison_are_those_of_its_results(comparison, name):
-    model = trained.load(comparison, name=name)
-    results = json.loads((comparison / "results.json").read_text("utf-8"))
-    row = results["tasks"]["denoising"]["methods"][name]
-    assert model.metrics["psnr"] == row["psnr"]
-    layer = model.model.layers[-1]
-    weight = float(tf.exp(layer.cell.log_weight))
-    label = "total variation" if name == "total_variation" else name
-    assert weight == pytest.approx(results["tasks"]["denoising"]["details"][f"{label}: weight"])
+def test_models_of_a_comparison_have_its_weights_and_results(comparison):
+    folder, kept = comparison
+    for name, weights in kept.items():
+        found = trained.load(folder, name=name)
+        for one, other in zip(found.model.layers[-1].get_weights(), weights, strict=True):
+            np.testing.assert_array_equal(one, other)
+    assert trained.load(folder, name="bilevel").metrics["psnr"] == 29.5
+    total_variation = trained.load(folder, task="denoising", name="total_variation")
+    weight = float(tf.exp(total_variation.model.layers[-1].cell.log_weight))
+    assert weight == pytest.approx(0.07)
+
+
+def test_what_a_comparison_does_not_have_is_refused(comparison):
+    folder, _ = comparison
+    with pytest.raises(ConfigurationError, match="Did you mean 'bilevel'"):
+        trained.load(folder, name="bilevl")
+    with pytest.raises(ConfigurationError, match="Unknown task of this comparison"):
+        trained.load(folder, task="inpainting", name="bilevel")
+    (folder / "denoising" / "equilibrium" / "done.json").unlink()
+    with pytest.raises(ConfigurationError, match="run experiments.compare"):
+        trained.load(folder, name="equilibrium")
 
 
 def test_samples_are_measurements_that_a_model_takes():
