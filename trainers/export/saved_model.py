@@ -85,15 +85,16 @@ def write(served: Signatures, path: str | os.PathLike) -> None:
 
 
 def _leave_derivatives_to_tensorflow(path):
-    """Takes the marks off convolutions whose derivatives TensorFlow has not saved.
+    """Takes the marks off convolutions, whose derivatives TensorFlow knows.
 
-    It saves those of outermost functions; a loop over others could not be differentiated, and
-    loading would warn. Their derivatives are those that TensorFlow knows, if slower.
+    It saves the gradients that such marks stand for, of outermost functions alone: a loaded loop
+    could not be differentiated, and loading would take long and warn. The marks of solutions stay.
     """
     saved = saved_model_pb2.SavedModel()
     saved.ParseFromString(path.read_bytes())
-    library = saved.meta_graphs[0].graph_def.library
-    known = {gradient.registered_op_type for gradient in library.registered_gradients}
+    graph = saved.meta_graphs[0]
+    library, functions = graph.graph_def.library, graph.object_graph_def.concrete_functions
+    marks = set()
     for function in library.function:
         for node in function.node_def:
             if node.op in _FORBIDDEN:
@@ -101,8 +102,18 @@ def _leave_derivatives_to_tensorflow(path):
                     f"Expected a model of TensorFlow's own operations. Received one with a "
                     f"{node.op!r}, which a server must not run."
                 )
-            if _MARK not in node.attr or not _LINEAR_MAP.search(node.name):
-                continue
-            if node.attr[_MARK].s.decode() not in known:
-                del node.attr[_MARK]
+            if _MARK in node.attr:
+                if _LINEAR_MAP.search(node.name):
+                    del node.attr[_MARK]
+                else:
+                    marks.add(node.attr[_MARK].s.decode())
+    kept = [g for g in library.registered_gradients if g.registered_op_type in marks]
+    needless = {g.gradient_func for g in library.registered_gradients if g not in kept}
+    del library.registered_gradients[:]
+    library.registered_gradients.extend(kept)
+    for name in needless:
+        functions.pop(name, None)
+    defined = [f for f in library.function if f.signature.name not in needless]
+    del library.function[:]
+    library.function.extend(defined)
     path.write_bytes(saved.SerializeToString())

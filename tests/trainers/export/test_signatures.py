@@ -6,6 +6,7 @@ import tensorflow as tf
 
 import deq_keras as dk
 from trainers.export import Signatures
+from trainers.export.saved_model import write
 
 RNG = np.random.default_rng(0)
 OWN = {"tolerance": tf.zeros(1), "max_steps": tf.zeros(1, tf.int32)}
@@ -88,3 +89,21 @@ def test_super_resolution_answers_in_the_larger_size():
         8,
         1,
     )
+
+
+def test_derivative_through_a_loop_of_a_loaded_model(tmp_path):
+    """Of unrolled steps, whose loop TensorFlow itself differentiates."""
+    prior = dk.priors.UntiedFieldsOfExperts(filters=2, kernel_size=3)
+    layer = dk.layers.Equilibrium(
+        dk.layers.GradientStep(dk.operators.Identity(), prior), "picard", dk.adjoints.Unrolled(4)
+    )
+    model = keras.Sequential([keras.Input((None, None, 1)), layer])
+    write(Signatures(model), tmp_path)
+    loaded = tf.saved_model.load(tmp_path)
+    point, found = y(1, 7, 6, 1), []
+    for call in (model, lambda x: loaded.signatures["serving_default"](measurement=x)):
+        with tf.GradientTape() as tape:
+            tape.watch(point)
+            loss = tf.reduce_sum(tf.nest.flatten(call(point))[0] ** 2)
+        found.append(tape.gradient(loss, point))
+    np.testing.assert_allclose(*found, rtol=1e-4, atol=1e-6)
