@@ -151,6 +151,7 @@ def parse(argv):
         remaining = FLAGS(argv)
     except flags.Error as error:
         program.wrong(f"{error} (--help lists the flags.)")
+    flags.FLAGS.mark_as_parsed()  # absl asks for it; none of its own flags is used
     if _HELP.value:
         print(f"{__doc__}\n{FLAGS.get_help()}")
         raise SystemExit(0)

@@ -2,7 +2,7 @@
 
 import grpc
 
-from experiments.restoration.errors import Refused, TooLarge, Unavailable
+from experiments.restoration.errors import Refused, TooLarge, Unavailable, plain
 
 # The server's limit is what counts; the client's own, of 4 MiB, would be the smaller one.
 _OPTIONS = (("grpc.max_send_message_length", -1), ("grpc.max_receive_message_length", -1))
@@ -46,7 +46,7 @@ def translate(code, details):
         code: A `grpc.StatusCode`.
         details: What the server says.
     """
-    text = " ".join((details or "").split())[:500] or code.name
+    text = plain(details or "") or code.name
     if code is grpc.StatusCode.UNAVAILABLE:
         return Unavailable(text)
     if code is grpc.StatusCode.DEADLINE_EXCEEDED:

@@ -5,7 +5,7 @@ import json
 import urllib.error
 import urllib.request
 
-from experiments.restoration.errors import Refused, TooLarge, Unavailable
+from experiments.restoration.errors import Refused, TooLarge, Unavailable, plain
 
 _UNAVAILABLE = (502, 503, 504)
 _TOO_LARGE = 413
@@ -51,7 +51,7 @@ class Site:
             except ConnectionError as error:
                 raise Unavailable(str(error)) from None
             except http.client.HTTPException as error:
-                raise Refused(f"It does not speak HTTP: {error!r}") from None
+                raise Refused(f"It does not speak HTTP ({type(error).__name__}).") from None
 
         return self._patience(attempt)
 
@@ -71,12 +71,12 @@ def parse(text):
 
 
 def _translate(error):
-    text = error.read(2000).decode("utf-8", "replace")
+    text = error.read(20_000).decode("utf-8", "replace")
     try:
         text = json.loads(text)["error"]
     except (ValueError, KeyError, TypeError):
         pass
-    text = " ".join(str(text).split())[:500] or error.reason
+    text = plain(text) or error.reason
     if error.code in _UNAVAILABLE:
         return Unavailable(text)
     if error.code == _TOO_LARGE:

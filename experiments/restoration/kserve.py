@@ -78,15 +78,19 @@ class KserveGrpcModel(Model):
         for name, array in _real(tensors).items():
             request.inputs.add(name=name, datatype=_NAMES[array.dtype.name], shape=array.shape)
             request.raw_input_contents.append(array.tobytes())
-        answer = self._call("ModelInfer", request)
-        found = {}
-        for number, output in enumerate(answer.outputs):
-            if answer.raw_output_contents:
-                values = answer.raw_output_contents[number]
-            else:
-                values = list(getattr(output.contents, _CONTENTS.get(output.datatype, ""), ()))
-            found[output.name] = _array(values, output.datatype, output.shape)
-        return found
+        return outputs(self._call("ModelInfer", request))
+
+
+def outputs(answer):
+    """The arrays of a `ModelInferResponse`: bytes behind all of them, or numbers in each."""
+    found = {}
+    for number, output in enumerate(answer.outputs):
+        if answer.raw_output_contents:
+            values = answer.raw_output_contents[number]
+        else:
+            values = list(getattr(output.contents, _CONTENTS.get(output.datatype, ""), ()))
+        found[output.name] = _array(values, output.datatype, output.shape)
+    return found
 
 
 class KserveRestModel(Model):
@@ -137,10 +141,10 @@ class KserveRestModel(Model):
         body = b"".join([head, *blobs])
         answer, headers = self._site(f"{self._path}/infer", body, headers)
         split = int(headers.get(_LENGTH, len(answer)))
-        return _outputs(parse(answer[:split]), answer[split:])
+        return _rest_outputs(parse(answer[:split]), answer[split:])
 
 
-def _outputs(content, blob):
+def _rest_outputs(content, blob):
     """The arrays of an answer of REST, whose numbers lie in it, or in the bytes behind it."""
     found = {}
     try:

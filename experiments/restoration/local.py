@@ -3,7 +3,7 @@
 import os
 from pathlib import Path
 
-from experiments.restoration.errors import Refused, TooLarge
+from experiments.restoration.errors import Refused, TooLarge, plain
 from experiments.restoration.model import Model, Spec, check_signature
 from trainers.process.errors import ConfigurationError
 
@@ -54,7 +54,7 @@ class LocalModel(Model):
             self._loaded = tf.saved_model.load(str(folder))
             signature = self._loaded.signatures.get("diagnose")
         except Exception as error:  # of protocol buffers, of graphs, of files...
-            reason = " ".join(str(error).split())[:200] or type(error).__name__
+            reason = plain(error, 200) or type(error).__name__
             raise ConfigurationError(
                 f"The SavedModel {self.where} cannot be loaded: it is damaged, or of another "
                 f"TensorFlow ({reason})."
@@ -70,14 +70,7 @@ class LocalModel(Model):
         try:
             found = self._diagnose(**{k: tf.constant(v) for k, v in tensors.items()})
         except tf.errors.ResourceExhaustedError as error:
-            raise TooLarge(f"Out of memory: {_first_line(error)}") from None
+            raise TooLarge(f"Out of memory: {plain(error)}") from None
         except (tf.errors.OpError, ValueError, TypeError) as error:
-            raise Refused(f"The model refuses it: {_first_line(error)}") from None
+            raise Refused(f"The model refuses it: {plain(error)}") from None
         return {name: value.numpy() for name, value in found.items()}
-
-
-def _first_line(error):
-    """What a person needs of an error of a graph: not the nodes that it passed through."""
-    lines = [line for line in str(error).splitlines() if line.strip()]
-    detail = [line for line in lines if not line.startswith(("Graph execution", "Detected at"))]
-    return " ".join((detail or lines or [type(error).__name__])[0].split())

@@ -118,7 +118,7 @@ def check_signature(inputs, where):
     if inputs is None or not {"measurement", *_EXTRA} <= set(inputs):
         there = "has none" if inputs is None else f"takes {sorted(inputs)}"
         raise ConfigurationError(
-            "Expected a model with the signature `diagnose` of measurement, tolerance and max_steps, "
+            "Expected a model with the signature `diagnose` of measurement, tolerance, max_steps, "
             f"as experiments.export writes it. The model {where} {there}. Export it anew."
         )
     return inputs

@@ -3,6 +3,8 @@
 PNG, TIFF and JPEG by libvips: Pillow has no 16-bit colour.
 """
 
+import functools
+import logging
 import os
 from typing import NamedTuple
 
@@ -14,7 +16,10 @@ from experiments.restoration.errors import Refused
 _LUMA = np.array([0.299, 0.587, 0.114], np.float32)  # ITU-R BT.601, as in YCbCr
 _DEPTHS = {"uchar": 8, "ushort": 16}
 _SPACES = ("b-w", "srgb", "rgb", "grey16", "rgb16", "multiband")
+# libvips would make up EXIF where there was none.
+_KEPT = {True: "all", False: "xmp:iptc:icc:other"}
 _CARRIED = ("icc-profile-data", "xmp-data", "iptc-data")
+_LOADERS = ("VipsForeignLoadPng", "VipsForeignLoadTiff", "VipsForeignLoadJpeg")
 _OPTIONS = {".png": {}, ".tif": {"compression": "deflate"}, ".tiff": {"compression": "deflate"}}
 
 
@@ -51,6 +56,7 @@ def read(path, max_pixels):
         Refused: It is no such file, is cut short or damaged, has too many pixels, or is neither
             grey nor RGB of 8 or 16 bits.
     """
+    _only_known_formats()
     try:
         # The name of a file may hold what libvips takes for options; a source has no name.
         source = pyvips.Source.new_from_file(os.fspath(path))
@@ -66,11 +72,25 @@ def read(path, max_pixels):
         image = image.autorot()
         array = image.numpy().reshape(image.height, image.width, image.bands)
     except pyvips.Error as error:
-        reason = str(error).strip().splitlines()[-1]
-        raise Refused(f"Cannot be read: no image, or damaged or cut short ({reason}).") from None
+        raise Refused(f"No image, or damaged or cut short: {_reason(error)}") from None
     planes = array[..., :colours].astype(np.float32) / (2**depth - 1)
     alpha = array[..., colours] if image.hasalpha() else None
     return Picture(planes, alpha, depth, image)
+
+
+@functools.cache
+def _only_known_formats():
+    """Whatever a file is named, libvips would try its many other formats, such as SVG, on it."""
+    pyvips.operation_block_set("VipsForeignLoad", True)
+    for name in _LOADERS:
+        pyvips.operation_block_set(name, False)
+    logging.getLogger("pyvips").setLevel(logging.ERROR)  # what is worth saying is in the exception
+
+
+def _reason(error):
+    """The lines of an error of libvips, without those that name its functions."""
+    lines = [line.strip() for line in str(error).splitlines()]
+    return "; ".join(line for line in lines if line and "unable to call" not in line) or "libvips"
 
 
 def check_size(height, width, max_pixels):
@@ -107,13 +127,17 @@ def write(path, planes, like):
         xres=like.header.xres,
         yres=like.header.yres,
     )
+    has_exif = "exif-data" in like.header.get_fields()
     for field in like.header.get_fields():
         if field in _CARRIED or field.startswith("exif-"):
             image.set_type(like.header.get_typeof(field), field, like.header.get(field))
+    if has_exif:  # the block of EXIF still has the one that was applied
+        image.set_type(pyvips.GValue.gint_type, "orientation", 1)
+    options = _OPTIONS[os.path.splitext(path)[1].lower()]
     try:
-        image.write_to_file(os.fspath(path), **_OPTIONS[os.path.splitext(path)[1].lower()])
+        image.write_to_file(os.fspath(path), keep=_KEPT[has_exif], **options)
     except pyvips.Error as error:
-        raise OSError(f"Cannot be written: {str(error).strip()}") from None
+        raise OSError(f"Cannot be written: {_reason(error)}") from None
 
 
 def resize(planes, size):

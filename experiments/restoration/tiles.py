@@ -1,14 +1,19 @@
 """Overlapping tiles of a large image, and the weights with which they are blended.
 
-A model treats the border of a tile as the border of an image: it mirrors or repeats what lies
-there, where the whole image goes on. So near a border between tiles the answer is wrong, and the
-error decays over the support of the blur and the receptive field of the prior. Two neighbours
-share `overlap` pixels. Each is ignored in the outer quarter of these, where it is worst; over the
-half in the middle the weight goes from one to the other along a raised cosine, so that no edge is
-drawn. Choose an overlap of at least four times the farthest distance over which a pixel matters in
-one step of the model: the half-width of the blur plus that of the prior's filters (both of them,
-for a gradient step). The default of 32 fits 9 × 9 filters; a wide blur needs more. Where noise is
-weak and the prior strong, information travels over many steps: compare two overlaps if in doubt.
+A model treats the border of a tile as the border of an image: it mirrors, wraps or ends what lies
+there, where the whole image goes on. So a reconstruction is wrong near the border of its tile, and
+the error decays with the distance. Two neighbours share `overlap` pixels. Each is ignored in the
+outer quarter of these, where it is worst; over the half in the middle the weight goes from one to
+the other along a raised cosine, so that no edge is drawn.
+
+How far an error reaches depends on the prior's receptive field (the side of a filter of fields of
+experts; that of a denoiser) and on how strong it is. Choose an overlap of six times that field, and
+more where the weight of the prior is large. With 5 x 5 filters, denoising noise of a standard
+deviation of 0.1, tiles differ from the whole by at most 8e-3 at an overlap of 8, 1e-3 at 16 and
+3e-5 at the default of 32; with five times the weight by 6e-4 at 32. For a blur add twice its width;
+weakly regularised deblurring amplifies what is wrong at a border, and a blur with circular
+boundaries wraps each tile onto itself, also at the outer border of the image, where no overlap
+helps: there use --tile=0.
 """
 
 import math
