@@ -97,9 +97,9 @@ class Handler(BaseHTTPRequestHandler):
         return self._send(200, {"outputs": outputs}, b"".join(blobs))
 
 
-def serve(served, kind, port, limit, binary):
+def serve(served, kind, limit, binary=False):
     """A server of one of the REST protocols; returns the port."""
     members = {"served": served, "kind": kind, "limit": limit, "binary": binary}
-    server = ThreadingHTTPServer(("127.0.0.1", port), type("Of", (Handler,), members))
+    server = ThreadingHTTPServer(("127.0.0.1", 0), type("Of", (Handler,), members))
     threading.Thread(target=server.serve_forever, daemon=True).start()
     return server.server_address[1]

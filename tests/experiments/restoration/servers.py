@@ -1,66 +1,73 @@
-"""Servers of a SavedModel on loopback, each in a process of its own."""
+"""Servers of a SavedModel on loopback, in a process of their own."""
 
-import argparse
-import os
+import json
 import subprocess
 import sys
 import threading
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[3]
-NAME = "mine"  # of the model at each of them
+NAME = "mine"  # of the model in each protocol
+LIMIT = 128 * 1024  # bytes of a request
 
 
 class Server:
-    """A process with a server.
+    """A process that serves a SavedModel in each protocol, each at a port of its own.
 
     Args:
-        kind: A protocol.
-        folder: A SavedModel.
-        *arguments: More of the command line.
+        folder: The SavedModel.
+        port: Of the API of TensorFlow Serving over gRPC; 0: a free one.
     """
 
-    def __init__(self, kind, folder, *arguments):
-        environment = {**os.environ, "CUDA_VISIBLE_DEVICES": "-1"}
+    def __init__(self, folder, port=0):
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "tests.experiments.restoration.servers"]
-            + [kind, str(folder), *arguments],
+            [sys.executable, "-m", "tests.experiments.restoration.servers", str(folder), str(port)],
             cwd=ROOT,
-            env=environment,
+            stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
         )
 
     def ready(self):
-        """Waits until it listens; returns its address."""
+        """Waits until it listens; returns a dict from protocol to address."""
         line = self.process.stdout.readline()
-        assert line.startswith("port "), f"The server did not come up: {line!r}"
-        return f"127.0.0.1:{line.split()[1]}"
+        assert line.startswith("{"), f"The server did not come up: {line!r}"
+        return {name: f"127.0.0.1:{port}" for name, port in json.loads(line).items()}
+
+    def go_away(self, requests):
+        """Makes it say that it is not there, for so many requests.
+
+        Returns how many were left of those before.
+        """
+        self.process.stdin.write(f"{requests}\n")
+        self.process.stdin.flush()
+        return int(self.process.stdout.readline())
 
     def close(self):
         self.process.kill()
         self.process.wait()
+        self.process.stdin.close()
         self.process.stdout.close()
 
 
 class Served:
     """The SavedModel, behind each protocol."""
 
-    def __init__(self, folder, unavailable):
+    def __init__(self, folder):
         import tensorflow as tf
 
         self.errors = (tf.errors.OpError, TypeError, ValueError)
         self._loaded = tf.saved_model.load(str(folder))
         self.signatures = self._loaded.signatures
         self._tf = tf
-        self._unavailable = unavailable
+        self.unavailable = 0
         self._lock = threading.Lock()
 
     def is_away(self):
         """Whether it says that it is not there: for so many requests at first."""
         with self._lock:
-            self._unavailable -= 1
-            return self._unavailable >= 0
+            self.unavailable -= 1
+            return self.unavailable >= 0
 
     def specs(self):
         return self.signatures["diagnose"].structured_input_signature[1]
@@ -73,26 +80,20 @@ class Served:
 
 
 def main():
-    parser = argparse.ArgumentParser()
-    parser.add_argument("kind")
-    parser.add_argument("folder")
-    parser.add_argument("--port", type=int, default=0)
-    parser.add_argument("--limit", type=int, default=0, help="bytes of a request")
-    parser.add_argument("--unavailable", type=int, default=0, help="requests until it is there")
-    parser.add_argument("--binary", action="store_true")
-    options = parser.parse_args()
-    served = Served(options.folder, options.unavailable)
     from tests.experiments.restoration import grpc_servers, rest_servers
 
-    if options.kind == "tensorflow-grpc":
-        port = grpc_servers.tensorflow(served, options.port, options.limit)
-    elif options.kind == "kserve-grpc":
-        port = grpc_servers.kserve_v2(served, options.port, options.limit)
-    else:
-        limits = (options.limit, options.binary)
-        port = rest_servers.serve(served, options.kind, options.port, *limits)
-    print("port", port, flush=True)
-    threading.Event().wait()
+    served = Served(sys.argv[1])
+    ports = {
+        "tensorflow-grpc": grpc_servers.tensorflow(served, sys.argv[2], LIMIT),
+        "kserve-grpc": grpc_servers.kserve_v2(served, 0, LIMIT),
+        "tensorflow-rest": rest_servers.serve(served, "tensorflow-rest", LIMIT),
+        "kserve-rest": rest_servers.serve(served, "kserve-rest", LIMIT),
+        "kserve-rest-binary": rest_servers.serve(served, "kserve-rest", LIMIT, binary=True),
+    }
+    print(json.dumps(ports), flush=True)
+    for line in sys.stdin:
+        left, served.unavailable = served.unavailable, int(line)
+        print(left, flush=True)
 
 
 if __name__ == "__main__":
