@@ -31,6 +31,7 @@ def plain(text, most=500):
 
     Example:
 
+    >>> from experiments.restoration.errors import plain
     >>> plain("Graph execution error:\\n\\nassertion failed: [empty]\\n\\t [[{{node Assert}}]]")
     'assertion failed: [empty]'
     """

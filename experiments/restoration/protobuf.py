@@ -23,6 +23,7 @@ def make(package, table):
 
     Example:
 
+    >>> from experiments.restoration.protobuf import make
     >>> point = make("example", {"Point": {"x": (1, "float[]")}}).Point(x=[1, 2])
     >>> len(point.SerializeToString())
     10

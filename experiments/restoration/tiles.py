@@ -59,6 +59,7 @@ def spans(size, tile, overlap):
 
     Example:
 
+    >>> from experiments.restoration.tiles import spans
     >>> [(span.start, span.stop) for span in spans(100, tile=40, overlap=10)]
     [(0, 40), (30, 70), (60, 100)]
     """
@@ -85,8 +86,9 @@ def rise(length):
 
     Example:
 
-    >>> rise(8).round(2).tolist()
-    [0.0, 0.0, 0.04, 0.31, 0.69, 0.96, 1.0, 1.0]
+    >>> from experiments.restoration.tiles import rise
+    >>> (100 * rise(8)).round().astype(int).tolist()
+    [0, 0, 4, 31, 69, 96, 100, 100]
     """
     position = (np.arange(length) + 0.5) / max(length, 1)
     phase = np.clip(2 * position - 0.5, 0, 1)
