@@ -35,8 +35,10 @@ from experiments.restoration import connection, inputs, summary, tiles
 from experiments.restoration.jobs import Restorer
 from experiments.restoration.operator_data import OperatorData
 from experiments.restoration.restoring import Settings
-from trainers.process.errors import ConfigurationError
+from trainers.process import exits
+from trainers.process.errors import ConfigurationError, Interrupted
 from trainers.process.files import make_writable
+from trainers.process.signals import interruptible
 
 # Flags of its own: those that other programs share belong to training.
 FLAGS = flags.FlagValues()
@@ -115,7 +117,7 @@ def restore(names):
         names: Files and folders.
 
     Raises:
-        SystemExit: Some images failed, or did not converge.
+        SystemExit: Some images failed, or did not converge, or a signal has come.
     """
     if not names or not _OUTPUT.value:
         raise ConfigurationError("Expected INPUT... --output=FOLDER, and --model or --server.")
@@ -123,26 +125,49 @@ def restore(names):
     jobs = inputs.find(names, _OUTPUT.value, _FORCE.value)
     data = OperatorData(_DATA.value, _MAX_PIXELS.value)
     make_writable(Path(_OUTPUT.value), "folder", "Name another one with --output.")
+    results = []
+    try:
+        with interruptible(at_once=True):
+            restore_each(jobs, data, results)
+    except Interrupted as stop:
+        if results:
+            report(results)
+        print(f"{stop} {len(jobs) - len(results)} of {len(jobs)} are left.", file=sys.stderr)
+        raise SystemExit(exits.STOPPED) from None
+    if code := report(results):
+        raise SystemExit(code)
+
+
+def restore_each(jobs, data, results):
+    """Restores files, one after the other.
+
+    Args:
+        jobs: A list of `Job`.
+        data: The `OperatorData`.
+        results: A list, to which a `Done` is added for each file.
+    """
     model = open_model()
     data.check(model)
-    print(f"Model: {model.where}")
+    print(f"Model: {model.where}", flush=True)
     settings = Settings(_TILE.value, _OVERLAP.value, _TOLERANCE.value, _MAX_STEPS.value)
     restorer = Restorer(model, settings, _COLOUR.value, data, _MAX_PIXELS.value, _FORCE.value)
-    results = []
     with tqdm(jobs, unit="image", dynamic_ncols=True, disable=None) as bar:
         for job in bar:
             bar.set_postfix_str(job.name)
 
-            def progress(done, total, name=job.name, bar=bar):
+            def progress(done, total, name=job.name):
                 bar.set_postfix_str(f"{name}, tile {done} of {total}" if total > 1 else name)
 
             results.append(restorer(job, progress))
+
+
+def report(results):
+    """Prints the summary of a list of `Done`; returns the exit code."""
     Console(width=None if sys.stdout.isatty() else 120).print(summary.table(results))
     for line in summary.failures(results):
         print(line, file=sys.stderr)
     print(f"{summary.counts(results)} Results: {_OUTPUT.value}")
-    if code := summary.exit_code(results):
-        raise SystemExit(code)
+    return summary.exit_code(results)
 
 
 def parse(argv):

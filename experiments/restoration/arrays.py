@@ -6,7 +6,6 @@ import zipfile
 import numpy as np
 
 from experiments.restoration.errors import Refused
-from experiments.restoration.pictures import check_size
 
 
 def read(path, max_pixels):
@@ -53,11 +52,12 @@ def _check_shape(file, max_pixels):
     }
     if version not in header:
         raise Refused(f"Expected version 1 or 2 of NumPy's format. Received: {version}.")
-    shape = header[version](file)[0]
-    if len(shape) in (2, 3):
-        check_size(*shape[:2], max_pixels)
-    elif np.prod(shape, dtype=float) > max_pixels:
-        raise Refused(f"Expected at most {max_pixels} numbers (--max_pixels). Received: {shape}.")
+    shape, _, dtype = header[version](file)
+    if dtype.kind not in "biufcO":  # what reads it says of objects that they are pickles
+        raise Refused(f"Expected numbers. Received: {dtype}.")
+    channels = shape[-1] if len(shape) > 2 and shape[-1] in (1, 2, 3, 4) else 1
+    if np.prod(shape, dtype=float) > max_pixels * channels:
+        raise Refused(f"Expected at most {max_pixels} pixels (--max_pixels). Received: {shape}.")
 
 
 def write(path, values):

@@ -62,7 +62,7 @@ class Restorer:
                 how, restored = self._picture(job, progress)
             else:
                 raise Refused(f"Expected one of the endings {', '.join(inputs.ENDINGS)}.")
-        except (Refused, RuntimeError, OSError, MemoryError) as error:
+        except Exception as error:  # of decoders, of the model: the other files go on
             return Done(job.name, error=error)
         return Done(job.name, how, restored._replace(reconstruction=None))
 
@@ -105,8 +105,8 @@ class Restorer:
                 continue
             if name != "data":
                 raise Refused(f"The model needs {name!r} too: give an .npz file with all arrays.")
-            channels = self._model.inputs[name].shape[-1]
-            data[name] = self._batch(name, self._data(job.name, channels))
+            array = self._data(job.name, self._model.inputs[name])
+            data[name] = self._batch(name, array)
         return {name: np.repeat(array, batch, axis=0) for name, array in data.items()}
 
     def _picture(self, job, progress):

@@ -136,8 +136,9 @@ class KserveRestModel(Model):
         if self._binary:
             content["parameters"] = {"binary_data_output": True}
         head = json.dumps(content).encode()
-        kind = "application/octet-stream" if self._binary else "application/json"
-        headers = {"Content-Type": kind, _LENGTH: str(len(head))}
+        headers = {"Content-Type": "application/json"}
+        if self._binary:
+            headers = {"Content-Type": "application/octet-stream", _LENGTH: str(len(head))}
         body = b"".join([head, *blobs])
         answer, headers = self._site(f"{self._path}/infer", body, headers)
         split = int(headers.get(_LENGTH, len(answer)))

@@ -38,12 +38,12 @@ class OperatorData:
         if self._path is not None and "data" not in model.data:
             raise ConfigurationError(f"--data is given, and the model {model.where} takes none.")
 
-    def __call__(self, name, channels):
-        """The array for an image, `(height, width, channels)` of a picture.
+    def __call__(self, name, spec):
+        """The array for an image, without a batch axis.
 
         Args:
             name: The image's name, below its folder.
-            channels: 1 or 3, what a picture is brought to; None: as it is.
+            spec: The `Spec` of the model's input, which says how many channels it has, or none.
 
         Raises:
             Refused: There is none, it cannot be read, or nothing was given.
@@ -53,12 +53,12 @@ class OperatorData:
         if not self._path.is_dir():
             if self._shared is None:
                 self._shared = self._read(self._path)
-            return _with_channels(self._shared, channels)
+            return _fitting(self._shared, spec)
         for ending in inputs.ENDINGS:
             for written in (ending, ending.upper()):
                 path = self._path / Path(name).with_suffix(written)
                 if path.is_file():
-                    return _with_channels(self._read(path), channels)
+                    return _fitting(self._read(path), spec)
         raise Refused(f"No data for it: nothing named {Path(name).stem!r} in {str(self._path)!r}.")
 
     def _read(self, path):
@@ -70,14 +70,15 @@ class OperatorData:
             raise Refused(f"Its data {str(path)!r}: {error}") from None
 
 
-def _with_channels(array, channels):
-    """A picture, or a mask without an axis for channels, with so many of them."""
-    if array.ndim == 2:
-        array = array[..., None]
-    if array.ndim != 3 or array.shape[-1] == channels:
+def _fitting(array, spec):
+    """A picture, or an array without an axis for channels, with the channels of the input."""
+    if len(spec.shape) == 3:
+        return array[..., 0] if array.ndim == 3 and array.shape[-1] == 1 else array
+    if len(spec.shape) != 4 or array.ndim not in (2, 3):
         return array
-    if channels == 1 and array.shape[-1] == 3:
+    array = array if array.ndim == 3 else array[..., None]
+    if (array.shape[-1], spec.shape[-1]) == (3, 1):
         return pictures.luminance(array)
-    if channels == 3 and array.shape[-1] == 1:
+    if (array.shape[-1], spec.shape[-1]) == (1, 3):
         return np.repeat(array, 3, axis=-1)
     return array

@@ -43,7 +43,7 @@ class Picture(NamedTuple):
 def read(path, max_pixels):
     """Reads a PNG, TIFF or JPEG file; palettes and 1, 2 or 4 bits become 8 bits.
 
-    The camera's orientation is applied. Of several pages the first is read.
+    The camera's orientation is applied.
 
     Args:
         path: The file.
@@ -54,14 +54,21 @@ def read(path, max_pixels):
 
     Raises:
         Refused: It is no such file, is cut short or damaged, has too many pixels, or is neither
-            grey nor RGB of 8 or 16 bits.
+            grey nor RGB of 8 or 16 bits; it has several pages.
     """
     _only_known_formats()
     try:
         # The name of a file may hold what libvips takes for options; a source has no name.
         source = pyvips.Source.new_from_file(os.fspath(path))
         image = pyvips.Image.new_from_source(source, "", fail_on="error")
-        check_size(image.height, image.width, max_pixels)
+        if image.height * image.width > max_pixels:
+            raise Refused(
+                f"Expected at most {max_pixels} pixels (--max_pixels). Received: "
+                f"{image.height} x {image.width}."
+            )
+        pages = image.get("n-pages") if "n-pages" in image.get_fields() else 1
+        if pages > 1:
+            raise Refused(f"Expected one image in a file. Received: {pages} pages. Split it first.")
         colours = image.bands - image.hasalpha()
         depth = _DEPTHS.get(image.format)
         if depth is None or colours not in (1, 3) or image.interpretation not in _SPACES:
@@ -91,14 +98,6 @@ def _reason(error):
     """The lines of an error of libvips, without those that name its functions."""
     lines = [line.strip() for line in str(error).splitlines()]
     return "; ".join(line for line in lines if line and "unable to call" not in line) or "libvips"
-
-
-def check_size(height, width, max_pixels):
-    """Raises `Refused` if an image has more pixels than the limit."""
-    if height * width > max_pixels:
-        raise Refused(
-            f"Expected at most {max_pixels} pixels (--max_pixels). Received: {height} x {width}."
-        )
 
 
 def write(path, planes, like):

@@ -3,7 +3,7 @@
 from rich.table import Table
 from rich.text import Text
 
-from experiments.restoration.errors import Unavailable
+from experiments.restoration.errors import Refused, Unavailable
 from trainers.process import exits
 
 _COLUMNS = ("file", "as", "tiles", "steps", "residual", "converged", "error bound")
@@ -39,7 +39,9 @@ def failures(results):
     """A line for each file that failed."""
     for done in results:
         if done.error is not None:
-            text = " ".join(str(done.error).split()) or type(done.error).__name__
+            text = " ".join(str(done.error).split())
+            if not isinstance(done.error, (Refused, Unavailable, OSError)):  # nobody worded it
+                text = f"{type(done.error).__name__}: {text}"
             yield f"Failed: {done.name}: {text}"
 
 

@@ -9,6 +9,7 @@ _MODELS = {
     "grey": saved_models.pointwise,
     "colour": lambda: saved_models.pointwise(channels=3),
     "masked": saved_models.masked,
+    "scaled": saved_models.scaled,
     "doubled": saved_models.doubled,
     "fourier": saved_models.fourier,
 }

@@ -89,6 +89,16 @@ def masked():
     return Exported(function, image(1), image(1, name="data"))
 
 
+def scaled():
+    """Times the sum of a kernel, an array of two axes for each image."""
+
+    def function(u, kernel):
+        value = u * tf.reduce_sum(kernel, axis=[1, 2])[:, None, None, None]
+        return (value, *_rows(u, 3, 1e-5, True))
+
+    return Exported(function, image(1), tf.TensorSpec([None, None, None], tf.float32, "data"))
+
+
 def doubled(channels=1):
     """Each pixel as a square of four: twice as large."""
 

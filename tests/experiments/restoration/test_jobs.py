@@ -136,6 +136,20 @@ def test_a_mask_for_each_image(restore, tmp_path, rng):
     assert "nothing named 'b'" in str(error)
 
 
+def test_a_kernel_is_not_cut(restore, tmp_path, rng):
+    before = _picture(tmp_path / "in/a.png", rng, 30, 40)
+    np.save(tmp_path / "kernel.npy", np.full((2, 2), 0.125))
+    done = restore("scaled", "a.png", data=str(tmp_path / "kernel.npy"), tile=20, overlap=4)
+    assert (done.error, done.restored.tiles) == (None, 6)
+    np.testing.assert_allclose(_read(tmp_path / "out/a.png"), before / 2, atol=0.6 / 255)
+
+
+def test_names_with_brackets(restore, tmp_path, rng):
+    _picture(tmp_path / "in/a [1].png", rng, 5, 6)
+    assert restore("grey", "a [1].png").error is None
+    assert _read(tmp_path / "out/a [1].png").shape == (5, 6)
+
+
 def test_data_in_the_file_of_the_measurement(restore, tmp_path, rng):
     image, mask = rng.random((2, 8, 9)).astype(np.float32)
     np.savez(tmp_path / "in/a.npz", measurement=image, data=mask)

@@ -205,6 +205,12 @@ def test_what_is_no_image(tmp_path, rng, kind):
         pictures.read(tmp_path / "in.png", LIMIT)
 
 
+def test_several_pages_are_refused(tmp_path, rng):
+    tifffile.imwrite(tmp_path / "in.tif", _values(rng, 8, 3, 5, 6), photometric="minisblack")
+    with pytest.raises(Refused, match="one image in a file. Received: 3 pages"):
+        pictures.read(tmp_path / "in.tif", LIMIT)
+
+
 def test_other_kinds_of_images_are_refused(tmp_path, rng):
     Image.fromarray(_values(rng, 8, 5, 6, 4), "CMYK").save(tmp_path / "cmyk.jpg")
     tifffile.imwrite(tmp_path / "float.tif", rng.random((5, 6), np.float32))

@@ -1,6 +1,7 @@
 """The program against servers: each protocol, without TensorFlow; servers that are not there."""
 
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -188,6 +189,25 @@ def test_nobody_listens(pictures, tmp_path):
     assert client.returncode == exits.UNAVAILABLE
     assert "Error: No answer from 127.0.0.1" in errors
     assert "Traceback" not in errors
+
+
+@pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_the_waiting(pictures, tmp_path, signum):
+    server = f"127.0.0.1:{_free_port()}"
+    client = _start(
+        pictures[0],
+        f"--output={tmp_path / 'out'}",
+        f"--server={server}",
+        "--name=a",
+        "--timeout=99",
+    )
+    assert client.stderr.readline().startswith(f"Waiting for {server}")
+    client.send_signal(signum)
+    output, errors = client.communicate(timeout=60)
+    assert client.returncode == exits.STOPPED
+    assert f"Stopped by {signum.name}. 2 of 2 are left." in errors
+    assert "Traceback" not in errors
+    assert list((tmp_path / "out").iterdir()) == []
 
 
 def test_a_server_that_comes_up_late(saved, pictures, tmp_path):
