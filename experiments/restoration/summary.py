@@ -13,7 +13,7 @@ def table(results):
     """A `rich` table of a list of `Done`, a row for each file.
 
     With tiles and channels a row has the most steps, the largest residual and error bound, and has
-    converged if all of them have. A bound that rests on estimates is marked with `~`.
+    converged if all of them have. An error bound that is an estimate is marked with `~`.
     """
     found = Table(title="Restored", title_justify="left")
     for column in _COLUMNS:
