@@ -65,6 +65,7 @@ ROOMS = {
     "datasets": ("process",),
     "callbacks": ("process",),
     "training": ("process", "cluster", "datasets", "callbacks"),
+    "export": ("process", "callbacks"),
 }
 for _room, _below in ROOMS.items():
     FORBIDDEN[f"trainers/{_room}"] = tuple(

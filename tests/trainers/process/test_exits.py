@@ -19,7 +19,8 @@ from trainers.process.errors import (
 )
 
 ROOT = Path(__file__).resolve().parents[3]
-NAMES = ("USAGE", "NOT_CONVERGED", "BAD_DATA", "UNAVAILABLE", "IO_ERROR", "STOPPED", "CONFIG")
+NAMES = ("USAGE", "NOT_CONVERGED", "BAD_DATA", "UNAVAILABLE", "SOFTWARE", "IO_ERROR", "STOPPED")
+NAMES += ("CONFIG",)
 ERRORS = [
     (ConfigurationError("wrong"), exits.CONFIG),
     (AddressTaken("wrong"), exits.UNAVAILABLE),
