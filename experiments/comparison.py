@@ -9,7 +9,6 @@ import time
 from experiments import evaluation, models
 from experiments.inverse_problem import InverseProblem
 from experiments.methods import FURTHER
-from experiments.trained import load_weights
 from trainers.callbacks.model_solver import LayerSolver
 from trainers.callbacks.progress import Progress
 from trainers.process import files
@@ -99,7 +98,7 @@ class Comparison(InverseProblem):
         def work():
             # A run that is resumed before the first checkpoint goes on from these weights.
             start = self.workspace.once((self.task.name, name, "start"), prepared)
-            load_weights(model, start_weights)
+            files.load_weights(model, start_weights)
             trainer = Trainer(
                 lambda: models.compiled(model, rate, steps), folder, options=Options(keep=2)
             )
@@ -121,7 +120,7 @@ class Comparison(InverseProblem):
             return {"start": start, "history": history, "seconds": seconds}
 
         record = self.workspace.once((self.task.name, name), work)
-        load_weights(model, weights)
+        files.load_weights(model, weights)
         return layer, record
 
     def evaluate(self, layer):

@@ -38,8 +38,7 @@ from trainers.datasets.pipeline import ImageSet
 from trainers.process.files import make_writable, write_json
 
 flags.adopt_module_key_flags(command_line)
-_CHECKPOINT = flags.DEFINE_enum("checkpoint", "best", ["best", "latest"], "Which weights.")
-_OUTPUT = flags.DEFINE_string("output", None, "Folder for results; WORKDIR/evaluation if none.")
+flags.adopt_module_key_flags(trained)
 _SPLIT = flags.DEFINE_enum("split", None, ["test", "all"], "Which of the images.")
 _MAX_SIDE = flags.DEFINE_integer(
     "max_side", None, "Shrink larger images to this side; 0: none; as in training if not given.", 0
@@ -141,14 +140,16 @@ def print_table(rows, means, title, console):
 def evaluate():
     """Everything, from the flags to the pictures."""
     config = load_config()
-    output = Path(_OUTPUT.value or Path(command_line.WORKDIR.value) / "evaluation")
+    output = Path(trained.OUTPUT.value or Path(command_line.WORKDIR.value) / "evaluation")
     make_writable(output, "folder", "Name another one with --output.")
     keras.utils.set_random_seed(config.seed)
     images, source = load_images(config)
     task = tasks.get(config.task, config)
     problem = inverse_problem.InverseProblem(task, config, {"test": images})
     problem.check_sizes()
-    trainer = trained.trainer_of(problem, config, command_line.WORKDIR.value, _CHECKPOINT.value)
+    trainer = trained.trainer_of(
+        problem, config, command_line.WORKDIR.value, trained.CHECKPOINT.value
+    )
     solver = solver_of(trainer.model)
     _, rows, estimates = evaluation.evaluate(solver, problem.test, images.names, bounds=True)
     _, measured, _ = evaluation.evaluate(None, problem.test, images.names, picture=task.picture)
@@ -158,7 +159,7 @@ def evaluate():
         {
             **provenance("evaluate"),
             "checkpoint": {
-                "which": _CHECKPOINT.value,
+                "which": trained.CHECKPOINT.value,
                 "step": trainer.position.step,
                 "epoch": trainer.position.epoch,
             },
@@ -175,7 +176,7 @@ def evaluate():
         writer.writeheader()
         writer.writerows(rows)
     draw(output, rows, measured, estimates, problem, trainer.model)
-    title = f"{config.model}, {config.task}, {_CHECKPOINT.value} checkpoint, {source}"
+    title = f"{config.model}, {config.task}, {trained.CHECKPOINT.value} checkpoint, {source}"
     print_table(rows, means, title, Console(width=None if sys.stdout.isatty() else 140))
     print(f"Results: {output / 'results.json'}, {output / 'results.csv'}")
 

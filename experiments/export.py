@@ -30,10 +30,7 @@ from trainers.process.files import make_writable
 from trainers.process.signals import interruptible
 
 flags.adopt_module_key_flags(command_line)
-_OUTPUT = flags.DEFINE_string("output", None, "Folder of the model, models/NAME.", required=True)
-_CHECKPOINT = flags.DEFINE_enum(
-    "checkpoint", "best", ["best", "latest"], "Which weights of a training."
-)
+flags.adopt_module_key_flags(trained)
 _TASK = flags.DEFINE_string("task", None, "Which task of a comparison.")
 _MODEL = flags.DEFINE_enum("model", None, RECONSTRUCTIONS, "Which model of a comparison.")
 _MAX_PIXELS = flags.DEFINE_integer(
@@ -103,11 +100,11 @@ def card(model):
 def export():
     """Everything, from the flags to the version folder."""
     command_line.check_folders()
-    output = _OUTPUT.value.strip()
+    output = (trained.OUTPUT.value or "").strip()
     if not output or not Path(output).name or Path(output).name.isdigit():
         raise ConfigurationError(
             "Expected --output to be the folder of a model, such as models/NAME; the number of the "
-            f"version is added. Received {_OUTPUT.value!r}."
+            f"version is added. Received {trained.OUTPUT.value!r}."
         )
     if command_line.DATA_DIR.value is not None:
         raise ConfigurationError(
@@ -116,7 +113,9 @@ def export():
         )
     make_writable(output, "folder", "Name another one with --output.")
     keras.utils.set_random_seed(0)
-    model = trained.load(command_line.WORKDIR.value, _CHECKPOINT.value, _TASK.value, _MODEL.value)
+    model = trained.load(
+        command_line.WORKDIR.value, trained.CHECKPOINT.value, _TASK.value, _MODEL.value
+    )
     path = exporter.export(
         model.model,
         output,

@@ -9,14 +9,26 @@ from pathlib import Path
 from typing import Any
 
 import keras
+from absl import flags
 from ml_collections import ConfigDict
 
 from experiments import configuration, inverse_problem, models, tasks
 from experiments.configs import demo
 from experiments.methods import RECONSTRUCTIONS
 from experiments.workspace import read_config, without
-from trainers.process.errors import ConfigurationError, StorageError, unknown_name
+from trainers.process.errors import ConfigurationError, unknown_name
+from trainers.process.files import load_weights
 from trainers.training import Trainer
+
+# Flags of the programs that look at a finished run.
+CHECKPOINT = flags.DEFINE_enum(
+    "checkpoint", "best", ["best", "latest"], "Which weights of a training."
+)
+OUTPUT = flags.DEFINE_string(
+    "output",
+    None,
+    "Folder for results. evaluate: WORKDIR/evaluation if none; export: models/NAME, needed.",
+)
 
 
 @dataclasses.dataclass
@@ -138,20 +150,6 @@ def _of_comparison(config, workdir, task, name):
     return Trained(
         model, problem.task, name, config, "after the whole training", {k: row.get(k) for k in keys}
     )
-
-
-def load_weights(model, path):
-    """Loads the weights that an earlier run has written.
-
-    Raises:
-        StorageError: If they cannot be read.
-    """
-    try:
-        model.load_weights(path)
-    except (OSError, KeyError, ValueError) as error:
-        raise StorageError(
-            f"{str(path)!r} cannot be read. Remove {str(path.parent)!r} to train anew. ({error})"
-        ) from None
 
 
 def _read(path):

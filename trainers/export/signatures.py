@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+
 import keras
 import tensorflow as tf
 
@@ -10,6 +12,7 @@ from trainers.callbacks.model_solver import sole_layer
 from trainers.export import codec, requests
 from trainers.process.errors import ConfigurationError
 
+_ZERO = tf.UnconnectedGradients.ZERO
 MAX_PIXELS = 2**24  # of an image in a request: 4096 x 4096
 
 
@@ -37,7 +40,6 @@ class Signatures:
 
     Attributes:
         inputs: A `tf.TensorSpec` for each input.
-        functions: A dictionary from names of signatures to concrete functions.
 
     Raises:
         ConfigurationError: If the model cannot be exported.
@@ -75,7 +77,6 @@ class Signatures:
             self._solve, autograph=False, input_signature=[*self.inputs, *limits]
         )
         self._layer = sole_layer(model)
-        self.functions = self._functions()
 
     @property
     def takes_images(self) -> bool:
@@ -134,7 +135,8 @@ class Signatures:
             tape.watch(measurement)
             image, *_ = self._by_default([measurement, *data])
             loss = tf.reduce_mean((image - target) ** 2, axis=[1, 2, 3])
-        return {"loss": loss, "gradient": tape.gradient(loss, measurement)}
+        gradient = tape.gradient(loss, measurement, unconnected_gradients=_ZERO)
+        return {"loss": loss, "gradient": gradient}
 
     def uint8(self, *inputs):
         """The reconstruction in integers on 0 to 255, from such a measurement."""
@@ -161,7 +163,11 @@ class Signatures:
                 ),
                 strict=True,
             )
-            inputs = requests.checked([image[None] for image in images], self.max_pixels)
+            batches = [
+                tf.ensure_shape(image[None], spec.shape)
+                for image, spec in zip(images, self.inputs, strict=True)
+            ]
+            inputs = requests.checked(batches, self.max_pixels)
             image, _, _, converged = self._by_default(inputs)
             return codec.encode(image[0], depths[0]), converged[0]
 
@@ -199,7 +205,9 @@ class Signatures:
     def _image_spec(self):
         return tf.TensorSpec([None, *self._image.shape[1:]], tf.float32)
 
-    def _functions(self):
+    @functools.cached_property
+    def functions(self) -> dict:
+        """A concrete function for each signature, by name."""
         measurement, *data = self.inputs
         limits = [
             tf.TensorSpec([None], tf.float32, name="tolerance"),

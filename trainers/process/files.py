@@ -21,6 +21,21 @@ def save_weights(model: keras.Model, path: str | os.PathLike) -> None:
     os.replace(partial, path)
 
 
+def load_weights(model: keras.Model, path: str | os.PathLike) -> None:
+    """Load weights that `save_weights` has written.
+
+    Raises:
+        StorageError: If they cannot be read.
+    """
+    path = Path(path)
+    try:
+        model.load_weights(path)
+    except (OSError, KeyError, ValueError) as error:
+        raise StorageError(
+            f"{str(path)!r} cannot be read. Remove {str(path.parent)!r} to train anew. ({error})"
+        ) from None
+
+
 def write_json(path: str | os.PathLike, content: Any) -> None:
     """Write JSON so that the file is never half there; NaN and infinity become `null`."""
     path = Path(path)
