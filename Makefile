@@ -115,6 +115,10 @@ clean:
 	rm -rf build dist *.egg-info .pytest_cache .ruff_cache
 	find deq_keras trainers experiments benchmarks tests -type d -name __pycache__ -prune -exec rm -rf {} +
 
+# The stubs of TensorFlow Serving's API, for the tests. They ask for the distribution `tensorflow`,
+# which would put a second TensorFlow beside tensorflow-cpu: hence without what they ask for.
+SERVING_API = 'tensorflow-serving-api>=2.20'
+
 # Made anew when setup.py has changed. Several distributions hold the module `tensorflow`, so one
 # that is there is kept, wherever it came from. (An older pip gets lost on some mirrors.)
 $(STAMP): setup.py
@@ -130,13 +134,14 @@ $(STAMP): setup.py
 	@$(RUN) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || { \
 	  echo 'deq_keras needs Python 3.10 or newer, and $(VENV) has an older one: remove $(VENV).'; \
 	  exit 1; }
-	@extras=cpu,train,test; \
+	@extras=cpu,train,serve,test; \
 	if $(RUN) -c 'import importlib.util as u, sys; sys.exit(u.find_spec("tensorflow") is None)'; \
-	then extras=train,test; fi; \
+	then extras=train,serve,test; fi; \
 	echo "Installing deq_keras[$$extras] into $(VENV)"; \
 	$(RUN) -m pip install --quiet --disable-pip-version-check 'pip>=24.1' && \
 	PYTHONWARNINGS='ignore:Editable installation' \
-	$(RUN) -m pip install --quiet --disable-pip-version-check -e ".[$$extras]" || { \
+	$(RUN) -m pip install --quiet --disable-pip-version-check -e ".[$$extras]" && \
+	$(RUN) -m pip install --quiet --disable-pip-version-check --no-deps $(SERVING_API) || { \
 	  echo 'The installation failed. If no TensorFlow was found: there are builds for Python 3.10 to' \
 	    '3.13. To use another Python, remove $(VENV) and run make PYTHON=python3.13'; exit 1; }
 	@touch $(STAMP)

@@ -1,13 +1,16 @@
 """Files that are never half there."""
 
+from __future__ import annotations
+
 import json
 import os
 from pathlib import Path
-from typing import Any
-
-import keras
+from typing import TYPE_CHECKING, Any
 
 from trainers.process.errors import StorageError
+
+if TYPE_CHECKING:  # a program that only talks to a server writes files without Keras
+    import keras
 
 
 def save_weights(model: keras.Model, path: str | os.PathLike) -> None:
