@@ -29,6 +29,7 @@ sys.path[:0] = [str(HERE), str(ROOT / "docker" / "serving" / "triton")]
 
 import make_repository  # noqa: E402
 import numpy as np  # noqa: E402
+import readme_calls  # noqa: E402
 import traffic  # noqa: E402
 import tritonclient.grpc  # noqa: E402
 import tritonclient.http  # noqa: E402
@@ -40,12 +41,16 @@ MEBIBYTE = 2**20
 
 
 class Outcome(NamedTuple):
-    """What came of a request: `problem` is empty if it was as it should be."""
+    """What came of a request: `problem` is empty if it was as it should be.
+
+    `refusal` is what the server said to a bad one.
+    """
 
     request: traffic.Request
     over: str
     seconds: float
     problem: str
+    refusal: str = ""
 
 
 def send(client, over, request):
@@ -83,7 +88,7 @@ def difference(received, expected):
 
 def attempt(client, over, request):
     """Sends a request and judges what comes back."""
-    begin = time.perf_counter()
+    begin, refusal = time.perf_counter(), ""
     try:
         received = send(client, over, request)
     except InferenceServerException as error:
@@ -92,15 +97,16 @@ def attempt(client, over, request):
             problem = f"refused: {error}"
         else:  # a refusal must come from the server, not from a connection that broke
             problem = str(error) if "UNAVAILABLE" in status or "DEADLINE" in status else ""
+            refusal = str(error)
     except Exception as error:
         problem = f"{type(error).__name__}: {error}"
     else:
         problem = difference(received, request.expected) if request.expected else "was answered"
-    return Outcome(request, over, time.perf_counter() - begin, problem)
+    return Outcome(request, over, time.perf_counter() - begin, problem, refusal)
 
 
 def load(server, requests, clients):
-    """Sends requests from many clients at the same time, each over REST or gRPC, and judges them."""
+    """Sends requests from many clients at the same time, by turns over REST and gRPC."""
     outcomes, lock = [], threading.Lock()
     queue = list(enumerate(requests))[::-1]
 
@@ -151,6 +157,13 @@ def check(exports, server, count, clients, rng):
         for request in wanted:
             one_by_one += [attempt(client, over, request) for over, client in found.items()]
     problems = report("One after the other", one_by_one)
+    for outcome in one_by_one:
+        if outcome.refusal and outcome.over == "REST":
+            print(f"  refused, {outcome.request.label}: {' '.join(outcome.refusal.split())[:150]}")
+    with tempfile.TemporaryDirectory() as folder:
+        wrong = readme_calls.run_all(server, exports[0].name, Path(folder))
+    print("The calls of the README:", "\n".join(wrong) or "as they say")
+    problems += len(wrong)
 
     share = -(-count // len(exports))
     requests = []

@@ -56,7 +56,9 @@ class Export:
     """
 
     def __init__(self, folder, rng):
-        version = max((p for p in folder.iterdir() if p.name.isdecimal()), key=lambda p: int(p.name))
+        version = max(
+            (p for p in folder.iterdir() if p.name.isdecimal()), key=lambda p: int(p.name)
+        )
         self.name, self.rng = folder.name, rng
         self.card = json.loads((version / "assets.extra" / "model_card.json").read_text("utf-8"))
         self.signatures = self.card["signatures"]

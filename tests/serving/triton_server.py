@@ -119,7 +119,9 @@ class TritonServer:
                 pass
             time.sleep(0.3)
         said = Path(self.log).read_text("utf-8", "replace")[:6000]
-        raise RuntimeError(f"The server did not get ready (exit code {self.process.poll()}):\n{said}")
+        raise RuntimeError(
+            f"The server did not get ready (exit code {self.process.poll()}):\n{said}"
+        )
 
     def http(self):
         """A client of the REST interface."""

@@ -25,6 +25,7 @@ class TritonPythonModel:
         name = config["parameters"]["signature"]["string_value"]
         self._signature = self._model.signatures[name]
         self._specs = self._signature.structured_input_signature[1]
+        self._optional = {i["name"] for i in config["input"] if i.get("optional")}
         self._outputs = [output["name"] for output in config["output"]]
 
     def execute(self, requests):
@@ -46,6 +47,9 @@ class TritonPythonModel:
 
     def _inputs(self, request):
         given = {tensor.name(): tensor.as_numpy() for tensor in request.inputs()}
+        missing = sorted(set(self._specs) - set(given) - self._optional)
+        if missing:
+            raise ValueError(f"Expected the inputs {sorted(self._specs)}, received no {missing}.")
         inputs = {name: _from_triton(value, self._specs[name]) for name, value in given.items()}
         batch = next(iter(inputs.values())).shape[0]
         for name, spec in self._specs.items():
@@ -68,6 +72,7 @@ def _to_triton(tensor):
 
 
 def _failure(error, code):
-    # The names of the operations in the graph, which follow, help nobody who sent a request.
+    # What is wrong with the request stands between words on where in the graph that was found.
     message = str(getattr(error, "message", None) or error).split("\n\t [[")[0]
+    message = message.rpartition("<stack traces unavailable>\n")[2]
     return pb_utils.InferenceResponse(error=pb_utils.TritonError(message, code))
