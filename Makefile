@@ -66,7 +66,7 @@ lint-docker: $(DOCKER_VENV)/.installed
 	$(COMPOSE_SERVING) config --quiet
 	$(COMPOSE_SERVING) -f docker/serving/compose.batching.yaml config --quiet
 	$(DOCKER_VENV)/bin/python docker/lint/check_manifest.py docker/tfjob.yaml docker/serving/kserve.yaml
-	$(DOCKER_VENV)/bin/shellcheck docker/slurm.sh docker/serving/tensorflow/healthcheck.sh
+	$(DOCKER_VENV)/bin/shellcheck docker/slurm.sh docker/serving/*/healthcheck.sh
 
 # The newest versions that setup.py allows, for Python 3.12 on Linux, x86-64, as in the Dockerfile.
 LOCK = UV_CUSTOM_COMPILE_COMMAND='make lock-docker' \

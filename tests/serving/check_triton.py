@@ -29,6 +29,7 @@ sys.path[:0] = [str(HERE), str(ROOT / "docker" / "serving" / "triton")]
 
 import make_repository  # noqa: E402
 import numpy as np  # noqa: E402
+import psutil  # noqa: E402
 import readme_calls  # noqa: E402
 import traffic  # noqa: E402
 import tritonclient.grpc  # noqa: E402
@@ -37,6 +38,8 @@ from triton_server import TritonServer  # noqa: E402
 from tritonclient.utils import InferenceServerException, np_to_triton_dtype  # noqa: E402
 
 CLIENTS = {"REST": tritonclient.http, "gRPC": tritonclient.grpc}
+# A bad request is the client's mistake, and the server has to say so: not that something broke.
+REFUSALS = {"400", "404", "StatusCode.INVALID_ARGUMENT", "StatusCode.NOT_FOUND"}
 MEBIBYTE = 2**20
 
 
@@ -92,12 +95,9 @@ def attempt(client, over, request):
     try:
         received = send(client, over, request)
     except InferenceServerException as error:
-        status = str(error.status())
-        if request.expected is not None:
-            problem = f"refused: {error}"
-        else:  # a refusal must come from the server, not from a connection that broke
-            problem = str(error) if "UNAVAILABLE" in status or "DEADLINE" in status else ""
-            refusal = str(error)
+        refusal = str(error)
+        mistaken = request.expected is not None or str(error.status()) not in REFUSALS
+        problem = f"failed: {refusal}" if mistaken else ""
     except Exception as error:
         problem = f"{type(error).__name__}: {error}"
     else:
@@ -186,7 +186,20 @@ def check(exports, server, count, clients, rng):
     alive = server.process.poll() is None and found["REST"].is_server_ready()
     same = alive and pids == sorted(process.pid for process in server.processes())
     print("The server is alive, with the processes it began with." if same else "It has not lived.")
-    return problems + (not same)
+    return problems + (not same) + check_health(server)
+
+
+def check_health(server):
+    """Whether the health check of the image tells a server from one that lost a model; the last."""
+    before = server.health()
+    victim = next(one for one in server.processes() if one.pid != server.process.pid)
+    victim.kill()
+    while victim.is_running() and victim.status() != psutil.STATUS_ZOMBIE:
+        time.sleep(0.1)
+    after = server.health()
+    right = before[0] == 0 and after[0] != 0
+    print(f"The health check: {before}, and when the process of a model was killed: {after}")
+    return not right
 
 
 def main():

@@ -17,6 +17,7 @@ import tritonclient.grpc
 import tritonclient.http
 
 HOST = "127.0.0.1"
+HEALTHCHECK = Path(__file__).resolve().parents[2] / "docker/serving/triton/healthcheck.sh"
 
 
 def free_ports(count):
@@ -134,13 +135,20 @@ class TritonServer:
         return tritonclient.grpc.InferenceServerClient(f"{HOST}:{self.grpc_port}")
 
     def processes(self):
-        """The server and the processes of its models."""
+        """The server and the processes of its models, those that live."""
         server = psutil.Process(self.process.pid)
-        return [server, *server.children(recursive=True)]
+        found = [server, *server.children(recursive=True)]
+        return [one for one in found if one.status() != psutil.STATUS_ZOMBIE]
 
     def memory(self):
         """Bytes that all of them have to themselves or share with each other, each counted once."""
         return sum(process.memory_full_info().pss for process in self.processes())
+
+    def health(self):
+        """What docker/serving/triton/healthcheck.sh says: its exit code, and its words."""
+        command = ["bash", str(HEALTHCHECK), str(self.repository), str(self.http_port)]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+        return done.returncode, done.stdout + done.stderr
 
     def stop(self):
         """Ends it and the processes of its models."""
