@@ -222,7 +222,8 @@ def main():
         exports = [traffic.Export(export.resolve(), rng) for export in given.exports]
         begin = time.perf_counter()
         with TritonServer(repository, Path(folder) / "server") as server:
-            print(f"Ready after {time.perf_counter() - begin:.1f} seconds.")
+            version = server.http().get_server_metadata()["version"]
+            print(f"Triton {version}, ready after {time.perf_counter() - begin:.1f} seconds.")
             problems = check(exports, server, given.requests, given.clients, rng)
             if problems:
                 print(Path(server.log).read_text("utf-8", "replace")[-2000:])
