@@ -16,7 +16,7 @@ def blocks():
     """`(language, text)` of each block of the section that calls a server that runs."""
     section = README.read_text("utf-8").split("## NVIDIA Triton\n")[1].split("## Kubernetes")[0]
     for language, text in re.findall(r"^```(\w+)\n(.*?)^```$", section, re.M | re.S):
-        if language == "python" or text.startswith("curl"):
+        if language == "python" or "/infer" in text:
             yield language, text
 
 
@@ -30,6 +30,11 @@ def run_all(server, model, folder):
     """
     image = np.random.default_rng(0).integers(0, 256, (48, 64), dtype=np.uint8)
     Image.fromarray(image).save(folder / "noisy.png")
+    environment = {
+        **os.environ,
+        "PYTHONWARNINGS": "error",
+        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
+    }
     programs = {"python": [sys.executable, "-c"], "sh": ["bash", "-euc"]}
     problems, count = [], 0
     for language, text in blocks():
@@ -38,7 +43,7 @@ def run_all(server, model, folder):
         done = subprocess.run(
             [*programs[language], text.replace("denoiser", model)],
             cwd=folder,
-            env={**os.environ, "PYTHONWARNINGS": "error"},
+            env=environment,
             capture_output=True,
             text=True,
             timeout=120,

@@ -11,7 +11,7 @@ import numpy as np
 import tensorflow as tf
 from PIL import Image
 
-SIZES = ((24, 31), (33, 48), (40, 40), (57, 22), (64, 64), (1, 9))
+SIZES = ((24, 31), (33, 48), (40, 40), (57, 22), (64, 64), (9, 8))
 SUFFIXES = {"diagnose": "", "serving_default": "_default"}
 # The NumPy types of the card's names where they differ.
 TYPES = {"string": object}
@@ -63,6 +63,12 @@ class Export:
         self.card = json.loads((version / "assets.extra" / "model_card.json").read_text("utf-8"))
         self.signatures = self.card["signatures"]
         self._loaded = tf.saved_model.load(str(version))
+
+    @property
+    def takes_grey_images(self):
+        """Whether its measurements are grey images, and nothing else."""
+        encoded = self.signatures.get("encoded", {"inputs": ()})["inputs"]
+        return self.card["channels"] == 1 and list(encoded) == ["measurement_bytes"]
 
     def answer(self, signature, inputs):
         """What the SavedModel says, as arrays by name."""

@@ -27,10 +27,18 @@ class TritonPythonModel:
         self._specs = self._signature.structured_input_signature[1]
         self._optional = {i["name"] for i in config["input"] if i.get("optional")}
         self._outputs = [output["name"] for output in config["output"]]
+        self._warm_up()
 
     def execute(self, requests):
         """A response for each request, in their order; an error is one of that request alone."""
         return [self._respond(request) for request in requests]
+
+    def _warm_up(self):
+        """Restores a black image: the first computation takes TensorFlow much longer than others."""
+        try:
+            self._signature(**{name: _black(spec) for name, spec in self._specs.items()})
+        except tf.errors.InvalidArgumentError:
+            pass  # not all inputs have the size of the image; then the first request is the slow one
 
     def _respond(self, request):
         try:
@@ -56,6 +64,13 @@ class TritonPythonModel:
             if name not in inputs:  # optional in config.pbtxt: zero is the model's own
                 inputs[name] = tf.zeros([batch], spec.dtype)
         return inputs
+
+
+def _black(spec, side=32):
+    if spec.dtype == tf.string:
+        return tf.io.encode_png(tf.zeros([side, side, 1], tf.uint8))[None]
+    sizes = [1 if axis == 0 else size or side for axis, size in enumerate(spec.shape)]
+    return tf.zeros(sizes, spec.dtype)
 
 
 def _from_triton(value, spec):
