@@ -34,11 +34,11 @@ class TritonPythonModel:
         return [self._respond(request) for request in requests]
 
     def _warm_up(self):
-        """Restores a black image: the first computation takes TensorFlow much longer than others."""
+        """Restores a black image: TensorFlow's first computation takes much longer than others."""
         try:
             self._signature(**{name: _black(spec) for name, spec in self._specs.items()})
         except tf.errors.InvalidArgumentError:
-            pass  # not all inputs have the size of the image; then the first request is the slow one
+            pass  # an input has another size than the image; the first request is the slow one then
 
     def _respond(self, request):
         try:
