@@ -18,6 +18,7 @@ NUMBERS = re.compile(r">=(\d+)\.(\d+)")
 LOOK_UPS = (".find_spec", ".import_module", ".importorskip", "need")
 # The distribution that an imported module belongs to, where the name differs.
 DISTRIBUTIONS = {"absl": "absl-py", "PIL": "pillow", "skimage": "scikit-image"}
+DISTRIBUTIONS |= {"google": "protobuf", "grpc": "grpcio"}
 DISTRIBUTIONS["tensorflow_datasets"] = "tensorflow-datasets"
 DISTRIBUTIONS["yaml"] = "pyyaml"
 
@@ -72,7 +73,7 @@ def test_the_wheel_holds_the_library_alone(wheel):
 
 def test_it_asks_for_keras_and_numpy_only(message):
     assert set(_requirements(message)) == {"keras", "numpy"}
-    extras = {"cpu", "gpu", "train", "export", "benchmark", "test"}
+    extras = {"cpu", "gpu", "train", "export", "serve", "benchmark", "test"}
     assert set(message.get_all("Provides-Extra")) == extras
     assert message["Requires-Python"] == ">=3.10"
 
@@ -80,7 +81,7 @@ def test_it_asks_for_keras_and_numpy_only(message):
 def test_only_the_extras_cpu_and_gpu_install_tensorflow(message):
     assert set(_requirements(message, "cpu")) == {"tensorflow", "tensorflow-cpu"}
     assert set(_requirements(message, "gpu")) == {"tensorflow"}
-    for extra in ("train", "export", "benchmark", "test"):
+    for extra in ("train", "export", "serve", "benchmark", "test"):
         assert not {"tensorflow", "tensorflow-cpu"} & set(_requirements(message, extra))
 
 
@@ -151,10 +152,10 @@ def _nodes(path):
 
 
 def test_what_the_programs_import_is_declared(message):
-    """The third-party modules of the other packages are the extras `train`, `export` and
+    """The third-party modules of the other packages are the extras `train`, `export`, `serve` and
     `benchmark`, no more."""
     used = _third_party("trainers", "experiments", "benchmarks")
-    extras = ("train", "export", "benchmark")
+    extras = ("train", "export", "serve", "benchmark")
     declared = {name for extra in extras for name in _requirements(message, extra)}
     missing = used - declared - set(_requirements(message))
     assert not missing, f"Imported and not declared in setup.py: {missing}"
@@ -164,7 +165,9 @@ def test_what_the_programs_import_is_declared(message):
 
 
 def test_what_the_tests_import_is_declared(message):
-    known = [_requirements(message, extra) for extra in (None, "train", "test")]
+    known = [_requirements(message, extra) for extra in (None, "train", "serve", "test")]
+    # It asks for a distribution of TensorFlow, so the Makefile installs it by itself.
+    known.append({"tensorflow-serving": None})
     missing = _third_party("tests") - {name for names in known for name in names}
     assert not missing, f"Imported and not declared in setup.py: {missing}"
 

@@ -4,9 +4,9 @@
 trilinear form `<correlate(u, filters), v>`, and so are all their gradients. So each is given as
 the gradient of the others: differentiable to any order, and as fast as it is evaluated.
 
-TensorFlow saves such gradients for the outermost function of a SavedModel only: a reloaded one
-cannot be differentiated through a loop over convolutions (it raises), but by its implicit
-derivative it can.
+TensorFlow saves such gradients for the outermost function of a SavedModel only. A reloaded one has
+its implicit derivative, and warns of the others; they are in the name scope `linear_map`, by which
+an exporter may find them (`trainers.export`) and leave these derivatives to TensorFlow.
 """
 
 import math
@@ -15,6 +15,8 @@ import numpy as np
 import tensorflow as tf
 
 from deq_keras.convolution.padding import check_padding, pad, pad_adjoint, same_sizes
+
+LINEAR_MAP = "linear_map"  # the name scope of what has a gradient that TensorFlow knows as well
 
 
 def correlate(u, filters, padding) -> tf.Tensor:
@@ -56,7 +58,8 @@ def correlate(u, filters, padding) -> tf.Tensor:
             return _convolve(u, filters, same_sizes(filters)), gradient
         return _convolve(pad(u, same_sizes(filters), padding), filters), gradient
 
-    return function(u, filters)
+    with tf.name_scope(LINEAR_MAP):
+        return function(u, filters)
 
 
 def correlate_adjoint(v, filters, padding) -> tf.Tensor:
@@ -99,7 +102,8 @@ def correlate_adjoint(v, filters, padding) -> tf.Tensor:
         full = _convolve(v, flipped, ((kh - 1, kh - 1), (kw - 1, kw - 1)))
         return pad_adjoint(full, sizes, padding), gradient
 
-    return function(v, filters)
+    with tf.name_scope(LINEAR_MAP):
+        return function(v, filters)
 
 
 def filter_spectrum(u, spectrum) -> tf.Tensor:
@@ -143,14 +147,15 @@ def filter_spectrum(u, spectrum) -> tf.Tensor:
                 product = tf.reshape(tf.reduce_sum(product, shared), shapes[0])
             return (
                 filter_spectrum(v, tf.math.conj(spectrum)),
-                product * tf.cast(weights, product.dtype),
+                product * tf.complex(weights, tf.zeros_like(weights)),
             )
 
         shape = tf.shape(u)
         planes = tf.signal.irfft2d(_transform(u) * spectrum, shape[1:3])
         return tf.ensure_shape(_from_planes(planes, shape), u.shape), gradient
 
-    return function(u, spectrum)
+    with tf.name_scope(LINEAR_MAP):
+        return function(u, spectrum)
 
 
 def _filter_gradient(u, v, shape, padding):
@@ -167,7 +172,8 @@ def _filter_gradient(u, v, shape, padding):
         )
         return product, gradient
 
-    return function(tf.identity(u), tf.identity(v))
+    with tf.name_scope(LINEAR_MAP):
+        return function(tf.identity(u), tf.identity(v))
 
 
 def _transform(u):

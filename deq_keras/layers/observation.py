@@ -20,6 +20,15 @@ class Observed(NamedTuple):
         problem: The `deq_keras.solvers.Problem` of its measurement.
         solution: The `deq_keras.solvers.Solution`.
         output: What the layer returned.
+
+    Example:
+
+    >>> layer = deq_keras.layers.Variational(
+    ...     deq_keras.operators.Identity(), deq_keras.priors.TotalVariation())
+    >>> with deq_keras.layers.observe() as observation:
+    ...     image = layer(tf.random.uniform((2, 16, 16, 1)))
+    >>> observation[0].error_bound().certified.numpy()
+    array([ True,  True])
     """
 
     layer: Any
@@ -42,6 +51,12 @@ class Observation(list):
         tolerance: In place of that of the layers' solvers, a number or a tensor `(batch,)`; where
             it is not positive, and for `None`, the solver's own holds.
         max_steps: In place of that of the layers' solvers, in the same way.
+
+    Example:
+
+    >>> solver = deq_keras.solvers.Picard()
+    >>> deq_keras.layers.Observation(max_steps=7).limited(solver)
+    Picard(damping=1.0, divergence=10000.0, tolerance=1e-05, max_steps=7, compact=False)
     """
 
     def __init__(self, tolerance=None, max_steps=None):

@@ -91,7 +91,7 @@ class Solver(Configurable):
 
         >>> loose = deq_keras.solvers.Picard().within(tolerance=tf.constant([0.5, 1e-3]))
         >>> loose.solve(lambda z: 0.5 * z + 1.0, tf.zeros((2, 4))).steps.numpy()
-        array([2, 9], dtype=int32)
+        array([ 2, 10], dtype=int32)
         """
         other = copy.copy(self)
         other.tolerance = self.tolerance if tolerance is None else tolerance

@@ -80,6 +80,12 @@ class ModelSolver:
 
 def solver_of(model):
     """A `LayerSolver` of a model that is nothing but a layer with `solve`, else a `ModelSolver`."""
+    layer = sole_layer(model)
+    return ModelSolver(model) if layer is None else LayerSolver(layer)
+
+
+def sole_layer(model):
+    """The layer with `solve` that a Keras model is, if it is nothing but such a layer."""
     for layer in solving_layers(model):
         try:
             own = [layer.input, layer.output]
@@ -89,8 +95,8 @@ def solver_of(model):
         if [[id(x) for x in tf.nest.flatten(end)] for end in ends] == [
             [id(x) for x in tf.nest.flatten(end)] for end in own
         ]:
-            return LayerSolver(layer)
-    return ModelSolver(model)
+            return layer
+    return None
 
 
 def _compiled(function):
