@@ -95,8 +95,9 @@ def correlate_adjoint(v, filters, padding) -> tf.Tensor:
 
         kh, kw = filters.shape[:2]
         (top, bottom), (left, right) = sizes = same_sizes(filters)
-        # One axis at a time, as OpenVINO has it.
-        flipped = tf.transpose(tf.reverse(tf.reverse(filters, [0]), [1]), [0, 1, 3, 2])
+        # Not `tf.reverse`, which ONNX and OpenVINO have for some tensors only.
+        flipped = tf.gather(tf.gather(filters, range(kh)[::-1], axis=0), range(kw)[::-1], axis=1)
+        flipped = tf.transpose(flipped, [0, 1, 3, 2])
         if padding == "zero":
             return _convolve(v, flipped, ((bottom, top), (right, left))), gradient
         full = _convolve(v, flipped, ((kh - 1, kh - 1), (kw - 1, kw - 1)))

@@ -7,7 +7,7 @@ LIBRARIES = ("tf2onnx", "onnxruntime")
 FIXED = False
 OPSET = 18
 
-_OPS = re.compile(r"Tensorflow op \[[^:\]]*: (\w+)\] is not supported")
+_OPS = re.compile(r"Tensorflow op \[[^:\]]*: (\w+)\] is not supported|No Op registered for (\w+)")
 
 
 def write(source, target):
@@ -45,4 +45,4 @@ def run(target, batches):
 
 def unsupported(log):
     """The TensorFlow operations that the converter said it cannot express."""
-    return sorted(set(_OPS.findall(log)))
+    return sorted({name for found in _OPS.findall(log) for name in found if name})
