@@ -78,7 +78,9 @@ def cell(name, format, folder):
     try:
         converted = convert(model(name), f"{folder}/model", format, size)
     except ConfigurationError as error:
-        return f"no: {str(error).splitlines()[0].split('. ')[0]}"
+        reason = str(error).splitlines()[0].split(". ")[0]
+        reason = reason.removeprefix(f"The format {format!r} cannot express ")
+        return f"no: {'complex' if 'complex' in reason else reason}"
     return f"{converted.difference:.0e}"
 
 
