@@ -11,12 +11,15 @@ ADDONS_PYTHON = python3.11
 ADDONS_VENV = .venv-addons
 ADDONS = tests/reference/addons
 DOCKER_VENV = .venv-docker
+SERVING = runs/serving
+SERVING_VENV = .venv-serving
 STAMP = $(VENV)/.deq_keras-installed
 # Two processes, a file in one of them, so that the models that a file builds are built once;
 # tests/conftest.py says which file is first.
 PYTEST_FLAGS = -n 2 --dist loadfile --no-loadscope-reorder
 
-.PHONY: help demo test test-slow lint lint-docker lock-docker wheel addons-reference benchmark clean
+.PHONY: help demo test test-slow lint lint-docker lock-docker serving-test wheel addons-reference \
+  benchmark clean
 
 help:
 	@echo 'make demo       train and compare both methods on a small problem; writes $(DEMO)/report.html'
@@ -25,6 +28,7 @@ help:
 	@echo 'make lint       style only (ruff check, ruff format --check)'
 	@echo 'make lint-docker  check the files of docker/ (validators in $(DOCKER_VENV))'
 	@echo 'make lock-docker  the versions that the images install, anew'
+	@echo 'make serving-test  exported models behind a real Triton, under load (in $(SERVING_VENV))'
 	@echo 'make wheel      build the wheel of the library into dist/'
 	@echo 'make addons-reference  what tensorflow-addons computes, for the tests (in $(ADDONS_VENV))'
 	@echo 'make benchmark  measure it, against other libraries too, 40 minutes; writes $(BENCHMARK)'
@@ -52,13 +56,17 @@ lint: $(STAMP)
 
 # None of the validators needs Docker, Kubernetes or Slurm.
 COMPOSE = DEQ_KERAS_IMAGES=docker $(DOCKER_VENV)/bin/docker-compose -f docker/compose.yaml
+COMPOSE_SERVING = DEQ_KERAS_MODELS=docker $(DOCKER_VENV)/bin/docker-compose --profile triton \
+  -f docker/serving/compose.yaml
 lint-docker: $(DOCKER_VENV)/.installed
-	$(DOCKER_VENV)/bin/hadolint docker/Dockerfile
+	$(DOCKER_VENV)/bin/hadolint docker/Dockerfile docker/serving/triton/Dockerfile
 	$(DOCKER_VENV)/bin/yamllint --strict -c docker/lint/yamllint.yaml docker
 	$(COMPOSE) config --quiet
 	$(COMPOSE) -f docker/compose.gpu.yaml config --quiet
-	$(DOCKER_VENV)/bin/python docker/lint/check_manifest.py docker/tfjob.yaml
-	$(DOCKER_VENV)/bin/shellcheck docker/slurm.sh
+	$(COMPOSE_SERVING) config --quiet
+	$(COMPOSE_SERVING) -f docker/serving/compose.batching.yaml config --quiet
+	$(DOCKER_VENV)/bin/python docker/lint/check_manifest.py docker/tfjob.yaml docker/serving/kserve.yaml
+	$(DOCKER_VENV)/bin/shellcheck docker/slurm.sh docker/serving/*/healthcheck.sh
 
 # The newest versions that setup.py allows, for Python 3.12 on Linux, x86-64, as in the Dockerfile.
 LOCK = UV_CUSTOM_COMPILE_COMMAND='make lock-docker' \
@@ -70,11 +78,31 @@ lock-docker: $(DOCKER_VENV)/.installed
 	done
 	printf 'setuptools\nwheel\n' | \
 	  $(LOCK) -c docker/requirements-cpu.txt -o docker/requirements-build.txt -
+	printf 'tensorflow-cpu\n' | \
+	  $(LOCK) -c docker/requirements-cpu.txt -o docker/serving/triton/requirements.txt -
 
 $(DOCKER_VENV)/.installed: docker/lint/requirements.txt
 	$(PYTHON) -m venv --clear $(DOCKER_VENV)
 	$(DOCKER_VENV)/bin/python -m pip install --quiet --disable-pip-version-check \
 	  -r docker/lint/requirements.txt
+	@touch $@
+
+# Three small models are trained for three steps, exported, and served by the tritonserver of a package.
+serving-test: $(STAMP) $(SERVING_VENV)/.installed
+	rm -rf $(SERVING)
+	for task in denoising inpainting fourier; do \
+	  $(RUN) -m experiments.train --config=experiments/configs/train_demo.py \
+	    --workdir=$(SERVING)/$$task --config.task=$$task --config.train.epochs=1 \
+	    --config.train.steps_per_epoch=3 && \
+	  $(RUN) -m experiments.export --workdir=$(SERVING)/$$task \
+	    --output=$(SERVING)/models/$$task || exit 1; \
+	done
+	$(SERVING_VENV)/bin/python tests/serving/check_triton.py $(SERVING)/models/*
+
+$(SERVING_VENV)/.installed: tests/serving/requirements.txt
+	$(PYTHON) -m venv --clear $(SERVING_VENV)
+	$(SERVING_VENV)/bin/python -m pip install --quiet --disable-pip-version-check \
+	  -r tests/serving/requirements.txt
 	@touch $@
 
 wheel: $(STAMP)
@@ -115,6 +143,10 @@ clean:
 	rm -rf build dist *.egg-info .pytest_cache .ruff_cache
 	find deq_keras trainers experiments benchmarks tests -type d -name __pycache__ -prune -exec rm -rf {} +
 
+# The stubs of TensorFlow Serving's API, for the tests. They ask for the distribution `tensorflow`,
+# which would put a second TensorFlow beside tensorflow-cpu: hence without what they ask for.
+SERVING_API = 'tensorflow-serving-api>=2.20'
+
 # Made anew when setup.py has changed. Several distributions hold the module `tensorflow`, so one
 # that is there is kept, wherever it came from. (An older pip gets lost on some mirrors.)
 $(STAMP): setup.py
@@ -130,13 +162,14 @@ $(STAMP): setup.py
 	@$(RUN) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || { \
 	  echo 'deq_keras needs Python 3.10 or newer, and $(VENV) has an older one: remove $(VENV).'; \
 	  exit 1; }
-	@extras=cpu,train,test; \
+	@extras=cpu,train,serve,test; \
 	if $(RUN) -c 'import importlib.util as u, sys; sys.exit(u.find_spec("tensorflow") is None)'; \
-	then extras=train,test; fi; \
+	then extras=train,serve,test; fi; \
 	echo "Installing deq_keras[$$extras] into $(VENV)"; \
 	$(RUN) -m pip install --quiet --disable-pip-version-check 'pip>=24.1' && \
 	PYTHONWARNINGS='ignore:Editable installation' \
-	$(RUN) -m pip install --quiet --disable-pip-version-check -e ".[$$extras]" || { \
+	$(RUN) -m pip install --quiet --disable-pip-version-check -e ".[$$extras]" && \
+	$(RUN) -m pip install --quiet --disable-pip-version-check --no-deps $(SERVING_API) || { \
 	  echo 'The installation failed. If no TensorFlow was found: there are builds for Python 3.10 to' \
 	    '3.13. To use another Python, remove $(VENV) and run make PYTHON=python3.13'; exit 1; }
 	@touch $(STAMP)

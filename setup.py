@@ -69,6 +69,15 @@ setup(
             "tensorflow-datasets>=4.9.10",  # the data sets, prepared once and read as tf.data
             "tqdm",  # the progress bar of training
         ],
+        # What `experiments.restore` imports, which needs no TensorFlow to talk to a server.
+        "serve": [
+            "absl-py",  # its command line
+            "grpcio",  # calls of TensorFlow Serving and of KServe's protocol
+            "protobuf>=4.22",  # their messages
+            "pyvips[binary]",  # PNG and TIFF with 16-bit colour, which Pillow lacks, and metadata
+            "rich",  # its summary
+            "tqdm",  # its progress bar
+        ],
         # What `benchmarks` measures deq_keras against, beside `train`. Each is imported in a
         # process of its own, so that neither their threads nor their memory get mixed.
         "benchmark": [
@@ -91,6 +100,7 @@ setup(
             "scikit-image",  # an independent implementation of PSNR and SSIM
             "scipy",  # independent linear algebra
             "setuptools>=70.1",  # builds the wheel without its own environment
+            "tifffile",  # reads and writes TIFF, independently of libvips
         ],
     },
 )

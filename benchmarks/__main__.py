@@ -192,6 +192,11 @@ def benchmark():
         {"peers": chosen.contestants, "paper": ("paper_procedure",)}.get(_SUITE.value, ())
     )
     path = Path(_OUTPUT.value)
+    if path.is_dir():
+        raise ValueError(
+            f"Expected --output to name a JSON file. Received the folder {str(path)!r}: "
+            f"write --output={path / (_SUITE.value + '.json')}."
+        )
     path.parent.mkdir(parents=True, exist_ok=True)
     results = SUITES[_SUITE.value].run(
         chosen, lambda line: console.print(line, highlight=False, markup=False)

@@ -1,4 +1,4 @@
-"""Command lines of the programs: what all of them have in common.
+"""Command lines of the programs that use TensorFlow: what all of them have in common.
 
 Import this module before Keras: the library chooses Keras's backend, and says what is missing.
 """
@@ -16,28 +16,16 @@ except (ImportError, RuntimeError) as problem:  # it has checked them, and says 
     print(f"Error: {problem}", file=sys.stderr)
     raise SystemExit(exits.CONFIG) from None
 import tensorflow as tf
-from absl import app, flags, logging
+from absl import flags
 
+from experiments import program
+from experiments.program import parse, wrong  # noqa: F401
 from trainers.process.errors import ConfigurationError
 
 WORKDIR = flags.DEFINE_string(
     "workdir", None, "Folder for results; a run is continued there.", required=True
 )
 DATA_DIR = flags.DEFINE_string("data_dir", None, "Folder of your own PNG or JPEG images.")
-
-
-def parse(argv):
-    """The flags, from a command line; a wrong one ends the program with a line that says so."""
-    try:
-        return flags.FLAGS(argv)
-    except flags.Error as error:
-        wrong(f"{error} (--help lists the flags.)")
-
-
-def wrong(message):
-    """Ends a program whose command line is wrong, before it has begun."""
-    print(f"Error: {message}", file=sys.stderr)
-    raise SystemExit(exits.USAGE)
 
 
 def check_folders():
@@ -61,15 +49,9 @@ def run(work, parser=parse):
         parser: From the command line to what remains of it.
     """
 
-    def main(argv):
-        if len(argv) > 1:
-            raise app.UsageError(
-                f"Unexpected arguments: {argv[1:]}. Options begin with --.", exits.USAGE
-            )
-        # The progress bar is for people; every model's first step would otherwise warn of tracing.
-        logging.set_verbosity(logging.WARNING)
+    def quiet():
+        # Every model's first step would otherwise warn of tracing.
         tf.get_logger().setLevel("ERROR")
-        with exits.exit_codes():
-            work()
+        work()
 
-    app.run(main, flags_parser=parser)
+    program.run(quiet, parser)

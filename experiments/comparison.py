@@ -12,7 +12,6 @@ from experiments.methods import FURTHER
 from trainers.callbacks.model_solver import LayerSolver
 from trainers.callbacks.progress import Progress
 from trainers.process import files
-from trainers.process.errors import StorageError
 from trainers.training import Options, Trainer
 
 # Beside the steps back and the converged share, which have columns of their own.
@@ -99,7 +98,7 @@ class Comparison(InverseProblem):
         def work():
             # A run that is resumed before the first checkpoint goes on from these weights.
             start = self.workspace.once((self.task.name, name, "start"), prepared)
-            _load(model, start_weights)
+            files.load_weights(model, start_weights)
             trainer = Trainer(
                 lambda: models.compiled(model, rate, steps), folder, options=Options(keep=2)
             )
@@ -121,7 +120,7 @@ class Comparison(InverseProblem):
             return {"start": start, "history": history, "seconds": seconds}
 
         record = self.workspace.once((self.task.name, name), work)
-        _load(model, weights)
+        files.load_weights(model, weights)
         return layer, record
 
     def evaluate(self, layer):
@@ -147,15 +146,6 @@ class Comparison(InverseProblem):
             "psnr_time": evaluation.quality_against_time(solver, measurement, truth),
         }
         return row, estimates, curves
-
-
-def _load(model, path):
-    try:
-        model.load_weights(path)
-    except (OSError, KeyError, ValueError) as error:
-        raise StorageError(
-            f"{str(path)!r} cannot be read. Remove {str(path.parent)!r} to train anew. ({error})"
-        ) from None
 
 
 def diagnostics(record, name):

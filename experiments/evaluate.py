@@ -26,22 +26,19 @@ from ml_collections import ConfigDict
 from rich.console import Console
 from rich.table import Table
 
-from experiments import configuration, evaluation, inverse_problem, models, tasks
+from experiments import configuration, evaluation, inverse_problem, tasks, trained
 from experiments.provenance import provenance
 from experiments.report import images as drawing
 from experiments.report.sheet import filter_picture, sheet
-from experiments.workspace import read_config, without
+from experiments.workspace import read_config
 from trainers.callbacks.model_solver import solver_of
 from trainers.callbacks.tensorboard import learned_filters
 from trainers.datasets.folder import SPLITS, read_folder
 from trainers.datasets.pipeline import ImageSet
-from trainers.process.errors import ConfigurationError
 from trainers.process.files import make_writable, write_json
-from trainers.training import Trainer
 
 flags.adopt_module_key_flags(command_line)
-_CHECKPOINT = flags.DEFINE_enum("checkpoint", "best", ["best", "latest"], "Which weights.")
-_OUTPUT = flags.DEFINE_string("output", None, "Folder for results; WORKDIR/evaluation if none.")
+flags.adopt_module_key_flags(trained)
 _SPLIT = flags.DEFINE_enum("split", None, ["test", "all"], "Which of the images.")
 _MAX_SIDE = flags.DEFINE_integer(
     "max_side", None, "Shrink larger images to this side; 0: none; as in training if not given.", 0
@@ -57,13 +54,7 @@ def load_config():
     """The configuration of the training, with what the flags say of the images."""
     command_line.check_folders()
     config = ConfigDict(read_config(command_line.WORKDIR.value))
-    try:
-        configuration.check_training(config)
-    except (KeyError, AttributeError, TypeError) as error:
-        raise ConfigurationError(
-            f"Expected --workdir to be the folder of a training by experiments.train. "
-            f"{command_line.WORKDIR.value!r} holds something else: {error}"
-        ) from None
+    trained.check_training(config, command_line.WORKDIR.value)
     return config
 
 
@@ -100,20 +91,6 @@ def load_images(config):
 
 def _same(folder, other):
     return os.path.realpath(folder) == os.path.realpath(other)
-
-
-def restored(problem, config, which):
-    """The trainer of a working directory, with the weights of a checkpoint."""
-    weight = config.train.weight or 0.1  # what was trained takes its place
-    workdir = command_line.WORKDIR.value
-    trainer = Trainer(
-        models.builder(problem, config, weight),
-        workdir,
-        options=configuration.training_options(config),
-        config=without(read_config(workdir), config.may_change),
-    )
-    trainer.restore(which)
-    return trainer
 
 
 def draw(output, rows, measured, estimates, problem, model):
@@ -163,14 +140,16 @@ def print_table(rows, means, title, console):
 def evaluate():
     """Everything, from the flags to the pictures."""
     config = load_config()
-    output = Path(_OUTPUT.value or Path(command_line.WORKDIR.value) / "evaluation")
+    output = Path(trained.OUTPUT.value or Path(command_line.WORKDIR.value) / "evaluation")
     make_writable(output, "folder", "Name another one with --output.")
     keras.utils.set_random_seed(config.seed)
     images, source = load_images(config)
     task = tasks.get(config.task, config)
     problem = inverse_problem.InverseProblem(task, config, {"test": images})
     problem.check_sizes()
-    trainer = restored(problem, config, _CHECKPOINT.value)
+    trainer = trained.trainer_of(
+        problem, config, command_line.WORKDIR.value, trained.CHECKPOINT.value
+    )
     solver = solver_of(trainer.model)
     _, rows, estimates = evaluation.evaluate(solver, problem.test, images.names, bounds=True)
     _, measured, _ = evaluation.evaluate(None, problem.test, images.names, picture=task.picture)
@@ -180,7 +159,7 @@ def evaluate():
         {
             **provenance("evaluate"),
             "checkpoint": {
-                "which": _CHECKPOINT.value,
+                "which": trained.CHECKPOINT.value,
                 "step": trainer.position.step,
                 "epoch": trainer.position.epoch,
             },
@@ -197,7 +176,7 @@ def evaluate():
         writer.writeheader()
         writer.writerows(rows)
     draw(output, rows, measured, estimates, problem, trainer.model)
-    title = f"{config.model}, {config.task}, {_CHECKPOINT.value} checkpoint, {source}"
+    title = f"{config.model}, {config.task}, {trained.CHECKPOINT.value} checkpoint, {source}"
     print_table(rows, means, title, Console(width=None if sys.stdout.isatty() else 140))
     print(f"Results: {output / 'results.json'}, {output / 'results.csv'}")
 

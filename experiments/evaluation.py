@@ -62,10 +62,7 @@ def evaluate(solver, batches, names, bounds=False, picture=measurement_itself):
 def _seconds(solver, measurement):
     """How long a reconstruction takes, not for the first time."""
     begin = time.perf_counter()
-    if hasattr(solver, "reconstruct"):
-        solver.reconstruct(measurement).numpy()
-    else:
-        solver.solve(measurement).value.numpy()
+    solver.solve(measurement).value.numpy()
     return time.perf_counter() - begin
 
 

@@ -14,6 +14,7 @@ import pytest
 import tensorflow as tf
 
 import deq_keras
+from experiments import restoration
 from experiments.configs import train_demo
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -43,10 +44,12 @@ WITHOUT = {
 
 
 def _docstrings():
-    """Every docstring of deq_keras that holds an example, once, as a `doctest.DocTest`."""
+    """Every docstring that holds an example, once, as a `doctest.DocTest`."""
     modules = pkgutil.walk_packages(deq_keras.__path__, "deq_keras.")
+    clients = pkgutil.walk_packages(restoration.__path__, "experiments.restoration.")
     finder = doctest.DocTestFinder(exclude_empty=True)
-    for module in [deq_keras, *(importlib.import_module(found.name) for found in modules)]:
+    found = [importlib.import_module(info.name) for info in (*modules, *clients)]
+    for module in [deq_keras, *found]:
         for test in finder.find(module, module.__name__, module, globs=NAMES):
             if test.examples:
                 yield pytest.param(test, id=test.name.removeprefix("deq_keras."))

@@ -18,6 +18,7 @@ NUMBERS = re.compile(r">=(\d+)\.(\d+)")
 LOOK_UPS = (".find_spec", ".import_module", ".importorskip", "need")
 # The distribution that an imported module belongs to, where the name differs.
 DISTRIBUTIONS = {"absl": "absl-py", "PIL": "pillow", "skimage": "scikit-image"}
+DISTRIBUTIONS |= {"google": "protobuf", "grpc": "grpcio"}
 DISTRIBUTIONS["tensorflow_datasets"] = "tensorflow-datasets"
 DISTRIBUTIONS["yaml"] = "pyyaml"
 
@@ -72,14 +73,15 @@ def test_the_wheel_holds_the_library_alone(wheel):
 
 def test_it_asks_for_keras_and_numpy_only(message):
     assert set(_requirements(message)) == {"keras", "numpy"}
-    assert set(message.get_all("Provides-Extra")) == {"cpu", "gpu", "train", "benchmark", "test"}
+    extras = {"cpu", "gpu", "train", "serve", "benchmark", "test"}
+    assert set(message.get_all("Provides-Extra")) == extras
     assert message["Requires-Python"] == ">=3.10"
 
 
 def test_only_the_extras_cpu_and_gpu_install_tensorflow(message):
     assert set(_requirements(message, "cpu")) == {"tensorflow", "tensorflow-cpu"}
     assert set(_requirements(message, "gpu")) == {"tensorflow"}
-    for extra in ("train", "benchmark", "test"):
+    for extra in ("train", "serve", "benchmark", "test"):
         assert not {"tensorflow", "tensorflow-cpu"} & set(_requirements(message, extra))
 
 
@@ -150,10 +152,11 @@ def _nodes(path):
 
 
 def test_what_the_programs_import_is_declared(message):
-    """The third-party modules of the other packages are the extras `train` and
+    """The third-party modules of the other packages are the extras `train`, `serve` and
     `benchmark`, no more."""
     used = _third_party("trainers", "experiments", "benchmarks")
-    declared = {name for extra in ("train", "benchmark") for name in _requirements(message, extra)}
+    extras = ("train", "serve", "benchmark")
+    declared = {name for extra in extras for name in _requirements(message, extra)}
     missing = used - declared - set(_requirements(message))
     assert not missing, f"Imported and not declared in setup.py: {missing}"
     # Imported by tensorflow-datasets, and by Keras's callback of this name.
@@ -162,7 +165,9 @@ def test_what_the_programs_import_is_declared(message):
 
 
 def test_what_the_tests_import_is_declared(message):
-    known = [_requirements(message, extra) for extra in (None, "train", "test")]
+    known = [_requirements(message, extra) for extra in (None, "train", "serve", "test")]
+    # It asks for a distribution of TensorFlow, so the Makefile installs it by itself.
+    known.append({"tensorflow-serving": None})
     missing = _third_party("tests") - {name for names in known for name in names}
     assert not missing, f"Imported and not declared in setup.py: {missing}"
 

@@ -4,9 +4,9 @@
 trilinear form `<correlate(u, filters), v>`, and so are all their gradients. So each is given as
 the gradient of the others: differentiable to any order, and as fast as it is evaluated.
 
-TensorFlow saves such gradients for the outermost function of a SavedModel only: a reloaded one
-cannot be differentiated through a loop over convolutions (it raises), but by its implicit
-derivative it can.
+TensorFlow saves such gradients for the outermost function of a SavedModel only. A reloaded one has
+its implicit derivative, and warns of the others; they are in the name scope `linear_map`, by which
+an exporter may find them (`trainers.export`) and leave these derivatives to TensorFlow.
 """
 
 import functools
@@ -16,6 +16,8 @@ import numpy as np
 import tensorflow as tf
 
 from deq_keras.convolution.padding import check_padding, pad, pad_adjoint, same_sizes
+
+LINEAR_MAP = "linear_map"  # the name scope of what has a gradient that TensorFlow knows as well
 
 
 def correlate(u, filters, padding) -> tf.Tensor:
@@ -43,7 +45,9 @@ def correlate(u, filters, padding) -> tf.Tensor:
     """
     check_padding(padding)
     # The identities belong to the current graph, so gradients may be taken in a nested function.
-    return _correlation(padding)(tf.identity(u), tf.identity(filters))
+    u, filters = tf.identity(u), tf.identity(filters)
+    with tf.name_scope(LINEAR_MAP):
+        return _correlation(padding)(u, filters)
 
 
 def correlate_adjoint(v, filters, padding) -> tf.Tensor:
@@ -67,7 +71,9 @@ def correlate_adjoint(v, filters, padding) -> tf.Tensor:
     True
     """
     check_padding(padding)
-    return _adjoint(padding)(tf.identity(v), tf.identity(filters))
+    v, filters = tf.identity(v), tf.identity(filters)
+    with tf.name_scope(LINEAR_MAP):
+        return _adjoint(padding)(v, filters)
 
 
 def filter_spectrum(u, spectrum) -> tf.Tensor:
@@ -90,7 +96,9 @@ def filter_spectrum(u, spectrum) -> tf.Tensor:
     >>> np.allclose(result, tf.reduce_mean(u, axis=(1, 2), keepdims=True), atol=1e-5)
     True
     """
-    return _filtered(tf.identity(u), tf.identity(spectrum))
+    u, spectrum = tf.identity(u), tf.identity(spectrum)
+    with tf.name_scope(LINEAR_MAP):
+        return _filtered(u, spectrum)
 
 
 # Arrays, for TensorFlow reads a list much more slowly.
@@ -139,6 +147,7 @@ def _adjoint(padding):
     return function
 
 
+# TensorFlow's own VJP takes twice the time: 2.0 for 0.9 ms, 10x128x128, two cores.
 @tf.custom_gradient
 def _filtered(u, spectrum):
     def gradient(v):
@@ -157,7 +166,7 @@ def _filtered(u, spectrum):
             product = tf.reshape(tf.reduce_sum(product, shared), shapes[0])
         return (
             filter_spectrum(v, tf.math.conj(spectrum)),
-            product * tf.cast(weights, product.dtype),
+            product * tf.complex(weights, tf.zeros_like(weights)),
         )
 
     size = u.shape[1:3]
@@ -168,7 +177,8 @@ def _filtered(u, spectrum):
 
 def _filter_gradient(u, v, shape, padding):
     """The derivative of `<correlate(u, filters), v>` in the filters, itself differentiable."""
-    return _trilinear(tuple(shape), padding)(tf.identity(u), tf.identity(v))
+    with tf.name_scope(LINEAR_MAP):
+        return _trilinear(tuple(shape), padding)(tf.identity(u), tf.identity(v))
 
 
 @functools.cache

@@ -36,7 +36,7 @@ def transfer_function(kernel, height, width):
 
     rows = waves(height, kernel.shape[-2], height)
     columns = waves(width // 2 + 1, kernel.shape[-1], width)
-    return rows @ tf.cast(kernel, complex_dtype) @ tf.transpose(columns)
+    return rows @ tf.complex(kernel, tf.zeros_like(kernel)) @ tf.transpose(columns)
 
 
 def power(kernel, height, width):

@@ -5,6 +5,7 @@ from deq_keras.layers.corrected_equilibrium import CorrectedEquilibrium
 from deq_keras.layers.equilibrium import Equilibrium
 from deq_keras.layers.gradient_step import GradientStep
 from deq_keras.layers.normalized_convolution import NormalizedConv2D
+from deq_keras.layers.observation import Observation, Observed, observe
 from deq_keras.layers.proximal_step import ProximalStep
 from deq_keras.layers.variational import Variational
 
@@ -15,6 +16,9 @@ __all__ = [
     "GradientStep",
     "LayerCell",
     "NormalizedConv2D",
+    "Observation",
+    "Observed",
     "ProximalStep",
     "Variational",
+    "observe",
 ]

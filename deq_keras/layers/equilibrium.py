@@ -9,6 +9,8 @@ from deq_keras import adjoints, certificates, regularizers, solvers
 from deq_keras.config import deserialise, serialise
 from deq_keras.layers import diagnostics, structure
 from deq_keras.layers.cell import Cell, LayerCell, WithTraining, symbolic
+from deq_keras.layers.observation import Observed
+from deq_keras.layers.observation import current as current_observation
 from deq_keras.numerics.shapes import shapes_of, tensors_of
 from deq_keras.problems import Solution, drop, joined
 
@@ -120,10 +122,13 @@ class Equilibrium(keras.layers.Layer):
 
     def _fixed_point(self, inputs, initial_value, training):
         problem, one = self._problem(inputs, initial_value, training)
-        output, solution = self.adjoint.solve(
-            problem, self.choose_solver(problem), self._report_backward(training)
-        )
+        solver, observation = self.choose_solver(problem), current_observation()
+        if observation is not None:
+            solver = observation.limited(solver)
+        output, solution = self.adjoint.solve(problem, solver, self._report_backward(training))
         self._report_forward(problem, solution, training)
+        if observation is not None:
+            observation.append(Observed(self, problem, solution, output))
         output = self._outputs(problem, output, training)
         output = drop(output) if one else output
         return tf.nest.map_structure(lambda z: tf.cast(z, self.compute_dtype), output)

@@ -6,27 +6,18 @@ loop, the stopping rule and the choice of the best iterate are here; a subclass 
 iterate leads to the next.
 """
 
-from collections.abc import Callable
-from typing import NamedTuple
+from __future__ import annotations
+
+import copy
 
 import numpy as np
 import tensorflow as tf
 
 from deq_keras.checks import positive, positive_int
 from deq_keras.config import Configurable
-from deq_keras.numerics.rows import column, norm, ranks_only, to_rows, where
+from deq_keras.numerics.rows import norm, ranks_only, to_rows, where
 from deq_keras.problems import Solution, as_problem
-
-
-class Progress(NamedTuple):
-    """What the loop knows of each image; all of it has a row per image."""
-
-    best: tf.Tensor
-    residual: tf.Tensor  # of `best`
-    steps: tf.Tensor
-    converged: tf.Tensor
-    active: tf.Tensor  # neither converged nor given up
-    least: tf.Tensor  # smallest ||f(z) - z||, to see divergence by: the scale may grow as well
+from deq_keras.solvers import loop
 
 
 class Solver(Configurable):
@@ -89,6 +80,24 @@ class Solver(Configurable):
         """The next state; evaluates `problem.f` once."""
         raise NotImplementedError
 
+    def within(self, tolerance=None, max_steps=None) -> Solver:
+        """The same solver with other limits, to use at once.
+
+        Args:
+            tolerance: A number, or a tensor, scalar or with a number for each image, `(batch,)`.
+            max_steps: The same, of integers.
+
+        Example:
+
+        >>> loose = deq_keras.solvers.Picard().within(tolerance=tf.constant([0.5, 1e-3]))
+        >>> loose.solve(lambda z: 0.5 * z + 1.0, tf.zeros((2, 4))).steps.numpy()
+        array([ 2, 10], dtype=int32)
+        """
+        other = copy.copy(self)
+        other.tolerance = self.tolerance if tolerance is None else tolerance
+        other.max_steps = self.max_steps if max_steps is None else max_steps
+        return other
+
     def solve(
         self,
         problem,
@@ -103,7 +112,8 @@ class Solver(Configurable):
             problem: The map `f`, or a `deq_keras.solvers.Problem` with what is known about it.
             initial_value: Tensor `(batch, ...)` or nested structure of them: where to start.
                 `None`: at that of the problem.
-            max_steps: Integer or integer tensor in place of `self.max_steps`.
+            max_steps: In place of `self.max_steps`: an integer, or an integer tensor, scalar or
+                with a number for each image, `(batch,)`.
             return_history: Whether the solution has a `history`.
             return_state: Whether the solution has the `state` of this solver.
 
@@ -115,113 +125,33 @@ class Solver(Configurable):
                 none, or compaction needs to take rows of a problem that hides its tensors.
         """
         problem = self._check(problem)
-        limit = self.max_steps if max_steps is None else max_steps
+        limits = loop.Limits(self.tolerance, self.max_steps if max_steps is None else max_steps)
         flat, ravel, unravel = to_rows(_start(problem, initial_value))
-        lift = _Lift(problem, ravel, unravel)
+        lift = loop.Lift(problem, ravel, unravel)
         rows = lift()
         state = self.init(rows, flat)
-        residual, done, absolute = self._assess(rows, state)
+        residual, done, absolute = self.assess(rows, state, limits.tolerance)
         history = None
         if return_history:
             history = tf.TensorArray(flat.dtype, size=1, dynamic_size=True, clear_after_read=False)
             history = history.write(0, residual)
-        progress = Progress(
+        progress = loop.Progress(
             # A diverged start leaves the initial value itself as the best there is.
             best=where(tf.math.is_finite(residual), state.z, flat),
             residual=residual,
             steps=tf.ones_like(residual, tf.int32),
             converged=done,
-            active=~done & tf.math.is_finite(residual),
+            active=~done & tf.math.is_finite(residual) & (limits.max_steps > 1),
             least=absolute,
         )
-        run = self._run_compact if self.compact else self._run
-        state, progress, history = run(lift, state, progress, limit, history, return_state)
+        run = loop.run_compact if self.compact else loop.run
+        state, progress, history = run(self, lift, state, progress, limits, history, return_state)
         return Solution(
             unravel(progress.best),
             *progress[1:4],
             history=history.stack() if return_history else None,
             state=state if return_state else None,
         )
-
-    def _run(self, lift, state, progress, limit, history, freeze):
-        """All images until the last one stops."""
-        rows = lift()
-        loop = (tf.constant(1), state, progress, () if history is None else history)
-
-        def keep_going(k, state, progress, history):
-            return (k < limit) & tf.reduce_any(progress.active)
-
-        def body(k, state, progress, history):
-            state, progress, now = self._advance(rows, state, progress, freeze)
-            history = history.write(k, now) if history else history
-            return k + 1, state, progress, history
-
-        _, *result = tf.while_loop(keep_going, body, loop, shape_invariants=ranks_only(loop))
-        return result
-
-    def _run_compact(self, lift, state, progress, limit, history, freeze):
-        """Rounds of the loop, each for the images that the one before has left."""
-        index = tf.range(tf.shape(progress.residual)[0])
-        # What is returned, for all images: gathered after each round, and history in each step.
-        everything = (state, progress) if freeze else ((), progress)
-        outer = (tf.constant(1), index, state, progress, everything, history or ())
-
-        def more(k, index, state, progress, everything, history):
-            return (k < limit) & tf.reduce_any(progress.active)
-
-        def round_(k, index, state, progress, everything, history):
-            part = lift(index)
-            enough = tf.size(index) // 2
-
-            def keep_going(k, state, progress, history):
-                count = tf.reduce_sum(tf.cast(progress.active, tf.int32))
-                return (k < limit) & (count > enough)
-
-            def body(k, state, progress, history):
-                state, progress, now = self._advance(part, state, progress, freeze)
-                if history:
-                    history = history.write(k, _scatter(everything[1].residual, index, now))
-                return k + 1, state, progress, history
-
-            loop = (k, state, progress, history)
-            k, state, progress, history = tf.while_loop(
-                keep_going, body, loop, shape_invariants=ranks_only(loop)
-            )
-            new = (state, progress) if freeze else ((), progress)
-            everything = tf.nest.map_structure(
-                lambda whole, rows: _scatter(whole, index, rows), everything, new
-            )
-            left = tf.where(progress.active)[:, 0]
-            index, state, progress = tf.nest.map_structure(
-                lambda rows: tf.gather(rows, left), (index, state, progress)
-            )
-            return k, index, state, progress, everything, history
-
-        _, _, _, _, (state, progress), history = tf.while_loop(
-            more, round_, outer, shape_invariants=ranks_only(outer)
-        )
-        return state, progress, history
-
-    def _advance(self, rows, state, progress, freeze):
-        """One step, and what it means for each image."""
-        best, residual, steps, converged, active, least = progress
-        new = self.step(rows, state)
-        if freeze:
-            new = tf.nest.map_structure(
-                lambda a, b: tf.where(tf.reshape(active, [-1] + [1] * (a.shape.rank - 1)), a, b),
-                new,
-                state,
-            )
-        now, done, absolute = self._assess(rows, new)
-        better = active & ((now < residual) | done)
-        best = where(better, new.z, best)
-        residual = tf.where(better, now, residual)
-        steps += tf.cast(active, tf.int32)
-        converged |= active & done
-        active &= ~done & tf.math.is_finite(now) & (absolute <= self.divergence * least)
-        least = tf.minimum(least, absolute)
-        shown = tf.where(active, now, residual)
-        return new, Progress(best, residual, steps, converged, active, least), shown
 
     def unroll(self, problem, steps, initial_value=None) -> Solution:
         """Take exactly `steps` steps with no stopping, so that a tape can go through them.
@@ -231,15 +161,16 @@ class Solver(Configurable):
         problem = self._check(problem, compact=False)
         flat, ravel, unravel = to_rows(_start(problem, initial_value))
         rows = problem.in_rows(ravel, unravel)
-        loop = (tf.constant(1), self.init(rows, flat))
+        start = (tf.constant(1), self.init(rows, flat))
         _, state = tf.while_loop(
             lambda k, state: k < steps,
             lambda k, state: (k + 1, self.step(rows, state)),
-            loop,
+            start,
             maximum_iterations=steps - 1,
-            shape_invariants=ranks_only(loop),
+            shape_invariants=ranks_only(start),
         )
-        residual, done, _ = self._assess(rows, tf.nest.map_structure(tf.stop_gradient, state))
+        last = tf.nest.map_structure(tf.stop_gradient, state)
+        residual, done, _ = self.assess(rows, last, self.tolerance)
         count = tf.fill(tf.shape(residual), steps)
         return Solution(unravel(state.z), residual, count, done)
 
@@ -260,7 +191,7 @@ class Solver(Configurable):
             )
         return problem
 
-    def _assess(self, problem, state):
+    def assess(self, problem, state, tolerance):
         """Relative residual `(batch,)` of the state, which images may stop, and its size."""
         limits = np.finfo(state.z.dtype.as_numpy_dtype)
         exact = hasattr(state, "residual")  # f(z) - z with more digits than its difference has
@@ -275,7 +206,11 @@ class Solver(Configurable):
         # Norms that overflow belong to an image that diverges.
         finite = tf.math.is_finite(absolute) & tf.math.is_finite(size)
         residual = tf.where(finite, absolute / tf.maximum(scale, floor), float("inf"))
-        done = (residual <= max(self.tolerance, 2 * noise)) | (finite & (absolute <= floor))
+        if tf.is_tensor(tolerance):
+            tolerance = tf.maximum(tf.cast(tolerance, residual.dtype), 2 * noise)
+        else:
+            tolerance = max(tolerance, 2 * noise)
+        done = (residual <= tolerance) | (finite & (absolute <= floor))
         return residual, done, absolute
 
     def get_config(self):
@@ -284,18 +219,6 @@ class Solver(Configurable):
             "max_steps": self.max_steps,
             "compact": self.compact,
         }
-
-
-class _Lift(NamedTuple):
-    """A problem, and how it becomes one of rows."""
-
-    problem: NamedTuple
-    ravel: Callable
-    unravel: Callable
-
-    def __call__(self, index=None):
-        problem = self.problem if index is None else self.problem.take(index)
-        return problem.in_rows(self.ravel, self.unravel)
 
 
 def _start(problem, initial_value):
@@ -307,7 +230,3 @@ def _start(problem, initial_value):
             "`solver.solve(problem, initial_value)`."
         )
     return initial_value
-
-
-def _scatter(whole, index, rows):
-    return tf.tensor_scatter_nd_update(whole, column(index), rows)

@@ -276,6 +276,13 @@ def test_wrong_flags_are_explained(tmp_path, arguments, message):
     assert message in done.stderr
 
 
+def test_a_folder_for_results_is_refused_before_anything_is_measured(tmp_path):
+    done = benchmark(tmp_path, "--suite=peers", "--contestants=ours")
+    assert done.returncode == 1
+    assert "Expected --output to name a JSON file" in done.stderr
+    assert not list(tmp_path.iterdir())
+
+
 @pytest.mark.slow
 def test_the_suite_scaling(tmp_path):
     path = tmp_path / "scaling.json"

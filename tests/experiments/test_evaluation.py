@@ -251,8 +251,8 @@ def test_several_layers_add_up():
     model = keras.Model(image, second(first(image)))
     y, _ = square_images()
     solver = ModelSolver(model)
-    assert [found.layer for found, _ in solver.layers] == solving_layers(model) == [first, second]
-    found = solver.solve(y)
+    found, each = solver.solve_each(y)
+    assert list(each) == [layer.name for layer in solving_layers(model)]
     parts = [first.solve(y), second.solve(first(y))]
     np.testing.assert_array_equal(found.steps, parts[0].steps + parts[1].steps)
     np.testing.assert_allclose(
@@ -261,13 +261,22 @@ def test_several_layers_add_up():
     assert found.converged.numpy().all()
 
 
-def test_solvers_that_keras_does_not_see_into_have_no_columns():
-    inner = keras.Sequential([keras.Input((SIDE, SIDE, 1)), deblurring()])
+def test_a_layer_in_a_model_in_a_model_is_seen():
+    tested = deblurring()
+    inner = keras.Sequential([keras.Input((SIDE, SIDE, 1)), tested])
     image = keras.Input((SIDE, SIDE, 1))
     model = keras.Model(image, inner(keras.layers.Rescaling(0.5)(image)))
-    assert len(solving_layers(model)) == 1
-    y, truth = square_images()
+    y, _ = square_images()
     solver = solver_of(model)
+    assert isinstance(solver, ModelSolver)
+    found, alone = solver.solve(y), tested.solve(0.5 * y)
+    np.testing.assert_array_equal(found.steps, alone.steps)
+
+
+def test_model_that_solves_nothing_has_no_columns():
+    image = keras.Input((SIDE, SIDE, 1))
+    solver = solver_of(keras.Model(image, keras.layers.Rescaling(0.5)(image)))
+    y, truth = square_images()
     assert solver.solve(y).steps is None
     summary, rows, _ = evaluate(solver, [(y[:1], truth[:1])], ["a"])
     assert summary["forward_steps"] is summary["converged"] is None

@@ -1,6 +1,5 @@
 """Solves of layers and of whole Keras models, compiled: what is found, and how well."""
 
-import keras
 import tensorflow as tf
 
 import deq_keras as dk
@@ -53,58 +52,52 @@ class ModelSolver:
     """A Keras model in the place of a layer with `solve`: what its layers say of their solves.
 
     Args:
-        model: A built Keras model. What solves inside of a layer that is not a model is not seen,
-            nor is anything inside of a model whose graph Keras does not know (a subclass).
-
-    Attributes:
-        layers: Pairs of a `LayerSolver` and the function from the model's input to its input.
+        model: A Keras model. What solves in layers that are no part of this library is not seen.
     """
 
     def __init__(self, model):
-        # Graphs: the loops of a solver are slow without. Of several outputs the last is the image,
-        # as it is for a `CorrectedEquilibrium`.
-        self.reconstruct = _compiled(lambda y: tf.nest.flatten(model(y, training=False))[-1])
-        self.layers = [
-            (LayerSolver(layer), _compiled(lambda y, before=before: before(y, training=False)))
-            for layer in solving_layers(model)
-            if (before := _model_before(layer, model)) is not None
-        ]
+        def observed(measurement):
+            with dk.layers.observe() as observation:
+                # Of several outputs the last is the image, as for a `CorrectedEquilibrium`.
+                image = tf.nest.flatten(model(measurement, training=False))[-1]
+            each = [(seen.layer.name, seen.solution._replace(value=())) for seen in observation]
+            return observation.solution(image), dict(each)
+
+        # A graph: the loops of a solver are slow without.
+        self._observed = _compiled(observed)
 
     def solve(self, measurement):
         """The image, and for each row the total of steps, the worst residual, all converged.
 
-        Where no solve is seen the `deq_keras.Solution` holds nothing but the image.
+        Where no solve is seen the `deq_keras.solvers.Solution` holds nothing but the image.
         """
-        value = self.reconstruct(measurement)
-        found = [solver.solve(before(measurement)) for solver, before in self.layers]
-        if not found:
-            return dk.solvers.Solution(value, None, None, None)
-        return dk.solvers.Solution(
-            value,
-            tf.reduce_max([solution.residual for solution in found], axis=0),
-            tf.reduce_sum([solution.steps for solution in found], axis=0),
-            tf.reduce_all([solution.converged for solution in found], axis=0),
-        )
+        return self.solve_each(measurement)[0]
+
+    def solve_each(self, measurement):
+        """`solve`, and a dictionary from the names of layers to what each of them says."""
+        return self._observed(measurement)
 
 
 def solver_of(model):
     """A `LayerSolver` of a model that is nothing but a layer with `solve`, else a `ModelSolver`."""
+    layer = sole_layer(model)
+    return ModelSolver(model) if layer is None else LayerSolver(layer)
+
+
+def sole_layer(model):
+    """The layer with `solve` that a Keras model is, if it is nothing but such a layer."""
     for layer in solving_layers(model):
-        if _model_before(layer, model) is not None:
-            ends = [tf.nest.flatten(part) for part in (model.inputs, model.outputs)]
-            own = [tf.nest.flatten(part) for part in (layer.input, layer.output)]
-            if [[id(x) for x in end] for end in ends] == [[id(x) for x in end] for end in own]:
-                return LayerSolver(layer)
-    return ModelSolver(model)
+        try:
+            own = [layer.input, layer.output]
+        except (AttributeError, ValueError):  # never called, or more than once, or in another graph
+            continue
+        ends = [model.inputs, model.outputs]
+        if [[id(x) for x in tf.nest.flatten(end)] for end in ends] == [
+            [id(x) for x in tf.nest.flatten(end)] for end in own
+        ]:
+            return layer
+    return None
 
 
 def _compiled(function):
     return tf.function(lambda y: function(y), autograph=False, reduce_retracing=True)
-
-
-def _model_before(layer, model):
-    """The part of a model from its input to that of a layer; `None` if Keras does not know it."""
-    try:
-        return keras.Model(model.inputs, layer.input)
-    except (AttributeError, ValueError):  # never called, or more than once, or in another graph
-        return None

@@ -99,18 +99,18 @@ class TensorBoard(keras.callbacks.Callback):
 
     def _write_examples(self, step):
         measurement, truth = self.examples
-        estimates = self._solver.reconstruct(measurement).numpy()
+        solution, each = self._solver.solve_each(measurement)
+        estimates = solution.value.numpy()
         measured = np.asarray(self.show(measurement))
         for number in range(min(self.pictures, len(estimates))):
             panels = [measured[number], estimates[number], np.asarray(truth)[number]]
             tf.summary.image(f"reconstruction/{number}", side_by_side(panels)[None], step)
-        for solver, before in self._solver.layers:
-            layer, found = solver.layer, solver.solve(before(measurement))
+        for name, found in each.items():
             steps = tf.cast(found.steps, tf.float32)
-            tf.summary.histogram(f"solver/{layer.name}/steps", steps, step)
+            tf.summary.histogram(f"solver/{name}/steps", steps, step)
             residual = tf.cast(found.residual, tf.float32)
             residual = tf.math.log(tf.maximum(residual, 1e-30)) / np.log(10.0)
-            tf.summary.histogram(f"solver/{layer.name}/log10_residual", residual, step)
+            tf.summary.histogram(f"solver/{name}/log10_residual", residual, step)
 
     def _write(self, write):
         try:

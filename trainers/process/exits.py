@@ -1,4 +1,4 @@
-"""Exit codes of the training programs: whether starting the same command again makes sense.
+"""Exit codes of the programs: whether starting the same command again makes sense.
 
 They follow BSD's `sysexits.h`, so that they mean the same to people, launchers and schedulers.
 
@@ -6,8 +6,10 @@ They follow BSD's `sysexits.h`, so that they mean the same to people, launchers 
 |---|---|---|---|
 | 0 | | finished | |
 | 2 | `USAGE` | a wrong flag (absl and argparse use this code) | no |
-| 65 | `BAD_DATA` | numbers that are not finite, images that cannot be read | no |
-| 69 | `UNAVAILABLE` | a worker did not come up, or was lost on the way | yes |
+| 3 | `NOT_CONVERGED` | all images are restored, for some the solver did not converge | no |
+| 65 | `BAD_DATA` | numbers that are not finite, images that cannot be read or restored | no |
+| 69 | `UNAVAILABLE` | a worker or a server did not come up, or was lost on the way | yes |
+| 70 | `SOFTWARE` | an export that does not answer as its model does; nothing was written | no |
 | 74 | `IO_ERROR` | a full disk, a folder that cannot be written, a damaged checkpoint | no |
 | 75 | `STOPPED` | stopped by SIGTERM or SIGINT, the state is saved | yes: goes on where it was |
 | 78 | `CONFIG` | a configuration, cluster or checkpoint that does not fit | no |
@@ -23,14 +25,16 @@ import traceback
 from collections.abc import Iterator
 
 USAGE = 2
+NOT_CONVERGED = 3
 BAD_DATA = 65
 UNAVAILABLE = 69
+SOFTWARE = 70
 IO_ERROR = 74
 STOPPED = 75
 CONFIG = 78
 
 # The same command would fail in the same way.
-FINAL = frozenset({USAGE, BAD_DATA, IO_ERROR, CONFIG})
+FINAL = frozenset({USAGE, NOT_CONVERGED, BAD_DATA, SOFTWARE, IO_ERROR, CONFIG})
 
 
 @contextlib.contextmanager

@@ -1,13 +1,16 @@
 """Files that are never half there."""
 
+from __future__ import annotations
+
 import json
 import os
 from pathlib import Path
-from typing import Any
-
-import keras
+from typing import TYPE_CHECKING, Any
 
 from trainers.process.errors import StorageError
+
+if TYPE_CHECKING:  # a program that only talks to a server writes files without Keras
+    import keras
 
 
 def save_weights(model: keras.Model, path: str | os.PathLike) -> None:
@@ -16,6 +19,21 @@ def save_weights(model: keras.Model, path: str | os.PathLike) -> None:
     partial = path.with_name("partial-" + path.name)
     model.save_weights(partial)
     os.replace(partial, path)
+
+
+def load_weights(model: keras.Model, path: str | os.PathLike) -> None:
+    """Load weights that `save_weights` has written.
+
+    Raises:
+        StorageError: If they cannot be read.
+    """
+    path = Path(path)
+    try:
+        model.load_weights(path)
+    except (OSError, KeyError, ValueError) as error:
+        raise StorageError(
+            f"{str(path)!r} cannot be read. Remove {str(path.parent)!r} to train anew. ({error})"
+        ) from None
 
 
 def write_json(path: str | os.PathLike, content: Any) -> None:

@@ -19,6 +19,8 @@ from trainers.process.errors import (
 )
 
 ROOT = Path(__file__).resolve().parents[3]
+NAMES = ("USAGE", "NOT_CONVERGED", "BAD_DATA", "UNAVAILABLE", "SOFTWARE", "IO_ERROR", "STOPPED")
+NAMES += ("CONFIG",)
 ERRORS = [
     (ConfigurationError("wrong"), exits.CONFIG),
     (AddressTaken("wrong"), exits.UNAVAILABLE),
@@ -65,8 +67,7 @@ def test_exit_of_the_program_itself_is_left_alone():
 
 
 def test_codes_differ_and_none_is_that_of_a_crash():
-    names = ("USAGE", "BAD_DATA", "UNAVAILABLE", "IO_ERROR", "STOPPED", "CONFIG")
-    codes = [getattr(exits, name) for name in names]
+    codes = [getattr(exits, name) for name in NAMES]
     assert len(set(codes)) == len(codes)
     # 1 is Python's for an uncaught error; from 126 on they are the shell's, and signals.
     assert all(1 < code < 126 for code in codes)
@@ -75,7 +76,7 @@ def test_codes_differ_and_none_is_that_of_a_crash():
 
 
 def test_documented_codes_are_the_codes():
-    for name in ("USAGE", "BAD_DATA", "UNAVAILABLE", "IO_ERROR", "STOPPED", "CONFIG"):
+    for name in NAMES:
         row = next(line for line in exits.__doc__.splitlines() if f"`{name}`" in line)
         code, _, _, again = (cell.strip() for cell in row.strip("|").split("|"))
         assert int(code) == getattr(exits, name)

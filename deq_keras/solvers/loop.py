@@ -1,0 +1,132 @@
+"""The loops of a fixed-point solver: with all images until the last one stops, or with fewer."""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import tensorflow as tf
+
+from deq_keras.numerics.rows import column, ranks_only, where
+
+
+class Limits(NamedTuple):
+    """When a solver stops: numbers for all images, or tensors `(batch,)`."""
+
+    tolerance: float | tf.Tensor
+    max_steps: int | tf.Tensor
+
+    def take(self, index):
+        """The limits of the rows `index`."""
+        return Limits(
+            *(tf.gather(x, index) if tf.is_tensor(x) and x.shape.rank else x for x in self)
+        )
+
+
+class Progress(NamedTuple):
+    """What the loop knows of each image; all of it has a row per image."""
+
+    best: tf.Tensor
+    residual: tf.Tensor  # of `best`
+    steps: tf.Tensor
+    converged: tf.Tensor
+    active: tf.Tensor  # neither converged nor given up
+    least: tf.Tensor  # smallest ||f(z) - z||, to see divergence by: the scale may grow as well
+
+
+class Lift(NamedTuple):
+    """A problem, and how it becomes one of rows."""
+
+    problem: NamedTuple
+    ravel: Callable
+    unravel: Callable
+
+    def __call__(self, index=None):
+        problem = self.problem if index is None else self.problem.take(index)
+        return problem.in_rows(self.ravel, self.unravel)
+
+
+def run(solver, lift, state, progress, limits, history, freeze):
+    """All images until the last one stops."""
+    rows = lift()
+    loop = (tf.constant(1), state, progress, () if history is None else history)
+
+    def keep_going(k, state, progress, history):
+        return tf.reduce_any(progress.active)
+
+    def body(k, state, progress, history):
+        state, progress, now = _advance(solver, rows, state, progress, limits, freeze)
+        history = history.write(k, now) if history else history
+        return k + 1, state, progress, history
+
+    _, *result = tf.while_loop(keep_going, body, loop, shape_invariants=ranks_only(loop))
+    return result
+
+
+def run_compact(solver, lift, state, progress, limits, history, freeze):
+    """Rounds of the loop, each for the images that the one before has left."""
+    index = tf.range(tf.shape(progress.residual)[0])
+    # What is returned, for all images: gathered after each round, and history in each step.
+    everything = (state, progress) if freeze else ((), progress)
+    outer = (tf.constant(1), index, state, progress, everything, history or ())
+
+    def more(k, index, state, progress, everything, history):
+        return tf.reduce_any(progress.active)
+
+    def round_(k, index, state, progress, everything, history):
+        part, own_limits = lift(index), limits.take(index)
+        enough = tf.size(index) // 2
+
+        def keep_going(k, state, progress, history):
+            count = tf.reduce_sum(tf.cast(progress.active, tf.int32))
+            return count > enough
+
+        def body(k, state, progress, history):
+            state, progress, now = _advance(solver, part, state, progress, own_limits, freeze)
+            if history:
+                history = history.write(k, _scatter(everything[1].residual, index, now))
+            return k + 1, state, progress, history
+
+        loop = (k, state, progress, history)
+        k, state, progress, history = tf.while_loop(
+            keep_going, body, loop, shape_invariants=ranks_only(loop)
+        )
+        new = (state, progress) if freeze else ((), progress)
+        everything = tf.nest.map_structure(
+            lambda whole, rows: _scatter(whole, index, rows), everything, new
+        )
+        left = tf.where(progress.active)[:, 0]
+        index, state, progress = tf.nest.map_structure(
+            lambda rows: tf.gather(rows, left), (index, state, progress)
+        )
+        return k, index, state, progress, everything, history
+
+    _, _, _, _, (state, progress), history = tf.while_loop(
+        more, round_, outer, shape_invariants=ranks_only(outer)
+    )
+    return state, progress, history
+
+
+def _advance(solver, rows, state, progress, limits, freeze):
+    """One step, and what it means for each image."""
+    best, residual, steps, converged, active, least = progress
+    new = solver.step(rows, state)
+    if freeze:
+        new = tf.nest.map_structure(
+            lambda a, b: tf.where(tf.reshape(active, [-1] + [1] * (a.shape.rank - 1)), a, b),
+            new,
+            state,
+        )
+    now, done, absolute = solver.assess(rows, new, limits.tolerance)
+    better = active & ((now < residual) | done)
+    best = where(better, new.z, best)
+    residual = tf.where(better, now, residual)
+    steps += tf.cast(active, tf.int32)
+    converged |= active & done
+    active &= ~done & tf.math.is_finite(now) & (absolute <= solver.divergence * least)
+    least = tf.minimum(least, absolute)
+    shown = tf.where(active, now, residual)
+    active &= steps < limits.max_steps
+    return new, Progress(best, residual, steps, converged, active, least), shown
+
+
+def _scatter(whole, index, rows):
+    return tf.tensor_scatter_nd_update(whole, column(index), rows)

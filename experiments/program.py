@@ -1,0 +1,42 @@
+"""Entry point of a program: flags and exit codes. It imports neither TensorFlow nor Keras."""
+
+import sys
+
+from absl import app, flags, logging
+
+from trainers.process import exits
+
+
+def parse(argv):
+    """The flags, from a command line; a wrong one ends the program with a line that says so."""
+    try:
+        return flags.FLAGS(argv)
+    except flags.Error as error:
+        wrong(f"{error} (--help lists the flags.)")
+
+
+def wrong(message):
+    """Ends a program whose command line is wrong, before it has begun."""
+    print(f"Error: {message}", file=sys.stderr)
+    raise SystemExit(exits.USAGE)
+
+
+def run(work, parser=parse, positional=False):
+    """Flags, then `work()`, with the exit codes of `trainers.process.exits`.
+
+    Args:
+        work: A function; `work(arguments)` if the program has arguments that are not flags.
+        parser: From the command line to what remains of it.
+        positional: Whether the program has such arguments.
+    """
+
+    def main(argv):
+        if len(argv) > 1 and not positional:
+            raise app.UsageError(
+                f"Unexpected arguments: {argv[1:]}. Options begin with --.", exits.USAGE
+            )
+        logging.set_verbosity(logging.WARNING)  # the progress bar is for people
+        with exits.exit_codes():
+            work(argv[1:]) if positional else work()
+
+    app.run(main, flags_parser=parser)

@@ -1,0 +1,161 @@
+"""Trained models: of a training or a comparison, rebuilt with the weights that were kept."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import keras
+from absl import flags
+from ml_collections import ConfigDict
+
+from experiments import configuration, inverse_problem, models, tasks
+from experiments.configs import demo
+from experiments.methods import RECONSTRUCTIONS
+from experiments.workspace import read_config, without
+from trainers.process.errors import ConfigurationError, unknown_name
+from trainers.process.files import load_weights
+from trainers.training import Trainer
+
+# Flags of the programs that look at a finished run.
+CHECKPOINT = flags.DEFINE_enum(
+    "checkpoint", "best", ["best", "latest"], "Which weights of a training."
+)
+OUTPUT = flags.DEFINE_string(
+    "output",
+    None,
+    "Folder for results. evaluate: WORKDIR/evaluation if none; export: models/NAME, needed.",
+)
+
+
+@dataclasses.dataclass
+class Trained:
+    """A model with the weights of a run, and what the run says of it.
+
+    Attributes:
+        model: The Keras model.
+        task: Its `experiments.tasks.Task`.
+        name: What it is called, such as `"bilevel"`.
+        config: The configuration of the run.
+        weights: Which weights these are, for people.
+        metrics: Means over the test images, from names to numbers; empty if it was not evaluated.
+    """
+
+    model: keras.Model
+    task: tasks.Task
+    name: str
+    config: ConfigDict
+    weights: str
+    metrics: dict[str, Any]
+
+
+def load(workdir, which="best", task=None, name=None):
+    """The model of a working directory of `experiments.train` or `experiments.compare`.
+
+    Args:
+        workdir: The working directory.
+        which: Of a training, which weights: `"best"` or `"latest"`.
+        task: Of a comparison, which task; its only one if it is `None`.
+        name: Of a comparison, which model: `"total_variation"`, `"bilevel"` or `"equilibrium"`.
+
+    Raises:
+        ConfigurationError: If the folder holds no such run, or it has not got so far.
+    """
+    config = ConfigDict(read_config(workdir))
+    if "tasks" in config:
+        return _of_comparison(config, Path(workdir), task, name)
+    check_training(config, workdir)
+    if task is not None or name is not None:
+        raise ConfigurationError(
+            f"Expected --task and --model for a comparison only. {str(workdir)!r} holds one model: "
+            "leave them out."
+        )
+    problem = inverse_problem.InverseProblem(tasks.get(config.task, config), config, {})
+    trainer = trainer_of(problem, config, workdir, which)
+    found = _read(Path(workdir) / "evaluation" / "results.json")
+    same = found.get("checkpoint", {}).get("step") == trainer.position.step
+    return Trained(
+        trainer.model,
+        problem.task,
+        config.model,
+        config,
+        f"{which} epoch, {trainer.position.epoch}, after {trainer.position.step} steps",
+        found.get("means", {}) if same else {},
+    )
+
+
+def check_training(config, workdir):
+    """Raises a `ConfigurationError` unless a configuration is one of `experiments.train`."""
+    try:
+        configuration.check_training(config)
+    except (KeyError, AttributeError, TypeError) as error:
+        raise ConfigurationError(
+            f"Expected --workdir to be the folder of a training by experiments.train. "
+            f"{str(workdir)!r} holds something else: {error}"
+        ) from None
+
+
+def trainer_of(problem, config, workdir, which="best"):
+    """The `Trainer` of a working directory of `experiments.train`, with its weights.
+
+    Args:
+        problem: An `experiments.inverse_problem.InverseProblem`.
+        config: The configuration of the training.
+        workdir: Its working directory.
+        which: `"best"` or `"latest"`.
+    """
+    weight = config.train.weight or 0.1  # what was trained takes its place
+    trainer = Trainer(
+        models.builder(problem, config, weight),
+        workdir,
+        options=configuration.training_options(config),
+        config=without(read_config(workdir), config.may_change),
+    )
+    trainer.restore(which)
+    return trainer
+
+
+def _of_comparison(config, workdir, task, name):
+    configuration.check_entries(config, demo.get_config(), "compare")
+    known = list(config.tasks)
+    if task is None and len(known) > 1:
+        raise ConfigurationError(f"Expected --task to be one of {known}. Received none.")
+    task = known[0] if task is None else task
+    if task not in known:
+        raise unknown_name("task of this comparison", task, known)
+    if name not in RECONSTRUCTIONS:
+        raise unknown_name("model of a comparison (--model)", name, RECONSTRUCTIONS)
+    make = {"total_variation": models.total_variation, **models.MODELS}[name]
+    problem = inverse_problem.InverseProblem(tasks.get(task, config), config, {})
+    layer = make(problem.task, config)
+    model = models.model(layer, problem.inputs())
+    # The bilevel model that the equilibrium model is compared with is the one trained further.
+    folder = workdir / task / ("bilevel_further" if name == "bilevel" else name)
+    record = _read(folder / "done.json")
+    if not record:
+        raise ConfigurationError(
+            f"Expected a comparison that has trained {name!r} for {task!r}. {str(folder)!r} holds "
+            "no result: run experiments.compare with this --workdir first."
+        )
+    if name == "total_variation":
+        layer.cell.log_weight.assign(math.log(record["weight"]))
+    else:
+        load_weights(model, folder / "final.weights.h5")
+    results = _read(workdir / "results.json")
+    row = results.get("tasks", {}).get(task, {}).get("methods", {}).get(name, {})
+    keys = ("psnr", "ssim", "test_loss", "forward_steps", "converged", "solve_seconds")
+    return Trained(
+        model, problem.task, name, config, "after the whole training", {k: row.get(k) for k in keys}
+    )
+
+
+def _read(path):
+    """A JSON object, empty if there is none."""
+    try:
+        content = json.loads(path.read_text("utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return content if isinstance(content, dict) else {}
