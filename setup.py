@@ -20,6 +20,14 @@ HAS_NOT_TENSORFLOW_CPU = (
     '(sys_platform != "win32" or platform_machine != "AMD64")'
 )
 
+# What converts trained models, and runs what was converted to compare it.
+EXPORT = [
+    "ai-edge-litert",  # runs LiteRT's files; TensorFlow has the converter
+    "onnxruntime",  # runs ONNX's
+    "openvino",  # converts to its own format and runs it
+    "tf2onnx>=1.17",  # converts to ONNX; an older one wants old versions of NumPy and protobuf
+]
+
 setup(
     name="deq_keras",
     version=VERSION,
@@ -69,6 +77,7 @@ setup(
             "tensorflow-datasets>=4.9.10",  # the data sets, prepared once and read as tf.data
             "tqdm",  # the progress bar of training
         ],
+        "export": EXPORT,  # other formats than TensorFlow's SavedModel
         # What `experiments.restore` imports, which needs no TensorFlow to talk to a server.
         "serve": [
             "absl-py",  # its command line
@@ -90,6 +99,7 @@ setup(
             "torchdeq",  # equilibrium models in PyTorch
         ],
         "test": [
+            *EXPORT,  # so that what is said of the formats stays true
             "dill",  # imported by the test case that tensorflow-datasets has for builders
             "h5py",  # reads files of weights; Keras has it too
             "packaging",  # reads the environment markers of this file

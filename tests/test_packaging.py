@@ -73,7 +73,7 @@ def test_the_wheel_holds_the_library_alone(wheel):
 
 def test_it_asks_for_keras_and_numpy_only(message):
     assert set(_requirements(message)) == {"keras", "numpy"}
-    extras = {"cpu", "gpu", "train", "serve", "benchmark", "test"}
+    extras = {"cpu", "gpu", "train", "export", "serve", "benchmark", "test"}
     assert set(message.get_all("Provides-Extra")) == extras
     assert message["Requires-Python"] == ">=3.10"
 
@@ -81,7 +81,7 @@ def test_it_asks_for_keras_and_numpy_only(message):
 def test_only_the_extras_cpu_and_gpu_install_tensorflow(message):
     assert set(_requirements(message, "cpu")) == {"tensorflow", "tensorflow-cpu"}
     assert set(_requirements(message, "gpu")) == {"tensorflow"}
-    for extra in ("train", "serve", "benchmark", "test"):
+    for extra in ("train", "export", "serve", "benchmark", "test"):
         assert not {"tensorflow", "tensorflow-cpu"} & set(_requirements(message, extra))
 
 
@@ -152,10 +152,10 @@ def _nodes(path):
 
 
 def test_what_the_programs_import_is_declared(message):
-    """The third-party modules of the other packages are the extras `train`, `serve` and
+    """The third-party modules of the other packages are the extras `train`, `export`, `serve` and
     `benchmark`, no more."""
     used = _third_party("trainers", "experiments", "benchmarks")
-    extras = ("train", "serve", "benchmark")
+    extras = ("train", "export", "serve", "benchmark")
     declared = {name for extra in extras for name in _requirements(message, extra)}
     missing = used - declared - set(_requirements(message))
     assert not missing, f"Imported and not declared in setup.py: {missing}"

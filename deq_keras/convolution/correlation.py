@@ -102,7 +102,7 @@ def filter_spectrum(u, spectrum) -> tf.Tensor:
 
 
 # Arrays, for TensorFlow reads a list much more slowly.
-_BOTH, _SWAP = np.array([0, 1], np.int32), np.array([0, 1, 3, 2], np.int32)
+_SWAP = np.array([0, 1, 3, 2], np.int32)
 _TO_PLANES, _FROM_PLANES = np.array([0, 3, 1, 2], np.int32), np.array([0, 2, 3, 1], np.int32)
 
 # Each of these is made once: `tf.custom_gradient` reads signatures, which takes longer than a small
@@ -138,7 +138,10 @@ def _adjoint(padding):
 
         kh, kw = filters.shape[:2]
         (top, bottom), (left, right) = sizes = same_sizes(filters)
-        flipped = tf.transpose(tf.reverse(filters, _BOTH), _SWAP)
+        # Not `tf.reverse`, which ONNX and OpenVINO have for some tensors only.
+        rows, columns = np.arange(kh - 1, -1, -1), np.arange(kw - 1, -1, -1)
+        flipped = tf.gather(tf.gather(filters, rows, axis=0), columns, axis=1)
+        flipped = tf.transpose(flipped, _SWAP)
         if padding == "zero":
             return _convolve(v, flipped, ((bottom, top), (right, left))), gradient
         full = _convolve(v, flipped, ((kh - 1, kh - 1), (kw - 1, kw - 1)))

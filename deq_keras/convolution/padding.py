@@ -68,8 +68,7 @@ def pad_adjoint(v, sizes, padding) -> tf.Tensor:
     if padding == "circular":
         return _fold(_fold(v, top, bottom, 1), left, right, 2)
     if padding == "reflect":
-        paddings = np.array([(0, 0), *sizes, (0, 0)], np.int32)
-        return tf.raw_ops.MirrorPadGrad(input=v, paddings=paddings, mode="REFLECT")
+        return _unmirror(_unmirror(v, top, bottom, 1), left, right, 2)
     height, width = (v.shape[axis] or tf.shape(v)[axis] for axis in (1, 2))
     size = [-1, height - top - bottom, width - left - right, v.shape[3] or -1]
     if not any(map(tf.is_tensor, size)):
@@ -121,6 +120,34 @@ def _part(u, axis, start, count):
     return tf.slice(u, begin, size)
 
 
+def _between(x, start, end, axis):
+    return x[:, start:end] if axis == 1 else x[:, :, start:end]
+
+
+def _unmirror(v, before, after, axis):
+    """The adjoint of mirroring along an axis.
+
+    Not `tf.raw_ops.MirrorPadGrad`, which LiteRT, ONNX and OpenVINO lack.
+    """
+    length = v.shape[axis]
+    if before and after and (length is None or length < 2 * (before + after + 1)):
+        # Some pixels may be near both borders.
+        return _unmirror(_unmirror(v, 0, after, axis), before, 0, axis)
+    end = (length or tf.shape(v)[axis]) - after
+    parts = []
+    if before:
+        mirrored = tf.reverse(_between(v, 0, before, axis), [axis])
+        parts.append(_between(v, before, before + 1, axis))
+        parts.append(_between(v, before + 1, 2 * before + 1, axis) + mirrored)
+    rest = _between(v, 2 * before + 1 if before else 0, end - 1 - after if after else end, axis)
+    parts.append(rest)
+    if after:
+        mirrored = tf.reverse(_between(v, end, None, axis), [axis])
+        parts.append(_between(v, end - 1 - after, end - 1, axis) + mirrored)
+        parts.append(_between(v, end - 1, end, axis))
+    return tf.concat(parts, axis)
+
+
 def _fold(v, before, after, axis):
     if not before and not after:
         return v
@@ -132,7 +159,7 @@ def _fold(v, before, after, axis):
         return tf.concat([head + last, middle, tail + first], axis)
 
     def part(x, start, end):
-        return x[:, start:end] if axis == 1 else x[:, :, start:end]
+        return _between(x, start, end, axis)
 
     length = (size or tf.shape(v)[axis]) - before - after
     end = before + length

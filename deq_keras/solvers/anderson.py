@@ -135,8 +135,8 @@ class Anderson(Solver):
 
     def _coefficients(self, state, projections):
         """Weights `(batch, memory)` of the differences, zero for those that are not valid."""
-        # Not `tf.linalg.diag`, which LiteRT lacks.
-        identity = tf.eye(self.memory, dtype=state.gram.dtype)
+        # Neither `tf.linalg.diag` nor `tf.eye`: ONNX and OpenVINO lack what they are made of.
+        identity = tf.constant(np.eye(self.memory), state.gram.dtype)
         scale = tf.sqrt(tf.reduce_sum(state.gram * identity, axis=-1))
         valid = (column(state.age) > np.arange(self.memory, dtype=np.int32)) & (scale > 0)
         inverse = tf.where(valid, safe_divide(tf.ones_like(scale), scale), tf.zeros_like(scale))

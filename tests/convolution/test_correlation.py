@@ -46,6 +46,22 @@ def test_pad_adjoint(padding, sizes, size):
     assert inner(u, convolution.pad_adjoint(v, sizes, padding)) == pytest.approx(forward, rel=1e-12)
 
 
+@pytest.mark.parametrize("size", [(5, 5), (6, 9), (20, 30)])
+@pytest.mark.parametrize("sizes", [((2, 1), (0, 3)), ((4, 4), (4, 4)), ((0, 0), (2, 0))])
+def test_mirrored_pixels_are_added_at_any_size(size, sizes):
+    """Where sizes are not known, and where pixels are near two borders."""
+    pads = [[0, 0], *map(list, sizes), [0, 0]]
+    height, width = (n + sum(pad) for n, pad in zip(size, sizes, strict=True))
+    v = normal(0, (2, height, width, 3))
+    expected = tf.raw_ops.MirrorPadGrad(input=v, paddings=pads, mode="REFLECT")
+    unknown = tf.function(
+        lambda v: convolution.pad_adjoint(v, sizes, "reflect"),
+        input_signature=[tf.TensorSpec((None, None, None, 3), tf.float64)],
+    )
+    for function in (unknown, lambda v: convolution.pad_adjoint(v, sizes, "reflect")):
+        np.testing.assert_allclose(function(v), expected, rtol=1e-12, atol=1e-12)
+
+
 @pytest.mark.parametrize("padding", PADDINGS)
 def test_derivatives_of_padding(padding):
     sizes = ((2, 1), (0, 3))
