@@ -9,6 +9,13 @@ each as a whole or not at all. It runs without this package: a fresh process has
 TensorFlow alone, and its answers equal those of the model. `trainers.export.Signatures` says what
 it can be asked; `assets.extra/model_card.md` in the folder says what it is. With results of
 `experiments.evaluate`, run it first, the card says how good.
+
+    python -m experiments.export --workdir=runs/train --output=models/denoise --format=onnx
+    python -m experiments.export --workdir=runs/train --output=models/denoise --format=litert \\
+        --size=180,180
+
+write `models/denoise.onnx` and `models/denoise.tflite`, for runtimes that are smaller than
+TensorFlow; see docs/formats.md.
 """
 
 from pathlib import Path
@@ -25,6 +32,7 @@ from absl import flags
 from experiments import inverse_problem, trained
 from experiments.methods import RECONSTRUCTIONS
 from trainers import export as exporter
+from trainers.export.formats import FORMATS, convert
 from trainers.process.errors import ConfigurationError
 from trainers.process.files import make_writable
 from trainers.process.signals import interruptible
@@ -35,6 +43,10 @@ _TASK = flags.DEFINE_string("task", None, "Which task of a comparison.")
 _MODEL = flags.DEFINE_enum("model", None, RECONSTRUCTIONS, "Which model of a comparison.")
 _MAX_PIXELS = flags.DEFINE_integer(
     "max_pixels", exporter.MAX_PIXELS, "Limit of height times width of an image in a request.", 1
+)
+_FORMAT = flags.DEFINE_enum("format", "saved_model", ["saved_model", *FORMATS], "What is written.")
+_SIZE = flags.DEFINE_list(
+    "size", None, "HEIGHT,WIDTH of the measurements, if they shall be fixed; not for a SavedModel."
 )
 _LICENCE = flags.DEFINE_string("licence", "not stated", "Licence of the weights, for the card.")
 
@@ -97,6 +109,22 @@ def card(model):
     )
 
 
+def _size():
+    """Height and width, or `None`."""
+    if _SIZE.value is None:
+        return None
+    try:
+        height, width = (int(text) for text in _SIZE.value)
+    except ValueError:
+        height = width = 0
+    if min(height, width) < 1 or _FORMAT.value == "saved_model":
+        raise ConfigurationError(
+            "Expected --size=HEIGHT,WIDTH, two positive integers, together with a --format other "
+            f"than 'saved_model', which takes any size. Received --size={','.join(_SIZE.value)}."
+        )
+    return height, width
+
+
 def export():
     """Everything, from the flags to the version folder."""
     command_line.check_folders()
@@ -111,11 +139,18 @@ def export():
             "Expected no --data_dir: an export needs no images. To put results into its card, run "
             "experiments.evaluate first."
         )
-    make_writable(output, "folder", "Name another one with --output.")
+    size = _size()
+    folder = output if _FORMAT.value == "saved_model" else Path(output).parent
+    make_writable(folder, "folder", "Name another one with --output.")
     keras.utils.set_random_seed(0)
     model = trained.load(
         command_line.WORKDIR.value, trained.CHECKPOINT.value, _TASK.value, _MODEL.value
     )
+    if _FORMAT.value != "saved_model":
+        converted = convert(model.model, output, _FORMAT.value, size)
+        files = ", ".join(map(str, converted.files))
+        print(f"Model: {files}\nLargest difference of a pixel: {converted.difference:.1e}")
+        return
     path = exporter.export(
         model.model,
         output,

@@ -9,6 +9,7 @@ its implicit derivative, and warns of the others; they are in the name scope `li
 an exporter may find them (`trainers.export`) and leave these derivatives to TensorFlow.
 """
 
+import functools
 import math
 
 import numpy as np
@@ -45,21 +46,8 @@ def correlate(u, filters, padding) -> tf.Tensor:
     check_padding(padding)
     # The identities belong to the current graph, so gradients may be taken in a nested function.
     u, filters = tf.identity(u), tf.identity(filters)
-
-    @tf.custom_gradient
-    def function(u, filters):
-        def gradient(v):
-            return (
-                correlate_adjoint(v, filters, padding),
-                _filter_gradient(u, v, filters.shape, padding),
-            )
-
-        if padding == "zero":
-            return _convolve(u, filters, same_sizes(filters)), gradient
-        return _convolve(pad(u, same_sizes(filters), padding), filters), gradient
-
     with tf.name_scope(LINEAR_MAP):
-        return function(u, filters)
+        return _correlation(padding)(u, filters)
 
 
 def correlate_adjoint(v, filters, padding) -> tf.Tensor:
@@ -84,27 +72,8 @@ def correlate_adjoint(v, filters, padding) -> tf.Tensor:
     """
     check_padding(padding)
     v, filters = tf.identity(v), tf.identity(filters)
-
-    @tf.custom_gradient
-    def function(v, filters):
-        def gradient(u):
-            return (
-                correlate(u, filters, padding),
-                _filter_gradient(u, v, filters.shape, padding),
-            )
-
-        kh, kw = filters.shape[:2]
-        (top, bottom), (left, right) = sizes = same_sizes(filters)
-        # Not `tf.reverse`, which ONNX and OpenVINO have for some tensors only.
-        flipped = tf.gather(tf.gather(filters, range(kh)[::-1], axis=0), range(kw)[::-1], axis=1)
-        flipped = tf.transpose(flipped, [0, 1, 3, 2])
-        if padding == "zero":
-            return _convolve(v, flipped, ((bottom, top), (right, left))), gradient
-        full = _convolve(v, flipped, ((kh - 1, kh - 1), (kw - 1, kw - 1)))
-        return pad_adjoint(full, sizes, padding), gradient
-
     with tf.name_scope(LINEAR_MAP):
-        return function(v, filters)
+        return _adjoint(padding)(v, filters)
 
 
 def filter_spectrum(u, spectrum) -> tf.Tensor:
@@ -127,41 +96,96 @@ def filter_spectrum(u, spectrum) -> tf.Tensor:
     >>> np.allclose(result, tf.reduce_mean(u, axis=(1, 2), keepdims=True), atol=1e-5)
     True
     """
-    # TensorFlow's own VJP takes twice the time: 2.0 for 0.9 ms, 10x128x128, two cores.
     u, spectrum = tf.identity(u), tf.identity(spectrum)
+    with tf.name_scope(LINEAR_MAP):
+        return _filtered(u, spectrum)
 
+
+# Arrays, for TensorFlow reads a list much more slowly.
+_SWAP = np.array([0, 1, 3, 2], np.int32)
+_TO_PLANES, _FROM_PLANES = np.array([0, 3, 1, 2], np.int32), np.array([0, 2, 3, 1], np.int32)
+
+# Each of these is made once: `tf.custom_gradient` reads signatures, which takes longer than a small
+# convolution.
+
+
+@functools.cache
+def _correlation(padding):
     @tf.custom_gradient
-    def function(u, spectrum):
+    def function(u, filters):
         def gradient(v):
-            width = tf.shape(u)[2]
-            column = tf.range(width // 2 + 1)
-            # All columns but the first, and the last of an even width, stand for two.
-            twice = (column > 0) & (2 * column < width)
-            area = tf.cast(width * tf.shape(u)[1], u.dtype)
-            weights = tf.cast(tf.where(twice, 2, 1), u.dtype) / area
-            product = tf.math.conj(_transform(u)) * _transform(v)
-            if spectrum.shape.rank == 2:
-                product = tf.reduce_sum(product, [0, 1])
-            else:
-                shapes = tf.shape(spectrum), tf.shape(product)
-                shared = tf.raw_ops.BroadcastGradientArgs(s0=shapes[0], s1=shapes[1]).r0
-                product = tf.reshape(tf.reduce_sum(product, shared), shapes[0])
             return (
-                filter_spectrum(v, tf.math.conj(spectrum)),
-                product * tf.complex(weights, tf.zeros_like(weights)),
+                correlate_adjoint(v, filters, padding),
+                _filter_gradient(u, v, filters.shape, padding),
             )
 
-        shape = tf.shape(u)
-        planes = tf.signal.irfft2d(_transform(u) * spectrum, shape[1:3])
-        return tf.ensure_shape(_from_planes(planes, shape), u.shape), gradient
+        if padding == "zero":
+            return _convolve(u, filters, same_sizes(filters)), gradient
+        return _convolve(pad(u, same_sizes(filters), padding), filters), gradient
 
-    with tf.name_scope(LINEAR_MAP):
-        return function(u, spectrum)
+    return function
+
+
+@functools.cache
+def _adjoint(padding):
+    @tf.custom_gradient
+    def function(v, filters):
+        def gradient(u):
+            return (
+                correlate(u, filters, padding),
+                _filter_gradient(u, v, filters.shape, padding),
+            )
+
+        kh, kw = filters.shape[:2]
+        (top, bottom), (left, right) = sizes = same_sizes(filters)
+        # Not `tf.reverse`, which ONNX and OpenVINO have for some tensors only.
+        rows, columns = np.arange(kh - 1, -1, -1), np.arange(kw - 1, -1, -1)
+        flipped = tf.gather(tf.gather(filters, rows, axis=0), columns, axis=1)
+        flipped = tf.transpose(flipped, _SWAP)
+        if padding == "zero":
+            return _convolve(v, flipped, ((bottom, top), (right, left))), gradient
+        full = _convolve(v, flipped, ((kh - 1, kh - 1), (kw - 1, kw - 1)))
+        return pad_adjoint(full, sizes, padding), gradient
+
+    return function
+
+
+# TensorFlow's own VJP takes twice the time: 2.0 for 0.9 ms, 10x128x128, two cores.
+@tf.custom_gradient
+def _filtered(u, spectrum):
+    def gradient(v):
+        width = tf.shape(u)[2]
+        column = tf.range(width // 2 + 1)
+        # All columns but the first, and the last of an even width, stand for two.
+        twice = (column > 0) & (2 * column < width)
+        area = tf.cast(width * tf.shape(u)[1], u.dtype)
+        weights = tf.cast(tf.where(twice, 2, 1), u.dtype) / area
+        product = tf.math.conj(_transform(u)) * _transform(v)
+        if spectrum.shape.rank == 2:
+            product = tf.reduce_sum(product, [0, 1])
+        else:
+            shapes = tf.shape(spectrum), tf.shape(product)
+            shared = tf.raw_ops.BroadcastGradientArgs(s0=shapes[0], s1=shapes[1]).r0
+            product = tf.reshape(tf.reduce_sum(product, shared), shapes[0])
+        return (
+            filter_spectrum(v, tf.math.conj(spectrum)),
+            product * tf.complex(weights, tf.zeros_like(weights)),
+        )
+
+    size = u.shape[1:3]
+    size = np.array(size, np.int32) if size.is_fully_defined() else tf.shape(u)[1:3]
+    planes = tf.signal.irfft2d(_transform(u) * spectrum, size)
+    return tf.ensure_shape(_from_planes(planes), u.shape), gradient
 
 
 def _filter_gradient(u, v, shape, padding):
     """The derivative of `<correlate(u, filters), v>` in the filters, itself differentiable."""
+    with tf.name_scope(LINEAR_MAP):
+        return _trilinear(tuple(shape), padding)(tf.identity(u), tf.identity(v))
 
+
+@functools.cache
+def _trilinear(shape, padding):
     @tf.custom_gradient
     def function(u, v):
         def gradient(filters):
@@ -173,22 +197,20 @@ def _filter_gradient(u, v, shape, padding):
         )
         return product, gradient
 
-    with tf.name_scope(LINEAR_MAP):
-        return function(tf.identity(u), tf.identity(v))
+    return function
 
 
 def _transform(u):
     """The transforms of the channels, `(batch, channels, height, width // 2 + 1)`."""
-    shape = tf.shape(u)
     if u.shape[3] == 1:  # no data to move
-        return tf.signal.rfft2d(tf.reshape(u, [shape[0], 1, shape[1], shape[2]]))
-    return tf.signal.rfft2d(tf.transpose(u, [0, 3, 1, 2]))
+        return tf.signal.rfft2d(tf.expand_dims(tf.squeeze(u, 3), 1))
+    return tf.signal.rfft2d(tf.transpose(u, _TO_PLANES))
 
 
-def _from_planes(planes, shape):
+def _from_planes(planes):
     if planes.shape[1] == 1:
-        return tf.reshape(planes, shape)
-    return tf.transpose(planes, [0, 2, 3, 1])
+        return tf.expand_dims(tf.squeeze(planes, 1), 3)
+    return tf.transpose(planes, _FROM_PLANES)
 
 
 def _convolve(x, filters, sizes=((0, 0), (0, 0))):

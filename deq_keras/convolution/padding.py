@@ -2,6 +2,7 @@
 
 import math
 
+import numpy as np
 import tensorflow as tf
 
 from deq_keras.checks import one_of
@@ -47,7 +48,7 @@ def pad(u, sizes, padding) -> tf.Tensor:
     if padding == "circular":
         return _wrap(_wrap(u, top, bottom, 1), left, right, 2)
     mode = "REFLECT" if padding == "reflect" else "CONSTANT"
-    return tf.pad(u, [[0, 0], [top, bottom], [left, right], [0, 0]], mode)
+    return tf.pad(u, np.array([(0, 0), *sizes, (0, 0)], np.int32), mode)
 
 
 def pad_adjoint(v, sizes, padding) -> tf.Tensor:
@@ -70,7 +71,10 @@ def pad_adjoint(v, sizes, padding) -> tf.Tensor:
         return _unmirror(_unmirror(v, top, bottom, 1), left, right, 2)
     height, width = (v.shape[axis] or tf.shape(v)[axis] for axis in (1, 2))
     size = [-1, height - top - bottom, width - left - right, v.shape[3] or -1]
-    return tf.slice(v, [0, top, left, 0], size)  # the gradient of v[...] is slow
+    if not any(map(tf.is_tensor, size)):
+        size = np.array(size, np.int32)
+    # The gradient of v[...] is slow.
+    return tf.slice(v, np.array([0, top, left, 0], np.int32), size)
 
 
 def same_sizes(filters) -> tuple[tuple[int, int], tuple[int, int]]:
@@ -98,14 +102,25 @@ def _check_sizes(u, sizes, padding):
 
 
 def _wrap(u, before, after, axis):
-    if not before and not after:
-        return u
-    first = u[:, -before:] if axis == 1 else u[:, :, -before:]
-    last = u[:, :after] if axis == 1 else u[:, :, :after]
-    return tf.concat(([first] if before else []) + [u] + ([last] if after else []), axis)
+    length = u.shape[axis]
+    if length is None:
+        first = u[:, -before:] if axis == 1 else u[:, :, -before:]
+        last = u[:, :after] if axis == 1 else u[:, :, :after]
+    else:
+        first = _part(u, axis, length - before, before) if before else None
+        last = _part(u, axis, 0, after)
+    parts = ([first] if before else []) + [u] + ([last] if after else [])
+    return tf.concat(parts, axis) if len(parts) > 1 else u
 
 
-def _part(x, start, end, axis):
+def _part(u, axis, start, count):
+    """`u[:, start : start + count]` on an axis; a list, or `u[...]`, takes four times as long."""
+    begin, size = np.zeros(4, np.int32), np.full(4, -1, np.int32)
+    begin[axis], size[axis] = start, count
+    return tf.slice(u, begin, size)
+
+
+def _between(x, start, end, axis):
     return x[:, start:end] if axis == 1 else x[:, :, start:end]
 
 
@@ -121,23 +136,32 @@ def _unmirror(v, before, after, axis):
     end = (length or tf.shape(v)[axis]) - after
     parts = []
     if before:
-        mirrored = tf.reverse(_part(v, 0, before, axis), [axis])
-        parts.append(_part(v, before, before + 1, axis))
-        parts.append(_part(v, before + 1, 2 * before + 1, axis) + mirrored)
-    rest = _part(v, 2 * before + 1 if before else 0, end - 1 - after if after else end, axis)
+        mirrored = tf.reverse(_between(v, 0, before, axis), [axis])
+        parts.append(_between(v, before, before + 1, axis))
+        parts.append(_between(v, before + 1, 2 * before + 1, axis) + mirrored)
+    rest = _between(v, 2 * before + 1 if before else 0, end - 1 - after if after else end, axis)
     parts.append(rest)
     if after:
-        mirrored = tf.reverse(_part(v, end, None, axis), [axis])
-        parts.append(_part(v, end - 1 - after, end - 1, axis) + mirrored)
-        parts.append(_part(v, end - 1, end, axis))
+        mirrored = tf.reverse(_between(v, end, None, axis), [axis])
+        parts.append(_between(v, end - 1 - after, end - 1, axis) + mirrored)
+        parts.append(_between(v, end - 1, end, axis))
     return tf.concat(parts, axis)
 
 
 def _fold(v, before, after, axis):
-    def part(x, start, end):
-        return _part(x, start, end, axis)
+    if not before and not after:
+        return v
+    size = v.shape[axis]
+    inner = -1 if size is None else size - 2 * (before + after)
+    if inner >= 0:  # all parts by one split
+        sizes = np.array([before, after, inner, before, after], np.int32)
+        first, head, middle, tail, last = tf.split(v, sizes, axis)
+        return tf.concat([head + last, middle, tail + first], axis)
 
-    length = (v.shape[axis] or tf.shape(v)[axis]) - before - after
+    def part(x, start, end):
+        return _between(x, start, end, axis)
+
+    length = (size or tf.shape(v)[axis]) - before - after
     end = before + length
     if after:
         head = part(v, before, before + after) + part(v, end, None)

@@ -2,20 +2,24 @@
 
 Solvers treat every image of a batch as a problem of its own: a row. They are written for
 matrices of rows and need to know neither image shapes nor nesting; a reshape costs nothing.
+
+Outside of graphs an operation on small images costs less than a list of integers beside it, or an
+index in brackets; so shapes that are known are arrays here.
 """
 
+import numpy as np
 import tensorflow as tf
 
 
 def to_rows(structure):
     """The structure as a `(batch, n)` matrix, and the function that turns it back."""
     leaves = [tf.convert_to_tensor(leaf) for leaf in tf.nest.flatten(structure)]
-    shapes = [tf.concat([[-1], tf.shape(leaf)[1:]], axis=0) for leaf in leaves]
+    shapes = [_shape_of_rows(leaf) for leaf in leaves]
     # A map may be asked for fewer rows (solvers that compact), so their number is not fixed here.
     static = [[None, *leaf.shape[1:]] for leaf in leaves]
 
     def ravel(nested):
-        parts = [tf.reshape(leaf, (tf.shape(leaf)[0], -1)) for leaf in tf.nest.flatten(nested)]
+        parts = [flat(leaf) for leaf in tf.nest.flatten(nested)]
         return parts[0] if len(parts) == 1 else tf.concat(parts, axis=1)
 
     def unravel(rows):
@@ -30,6 +34,19 @@ def to_rows(structure):
         return tf.nest.pack_sequence_as(structure, parts)
 
     return ravel(structure), ravel, unravel
+
+
+def flat(leaf):
+    """A tensor `(batch, ...)` as a `(batch, n)` matrix."""
+    size = leaf.shape[1:].num_elements()
+    if size:
+        return tf.reshape(leaf, np.array([-1, size], np.int32))
+    return tf.reshape(leaf, (tf.shape(leaf)[0], -1))
+
+
+def first(a):
+    """The first number of each row, `(batch,)`; quicker than `a[:, 0]`."""
+    return tf.squeeze(tf.slice(a, _ORIGIN, _FIRST_COLUMN), 1)
 
 
 def dot(a, b, keepdims=False):
@@ -73,3 +90,13 @@ def ranks_only(loop):
     return tf.nest.map_structure(
         lambda t: tf.TensorShape([None] * t.shape.rank) if tf.is_tensor(t) else None, loop
     )
+
+
+_ORIGIN, _FIRST_COLUMN = np.array([0, 0], np.int32), np.array([-1, 1], np.int32)
+
+
+def _shape_of_rows(leaf):
+    """The shape of a tensor with any number of rows, an array if it is known."""
+    if leaf.shape[1:].is_fully_defined():
+        return np.array([-1, *leaf.shape[1:]], np.int32)
+    return tf.concat([[-1], tf.shape(leaf)[1:]], axis=0)

@@ -21,13 +21,17 @@ def solve_positive_definite(matrix, right, size):
     Returns:
         `(batch, size)`.
     """
-    augmented = tf.concat([matrix, right[..., None]], axis=-1)
+
+    def part(x, begin, size):
+        return tf.slice(x, np.array(begin, np.int32), np.array(size, np.int32))
+
+    augmented = tf.concat([matrix, tf.expand_dims(right, 2)], axis=-1)
     eps = np.finfo(matrix.dtype.as_numpy_dtype).eps
     for i in range(size):
-        row = tf.slice(augmented, [0, i, 0], [-1, 1, -1])
-        pivot = tf.slice(row, [0, 0, i], [-1, 1, 1])
+        row = part(augmented, (0, i, 0), (-1, 1, -1))
+        pivot = part(row, (0, 0, i), (-1, 1, 1))
         row = tf.math.divide_no_nan(row, tf.where(pivot > eps, pivot, tf.zeros_like(pivot)))
-        column = tf.slice(augmented, [0, 0, i], [-1, -1, 1])
+        column = part(augmented, (0, 0, i), (-1, -1, 1))
         here = np.arange(size)[None, :, None] == i
         augmented = tf.where(here, row, augmented - column * row)
-    return augmented[:, :, -1]
+    return tf.squeeze(part(augmented, (0, 0, size), (-1, -1, 1)), 2)

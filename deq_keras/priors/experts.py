@@ -136,7 +136,7 @@ class Experts(Prior):
 
         def energy(u, c):
             energies = self._respond(u, c, self.potential.value) / c.sharpness
-            return tf.reduce_sum(energies, axis=tf.range(1, tf.rank(energies)))
+            return tf.reduce_sum(energies, axis=np.arange(1, energies.shape.rank))
 
         spectrum, diagonal = self._hessian(c)
         return BoundPrior(

@@ -10,7 +10,7 @@ import tensorflow as tf
 
 from deq_keras.numerics import partial
 from deq_keras.numerics.partial import Partial
-from deq_keras.numerics.rows import column, norm
+from deq_keras.numerics.rows import column, first, norm
 
 
 class Step(NamedTuple):
@@ -143,7 +143,7 @@ def as_problem(problem) -> Problem:
 
 def step_length(problem, z):
     """`step.length` for each row of `z`, `(batch,)`."""
-    return tf.ones_like(z[:, 0]) * tf.cast(problem.step.length, z.dtype)
+    return tf.ones_like(first(z)) * tf.cast(problem.step.length, z.dtype)
 
 
 def evaluate(problem, z):
@@ -170,4 +170,4 @@ def evaluate_residual(problem, z):
         eps = float(np.finfo(z.dtype.as_numpy_dtype).eps)
         return fz, fz - z, 2.0 * eps * norm(z)
     residual = -column(step_length(problem, z)) * step.gradient(z)
-    return z + residual, residual, tf.zeros_like(residual[:, 0])
+    return z + residual, residual, tf.zeros_like(first(residual))

@@ -7,7 +7,7 @@ import numpy as np
 import tensorflow as tf
 
 from deq_keras.checks import positive, positive_int
-from deq_keras.numerics.rows import dot, norm, safe_divide, where
+from deq_keras.numerics.rows import column, dot, norm, safe_divide, where
 from deq_keras.numerics.small_systems import solve_positive_definite
 from deq_keras.problems.problem import evaluate_residual
 from deq_keras.solvers.base import Solver
@@ -116,16 +116,18 @@ class Anderson(Solver):
         difference = where(norm(difference) > noise, difference, tf.zeros_like(difference))
         dz = (z - state.z, *state.dz[:-1])
         dr = (difference, *state.dr[:-1])
-        row = tf.stack([dot(column, dr[0]) for column in dr], axis=-1)
-        kept = state.gram[:, :-1, :-1]
-        gram = tf.concat(
-            [row[:, None, :], tf.concat([tf.expand_dims(row[:, 1:], 2), kept], axis=2)], axis=1
-        )
+        row = tf.stack([dot(one, dr[0]) for one in dr], axis=-1)
+        # All but the oldest; a slice by arrays is quicker than an index in brackets.
+        less = self.memory - 1
+        kept = tf.slice(state.gram, *np.array([(0, 0, 0), (-1, less, less)], np.int32))
+        side = tf.slice(row, *np.array([(0, 1), (-1, less)], np.int32))
+        gram = tf.concat([tf.expand_dims(side, 2), kept], axis=2)
+        gram = tf.concat([tf.expand_dims(row, 1), gram], axis=1)
         return AndersonState(z, fz, new_residual, dz, dr, gram, age, phase)
 
     def _extrapolate(self, state, z):
         """The plain step `z`, less what the differences explain of it."""
-        projections = tf.stack([dot(column, state.residual) for column in state.dr], axis=-1)
+        projections = tf.stack([dot(one, state.residual) for one in state.dr], axis=-1)
         gamma = self._coefficients(state, projections)
         for j, weight in enumerate(tf.split(gamma, self.memory, axis=1)):
             z -= weight * (state.dz[j] + self.damping * state.dr[j])
@@ -136,11 +138,11 @@ class Anderson(Solver):
         # Neither `tf.linalg.diag` nor `tf.eye`: ONNX and OpenVINO lack what they are made of.
         identity = tf.constant(np.eye(self.memory), state.gram.dtype)
         scale = tf.sqrt(tf.reduce_sum(state.gram * identity, axis=-1))
-        valid = (tf.range(self.memory)[None] < state.age[:, None]) & (scale > 0)
+        valid = (column(state.age) > np.arange(self.memory, dtype=np.int32)) & (scale > 0)
         inverse = tf.where(valid, safe_divide(tf.ones_like(scale), scale), tf.zeros_like(scale))
-        gram = state.gram * inverse[:, :, None] * inverse[:, None, :]
+        gram = state.gram * tf.expand_dims(inverse, 2) * tf.expand_dims(inverse, 1)
         added = tf.where(valid, self.ridge * tf.ones_like(scale), tf.ones_like(scale))
-        gram += added[:, :, None] * identity
+        gram += tf.expand_dims(added, 2) * identity
         return inverse * solve_positive_definite(gram, inverse * projections, self.memory)
 
     def get_config(self):

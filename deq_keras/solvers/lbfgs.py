@@ -3,10 +3,11 @@
 from typing import NamedTuple
 
 import keras
+import numpy as np
 import tensorflow as tf
 
 from deq_keras.checks import positive, positive_int
-from deq_keras.numerics.rows import column, dot, safe_divide, where
+from deq_keras.numerics.rows import column, dot, first, safe_divide, where
 from deq_keras.problems.problem import evaluate, step_length
 from deq_keras.solvers.base import Solver
 from deq_keras.solvers.rounding import Rounding
@@ -173,7 +174,7 @@ class LBFGS(Solver):
         )
 
     def _energy(self, problem, z):
-        return tf.zeros_like(z[:, 0]) if problem.convex else problem.step.energy(z)
+        return tf.zeros_like(first(z)) if problem.convex else problem.step.energy(z)
 
     def _accepts(self, state, energy, slope):
         """Which images accept their trials: Armijo's or the approximate Wolfe condition."""
@@ -191,7 +192,8 @@ class LBFGS(Solver):
         curvature = tf.where(used, curvature, tf.zeros_like(curvature))
         rho = safe_divide(tf.ones_like(curvature), curvature)
         scale = tf.where(used, safe_divide(curvature, dot(y, y)), state.scale)
-        rho = tf.concat([column(rho), state.rho[:, :-1]], axis=1)
+        kept = tf.slice(state.rho, *np.array([(0, 0), (-1, self.memory - 1)], np.int32))
+        rho = tf.concat([column(rho), kept], axis=1)
         return (s, *state.s[:-1]), (y, *state.y[:-1]), rho, scale
 
     def _check(self, problem, compact=None):

@@ -5,7 +5,7 @@ from typing import NamedTuple
 import keras
 import tensorflow as tf
 
-from deq_keras.numerics.rows import column, dot, where
+from deq_keras.numerics.rows import column, dot, first, where
 from deq_keras.problems.problem import evaluate_residual
 from deq_keras.solvers.base import Solver
 
@@ -66,7 +66,7 @@ class Nesterov(Solver):
     def init(self, problem, z):
         fz, residual, _ = evaluate_residual(problem, z)
         # `previous = fz` makes the first extrapolation zero.
-        return NesterovState(z, fz, residual, fz, tf.ones_like(z[:, 0]))
+        return NesterovState(z, fz, residual, fz, tf.ones_like(first(z)))
 
     def step(self, problem, state):
         known = problem.strong_convexity

@@ -45,7 +45,7 @@ def get_config():
     train.learning_rate = 0.03
     train.further_learning_rate = 0.01
     train.tolerance = 1e-4  # of forward solves: ||grad E(u)|| <= tolerance ||K^T y||
-    train.adjoint_tolerance = 1e-2
+    train.adjoint_tolerance = 1e-3
     train.equilibrium_solver = "anderson"
 
     config.evaluate = ConfigDict()

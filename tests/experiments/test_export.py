@@ -60,12 +60,22 @@ def test_a_training_becomes_the_next_version(program, run, tmp_path):
     np.testing.assert_allclose(found["reconstruction"], model(image), atol=1e-6)
 
 
+def test_other_formats_are_files(program, run, tmp_path):
+    flags = (f"--workdir={run}", f"--output={tmp_path / 'small'}", "--format=litert", "--size=12,9")
+    code, output, errors = program(export, *flags)
+    assert code == 0, errors
+    assert (tmp_path / "small.tflite").is_file()
+    assert "Largest difference of a pixel" in output
+
+
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
         (("--output=models/3",), "the number of the version is added"),
         (("--output=",), "Expected --output to be the folder of a model"),
         (("--data_dir=pictures",), "an export needs no images"),
+        (("--size=12,9",), "together with a --format other than"),
+        (("--size=12", "--format=onnx"), "Expected --size=HEIGHT,WIDTH"),
         (("--task=denoising",), "Expected --task and --model for a comparison only"),
     ],
 )
