@@ -36,7 +36,7 @@ class Potential(NamedTuple):
 def _log_cosh(t):
     # log cosh t = |t| + log((1 + exp(-2|t|)) / 2), which cannot overflow.
     magnitude = tf.abs(t)
-    return magnitude + tf.math.log1p(tf.exp(-2.0 * magnitude)) - 0.6931471805599453
+    return magnitude + tf.math.softplus(-2.0 * magnitude) - 0.6931471805599453
 
 
 def _smoothed_l1(t):
