@@ -50,7 +50,7 @@ srun --kill-on-bad-exit=0 --wait=600 "$PYTHON" -m experiments.train \
 # srun gives the highest of the workers' codes; trainers/process/exits.py lists them.
 case $code in
 0) exit 0 ;;
-2 | 3 | 65 | 70 | 74 | 78)
+2 | 65 | 70 | 74 | 78)
     echo "The workers ended with $code, and would again: not queued again."
     exit "$code"
     ;;

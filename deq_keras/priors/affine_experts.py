@@ -69,7 +69,7 @@ class AffineExperts(Experts):
                 f"{type(self).__name__} was built for images of {weights.shape[0]} values. "
                 f"Received shape {tuple(u.shape)}."
             )
-        return tf.linalg.matmul(tf.reshape(u, np.array([-1, weights.shape[0]], np.int32)), weights)
+        return tf.linalg.matmul(tf.reshape(u, (tf.shape(u)[0], weights.shape[0])), weights)
 
     def _synthesise(self, v, weights, like):
         image = tf.reshape(tf.linalg.matmul(v, weights, transpose_b=True), tf.shape(like))

@@ -6,6 +6,7 @@ from rich.text import Text
 from experiments.restoration.errors import Refused, Unavailable
 from trainers.process import exits
 
+NOT_CONVERGED = 3  # exit code: all images are written, and for some the solver did not converge
 _COLUMNS = ("file", "as", "tiles", "steps", "residual", "converged", "error bound")
 
 
@@ -68,7 +69,7 @@ def exit_code(results):
         return exits.IO_ERROR
     if errors:
         return exits.BAD_DATA
-    return 0 if all(done.restored.converged for done in results) else exits.NOT_CONVERGED
+    return 0 if all(done.restored.converged for done in results) else NOT_CONVERGED
 
 
 def _plain(text):

@@ -5,6 +5,7 @@ import pytest
 from PIL import Image
 
 from experiments import restore
+from experiments.restoration import summary
 from tests.experiments.restoration import saved_models
 from trainers.process import exits
 
@@ -54,7 +55,7 @@ def test_all_restored_and_converged(run, model, images, tmp_path):
 def test_one_that_does_not_converge(run, model, images):
     Image.fromarray(np.zeros((5, 6), np.uint8)).save(images / "black.png")
     ended = run(images, model)
-    assert ended.code == exits.NOT_CONVERGED
+    assert ended.code == summary.NOT_CONVERGED
     assert "3 of 3 restored; 0 failed; 1 did not converge." in ended.output
 
 
@@ -82,7 +83,7 @@ def test_nothing_is_replaced_without_force(run, model, images, tmp_path):
 
 def test_limits_of_the_solver_and_of_sizes(run, model, images):
     ended = run(images, model, "--max_steps=2")
-    assert ended.code == exits.NOT_CONVERGED
+    assert ended.code == summary.NOT_CONVERGED
     ended = run(images, model, "--max_pixels=100", "--force")
     assert ended.code == exits.BAD_DATA
     assert "at most 100 pixels (--max_pixels). Received: 12 x 17" in ended.errors

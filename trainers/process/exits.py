@@ -6,7 +6,6 @@ They follow BSD's `sysexits.h`, so that they mean the same to people, launchers 
 |---|---|---|---|
 | 0 | | finished | |
 | 2 | `USAGE` | a wrong flag (absl and argparse use this code) | no |
-| 3 | `NOT_CONVERGED` | all images are restored, for some the solver did not converge | no |
 | 65 | `BAD_DATA` | numbers that are not finite, images that cannot be read or restored | no |
 | 69 | `UNAVAILABLE` | a worker or a server did not come up, or was lost on the way | yes |
 | 70 | `SOFTWARE` | an export that does not answer as its model does; nothing was written | no |
@@ -25,7 +24,6 @@ import traceback
 from collections.abc import Iterator
 
 USAGE = 2
-NOT_CONVERGED = 3
 BAD_DATA = 65
 UNAVAILABLE = 69
 SOFTWARE = 70
@@ -34,7 +32,7 @@ STOPPED = 75
 CONFIG = 78
 
 # The same command would fail in the same way.
-FINAL = frozenset({USAGE, NOT_CONVERGED, BAD_DATA, SOFTWARE, IO_ERROR, CONFIG})
+FINAL = frozenset({USAGE, BAD_DATA, SOFTWARE, IO_ERROR, CONFIG})
 
 
 @contextlib.contextmanager

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from experiments.restoration import connection
+from experiments.restoration import connection, summary
 from experiments.restoration.errors import Refused, Unavailable
 from experiments.restoration.restoring import Settings, restore
 from tests.experiments.restoration.servers import LIMIT, NAME, ROOT, Server
@@ -86,7 +86,7 @@ def test_pictures_through_a_server_without_tensorflow(
     flags += [] if asked == "auto" else [f"--protocol={name}"]
     client = _start(folder / "good.png", folder / "slow.png", *flags)
     output, errors = client.communicate(timeout=120)
-    assert client.returncode == exits.NOT_CONVERGED, errors
+    assert client.returncode == summary.NOT_CONVERGED, errors
     owner = "TensorFlow Serving" if name.startswith("tensorflow") else "KServe"
     assert f"({owner}, {'gRPC' if name.endswith('grpc') else 'REST'})" in output
     for picture, values in expected.items():

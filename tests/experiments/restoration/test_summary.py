@@ -27,7 +27,7 @@ BUG = Done("bug", error=KeyError("steps"))
     ("results", "code"),
     [
         ([GOOD], 0),
-        ([GOOD, SLOW], exits.NOT_CONVERGED),
+        ([GOOD, SLOW], summary.NOT_CONVERGED),
         ([GOOD, SLOW, BAD], exits.BAD_DATA),
         ([BUG], exits.BAD_DATA),
         ([BAD, FULL, GOOD], exits.IO_ERROR),

@@ -19,7 +19,7 @@ from trainers.process.errors import (
 )
 
 ROOT = Path(__file__).resolve().parents[3]
-NAMES = ("USAGE", "NOT_CONVERGED", "BAD_DATA", "UNAVAILABLE", "SOFTWARE", "IO_ERROR", "STOPPED")
+NAMES = ("USAGE", "BAD_DATA", "UNAVAILABLE", "SOFTWARE", "IO_ERROR", "STOPPED")
 NAMES += ("CONFIG",)
 ERRORS = [
     (ConfigurationError("wrong"), exits.CONFIG),
