@@ -43,7 +43,7 @@ def pytest_configure(config):
 
 
 def pytest_collection_finish(session):
-    """Lets the garbage collector run less often: a sixth of the time of a test goes to it.
+    """Lets the garbage collector run less often: about a tenth of the time of a test goes to it.
 
     It looks at the million objects of the imported modules each time, which stay, and at the graph
     that is being traced. After each module of tests all of it is collected (`release_memory`).

@@ -283,6 +283,9 @@ class Trainer:
         said = agreement.gathered(self.strategy, content)[:: self.feed.local]
         for worker, other in enumerate(said):
             if changes := list(differences(said[0], other)):
+                # Whoever ends while another still receives would seem to be lost.
+                with contextlib.suppress(*_LOST):
+                    agreement.any_of(self.strategy, True)
                 raise ConfigurationError(
                     f"Worker {worker} has another {what} than worker 0: {'; '.join(changes[:5])} "
                     f"there. All must be started with the same one, and see the same working "
