@@ -29,7 +29,6 @@ larger one counts) against a float64 solution by an independent implementation i
 
 import dataclasses
 import datetime
-import importlib.metadata
 import os
 import platform
 import sys
@@ -41,6 +40,7 @@ from rich.console import Console
 
 from benchmarks import distributed_suite, output, paper_suite, peers_suite, scaling_suite
 from benchmarks.remote import RemoteError
+from trainers.process.versions import installed
 
 SUITES = {
     "peers": peers_suite,
@@ -175,13 +175,8 @@ def _number(name, text, kind):
 def versions():
     """The versions of everything that may have been measured."""
     names = ("tensorflow", "tensorflow_cpu", "keras", "numpy", "torch", "torchdeq", "deepinv")
-    found = {"python": platform.python_version()}
-    for name in ("deq_keras", *names, "jax", "jaxopt", "optimistix", "lineax"):
-        try:
-            found[name] = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            continue
-    return found
+    names = ("deq_keras", *names, "jax", "jaxopt", "optimistix", "lineax")
+    return {"python": platform.python_version(), **installed(*names)}
 
 
 def benchmark():

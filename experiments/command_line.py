@@ -19,7 +19,7 @@ import tensorflow as tf
 from absl import flags
 
 from experiments import program
-from experiments.program import parse, wrong  # noqa: F401
+from experiments.program import parse
 from trainers.process.errors import ConfigurationError
 
 WORKDIR = flags.DEFINE_string(

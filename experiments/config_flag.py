@@ -5,7 +5,7 @@ from pathlib import Path
 from absl import flags
 from ml_collections import config_flags
 
-from experiments import command_line
+from experiments import program
 
 CONFIG = config_flags.DEFINE_config_file(
     "config", None, "File with a `get_config()`; --config.KEY=VALUE overrides an entry."
@@ -21,7 +21,7 @@ def parse(argv, default):
     try:
         # Overrides are looked up here already, and again when a --config is parsed.
         flags.set_default(CONFIG, str(FOLDER / default))
-        arguments = command_line.parse(argv)
+        arguments = program.parse(argv)
         _ = CONFIG.value.keys()  # a file that could not be read says so now
         return arguments
     except (AttributeError, KeyError) as error:
@@ -31,6 +31,6 @@ def parse(argv, default):
         name = ". ".join(str(inner.args[0]).splitlines())
         if not name.startswith("'"):
             raise  # of the configuration file itself
-        command_line.wrong(f"The configuration has no entry {name}")
+        program.wrong(f"The configuration has no entry {name}")
     except OSError as error:
-        command_line.wrong(f"--config cannot be read. {' '.join(str(error).split())}")
+        program.wrong(f"--config cannot be read. {' '.join(str(error).split())}")

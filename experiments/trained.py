@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import math
 from pathlib import Path
 from typing import Any
@@ -14,8 +13,8 @@ from ml_collections import ConfigDict
 
 from experiments import configuration, inverse_problem, models, tasks
 from experiments.configs import demo
-from experiments.methods import RECONSTRUCTIONS
-from experiments.workspace import read_config, without
+from experiments.methods import FURTHER, RECONSTRUCTIONS
+from experiments.workspace import read_config, read_json, without
 from trainers.process.errors import ConfigurationError, unknown_name
 from trainers.process.files import load_weights
 from trainers.training import Trainer
@@ -133,7 +132,7 @@ def _of_comparison(config, workdir, task, name):
     layer = make(problem.task, config)
     model = models.model(layer, problem.inputs())
     # The bilevel model that the equilibrium model is compared with is the one trained further.
-    folder = workdir / task / ("bilevel_further" if name == "bilevel" else name)
+    folder = workdir / task / (FURTHER.key if name == "bilevel" else name)
     record = _read(folder / "done.json")
     if not record:
         raise ConfigurationError(
@@ -154,8 +153,5 @@ def _of_comparison(config, workdir, task, name):
 
 def _read(path):
     """A JSON object, empty if there is none."""
-    try:
-        content = json.loads(path.read_text("utf-8"))
-    except (OSError, ValueError):
-        return {}
+    content = read_json(path) if path.is_file() else None
     return content if isinstance(content, dict) else {}

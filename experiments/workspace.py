@@ -31,7 +31,7 @@ class Workspace:
         self.may_change = frozenset(may_change)
         kept = self.path / "config.json"
         if kept.exists():
-            old = _read(kept)
+            old = read_json(kept)
             if not isinstance(old, dict):
                 raise ConfigurationError(
                     f"{str(kept)!r} is damaged, so it is not known what {str(self.path)!r} holds. "
@@ -48,7 +48,7 @@ class Workspace:
     def write_config(self):
         """Writes the configuration, unless it is there as it is."""
         kept = self.path / "config.json"
-        if not kept.exists() or _read(kept) != self.config:
+        if not kept.exists() or read_json(kept) != self.config:
             write_json(kept, self.config)
 
     def folder(self, *parts):
@@ -64,10 +64,10 @@ class Workspace:
         A damaged result counts as none: the work is done again.
         """
         path = self.folder(*parts) / "done.json"
-        result = _read(path) if path.exists() else None
+        result = read_json(path) if path.exists() else None
         if not isinstance(result, dict):
             write_json(path, work())
-            result = _read(path)
+            result = read_json(path)
         return result
 
 
@@ -79,7 +79,7 @@ def read_config(path):
     """
     kept = Path(path) / "config.json"
     try:
-        config = _read(kept)
+        config = read_json(kept)
     except OSError as error:
         raise ConfigurationError(
             f"Expected --workdir to be the folder of a training. {str(kept)!r} cannot be read: "
@@ -90,7 +90,7 @@ def read_config(path):
     return config
 
 
-def _read(path):
+def read_json(path):
     """What a JSON file says, `None` if it is damaged."""
     try:
         return json.loads(path.read_text("utf-8"))

@@ -14,26 +14,11 @@ import numpy as np
 from PIL import Image
 
 from trainers.datasets.images import SPLITS, check_channels, check_max_side, to_array
+from trainers.process.files import files_below
 
 ENDINGS = (".png", ".jpg", ".jpeg")
 _ALIASES = {split: split for split in SPLITS} | {"val": "validation", "valid": "validation"}
 _SHOWN = 5  # unusable pictures that an error names
-
-
-def _pictures(folder: pathlib.Path) -> list[str]:
-    """Relative paths with a picture's ending, sorted; hidden files and folders are passed over."""
-    found, seen = [], set()
-    # Data folders on clusters are often links; a link that leads back up must not loop for ever.
-    for here, folders, files in os.walk(folder, followlinks=True):
-        real = os.path.realpath(here)
-        folders[:] = [] if real in seen else sorted(f for f in folders if not f.startswith("."))
-        if real in seen:
-            continue
-        seen.add(real)
-        for file in files:
-            if file.lower().endswith(ENDINGS) and not file.startswith("."):
-                found.append(pathlib.Path(here, file).relative_to(folder).as_posix())
-    return sorted(found)
 
 
 def _existing(data_dir: str | os.PathLike) -> pathlib.Path:
@@ -77,7 +62,7 @@ def read_folder(
     check_channels(channels)
     check_max_side(max_side)
     folder = _existing(data_dir)
-    names = _pictures(folder)
+    names = files_below(folder, ENDINGS)
     if not names:
         raise ValueError(
             f"No picture found in data_dir={str(data_dir)!r}: looked there and in the folders "

@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import dataclasses
 import datetime
-import importlib.metadata
 import math
 import platform
 from pathlib import Path
 from typing import Any
 
 import deq_keras as dk
+from trainers.callbacks.model_solver import solving_layers
+from trainers.process import versions
 from trainers.process.files import write_json
-
-_PACKAGES = ("tensorflow", "tensorflow-cpu", "keras", "numpy")
 
 
 @dataclasses.dataclass
@@ -68,11 +67,17 @@ def as_dict(name, served, card, report):
         "parameters": sum(math.prod(v.shape) for v in model.trainable_variables),
         "layers": [layer.name for layer in model.layers],
         "solvers": {
-            layer.name: repr(layer.solver) for layer in model.layers if hasattr(layer, "solver")
+            layer.name: repr(layer.solver)
+            for layer in solving_layers(model)
+            if hasattr(layer, "solver")
         },
         "signatures": {key: _signature(function) for key, function in served.functions.items()},
         "verification": report,
-        "versions": _versions(),
+        "versions": {
+            "python": platform.python_version(),
+            "deq_keras": dk.__version__,
+            **versions.installed("tensorflow", "tensorflow-cpu", "keras", "numpy"),
+        },
     }
 
 
@@ -116,11 +121,11 @@ def as_markdown(content):
 
 
 def _signature(function):
-    _, inputs = function.structured_input_signature
-    outputs = function.structured_outputs
-    if not inputs:  # positional specs: their names are those of the arguments
-        inputs = {spec.name: spec for spec in function.structured_input_signature[0]}
-    return {"inputs": _described(inputs), "outputs": _described(outputs)}
+    inputs, _ = function.structured_input_signature  # by position; a spec has the name
+    return {
+        "inputs": _described({spec.name: spec for spec in inputs}),
+        "outputs": _described(function.structured_outputs),
+    }
 
 
 def _described(tensors):
@@ -139,13 +144,3 @@ def _tensors(tensors):
 
 def _number(value):
     return "not known" if value is None else f"{value:.4g}"
-
-
-def _versions():
-    found = {"python": platform.python_version(), "deq_keras": dk.__version__}
-    for name in _PACKAGES:
-        try:
-            found[name] = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            continue
-    return found

@@ -1,9 +1,10 @@
-"""Files that are never half there."""
+"""Files: found below a folder, written so that they are never half there."""
 
 from __future__ import annotations
 
 import json
 import os
+from collections.abc import Container
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +20,42 @@ def save_weights(model: keras.Model, path: str | os.PathLike) -> None:
     partial = path.with_name("partial-" + path.name)
     model.save_weights(partial)
     os.replace(partial, path)
+
+
+def files_below(
+    folder: str | os.PathLike, endings: Container[str], without: str | os.PathLike | None = None
+) -> list[str]:
+    """The files in a folder and below it: paths relative to it, sorted.
+
+    Names that begin with a dot are passed over. Links to folders are followed, as data folders on
+    clusters often are links; one that leads back up does not loop for ever.
+
+    Args:
+        folder: The folder.
+        endings: Those that are wanted, in lower case with the dot; files have them in any case.
+        without: A folder that is passed over.
+
+    Example:
+
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     for name in ("b.PNG", "a.png", ".c.png", "notes.txt"):
+    ...         Path(folder, name).touch()
+    ...     files_below(folder, {".png"})
+    ['a.png', 'b.PNG']
+    """
+    found, seen = [], set() if without is None else {os.path.realpath(without)}
+    for here, folders, files in os.walk(folder, followlinks=True):
+        real = os.path.realpath(here)
+        if real in seen:
+            folders[:] = []
+            continue
+        seen.add(real)
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        for file in files:
+            if not file.startswith(".") and os.path.splitext(file)[1].lower() in endings:
+                found.append(Path(here, file).relative_to(folder).as_posix())
+    return sorted(found)
 
 
 def load_weights(model: keras.Model, path: str | os.PathLike) -> None:
