@@ -42,12 +42,13 @@ def connect(server, name, protocol="auto", timeout=60.0):
     end = time.monotonic() + timeout
     said = False
     while True:
-        refusals, silence = [], []
+        refusals, silence, seconds = [], [], min(_QUESTION, timeout)
         for known in names:
-            seconds = min(_QUESTION, timeout)
             try:
-                _model(known, address, name, Patience(seconds, address, once=True))
-                return _model(known, address, name, Patience(timeout, address))
+                patience = Patience(seconds, address, once=True)
+                model = _model(known, address, name, patience)
+                patience.extend(timeout)
+                return model
             except Refused as error:
                 refusals.append(f"{known}: {error}")
             except Unavailable as error:

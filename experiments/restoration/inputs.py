@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from trainers.process.errors import ConfigurationError
+from trainers.process.files import files_below
 
 # From the ending of a file to that of its reconstruction.
 PICTURES = {".png": ".png", ".tif": ".tif", ".tiff": ".tiff", ".jpg": ".png", ".jpeg": ".png"}
@@ -45,7 +46,8 @@ def find(inputs, output, force=False):
         path = Path(text).expanduser()
         if not path.exists():
             raise ConfigurationError(f"Expected a file or a folder. {text!r} does not exist.")
-        names = _files(path, output) if path.is_dir() else [path.name]
+        # The results of an earlier run are no inputs.
+        names = files_below(path, ENDINGS, output) if path.is_dir() else [path.name]
         folder = path if path.is_dir() else path.parent
         for name in names:
             ending = Path(name).suffix
@@ -58,24 +60,6 @@ def find(inputs, output, force=False):
         )
     _check(jobs, force)
     return jobs
-
-
-def _files(folder, output):
-    """Names below a folder, sorted; the results of an earlier run are no inputs."""
-    results = os.path.realpath(output)
-    found, seen = [], set()
-    # A link that leads back up must not loop for ever.
-    for here, folders, files in os.walk(folder, followlinks=True):
-        real = os.path.realpath(here)
-        if real in seen or real == results:
-            folders[:] = []
-            continue
-        seen.add(real)
-        folders[:] = [name for name in folders if not name.startswith(".")]
-        for file in files:
-            if not file.startswith(".") and Path(file).suffix.lower() in ENDINGS:
-                found.append(Path(here, file).relative_to(folder).as_posix())
-    return sorted(found)
 
 
 def _check(jobs, force):

@@ -15,7 +15,7 @@ from experiments.restoration import protobuf
 from experiments.restoration.errors import Refused
 from experiments.restoration.grpc_calls import Service
 from experiments.restoration.http_calls import Site, parse
-from experiments.restoration.model import Model, Spec, check_signature
+from experiments.restoration.model import ServerModel, Spec, free
 
 _MESSAGES = {
     "ModelMetadataRequest": {"name": (1, "string")},
@@ -42,6 +42,7 @@ _MESSAGES = {
 _TYPES = {"FP32": "float32", "INT32": "int32", "BOOL": "bool"}
 _NAMES = {name: kind for kind, name in _TYPES.items()}
 _CONTENTS = {"FP32": "fp32_contents", "INT32": "int_contents", "BOOL": "bool_contents"}
+_FOREIGN = "Its answer is not that of the Open Inference Protocol."
 _LENGTH = "Inference-Header-Content-Length"
 
 
@@ -51,27 +52,17 @@ def messages():
     return protobuf.make("deq_keras.kserve", _MESSAGES)
 
 
-class KserveGrpcModel(Model):
-    """A model of a server that speaks the Open Inference Protocol over gRPC.
+class KserveGrpcModel(ServerModel):
+    """A model of a server that speaks the Open Inference Protocol over gRPC."""
 
-    Args:
-        address: `HOST:PORT`. The connection is not encrypted.
-        name: The model's name there.
-        patience: A `Patience`: how long to wait, and whether to ask again.
+    protocol = "KServe, gRPC"
 
-    Raises:
-        Unavailable: The server does not answer.
-        Refused: It answers something else: no such model, another protocol.
-        ConfigurationError: The model is not one of `diagnose`.
-    """
-
-    def __init__(self, address, name, patience):
-        self.where = f"{name!r} at {address} (KServe, gRPC)"
-        self._name = name
+    def _connect(self, address, patience):
         self._call = Service(address, "inference.GRPCInferenceService", messages(), patience)
-        answer = self._call("ModelMetadata", messages().ModelMetadataRequest(name=name))
-        inputs = {i.name: _spec(i.datatype, i.shape) for i in answer.inputs}
-        self.inputs = check_signature(inputs, self.where)
+
+    def _metadata(self):
+        answer = self._call("ModelMetadata", messages().ModelMetadataRequest(name=self._name))
+        return {i.name: _spec(i.datatype, i.shape) for i in answer.inputs}
 
     def infer(self, tensors):
         request = messages().ModelInferRequest(model_name=self._name)
@@ -93,34 +84,26 @@ def outputs(answer):
     return found
 
 
-class KserveRestModel(Model):
+class KserveRestModel(ServerModel):
     """A model of a server that speaks the Open Inference Protocol over REST.
 
     Tensors go as bytes behind the JSON where the server says that it can (`binary_tensor_data`, as
     Triton does), else as numbers in it.
-
-    Args:
-        address: `HOST:PORT`, or an address with `http://` or `https://` and maybe a path.
-        name: The model's name there.
-        patience: A `Patience`: how long to wait, and whether to ask again.
-
-    Raises:
-        Unavailable: The server does not answer.
-        Refused: It answers something else: no such model, another protocol.
-        ConfigurationError: The model is not one of `diagnose`.
     """
 
-    def __init__(self, address, name, patience):
-        self.where = f"{name!r} at {address} (KServe, REST)"
+    protocol = "KServe, REST"
+
+    def _connect(self, address, patience):
         self._site = Site(address, patience)
-        self._path = f"/v2/models/{urllib.parse.quote(name, safe='')}"
+        self._path = f"/v2/models/{urllib.parse.quote(self._name, safe='')}"
+
+    def _metadata(self):
         try:
             self._binary = "binary_tensor_data" in self._site.json("/v2").get("extensions", ())
             listed = self._site.json(self._path)["inputs"]
-            inputs = {i["name"]: _spec(i["datatype"], i["shape"]) for i in listed}
+            return {i["name"]: _spec(i["datatype"], i["shape"]) for i in listed}
         except (AttributeError, KeyError, TypeError):
-            raise Refused("Its answer is not that of the Open Inference Protocol.") from None
-        self.inputs = check_signature(inputs, self.where)
+            raise Refused(_FOREIGN) from None
 
     def infer(self, tensors):
         inputs, blobs = [], []
@@ -157,7 +140,7 @@ def _rest_outputs(content, blob):
                 values, blob = blob[:size], blob[size:]
             found[output["name"]] = _array(values, output["datatype"], output["shape"])
     except (KeyError, TypeError):
-        raise Refused("Its answer is not that of the Open Inference Protocol.") from None
+        raise Refused(_FOREIGN) from None
     return found
 
 
@@ -175,7 +158,7 @@ def _array(values, kind, shape):
 
 def _spec(kind, shape):
     """A last axis of 2 behind those of an image is the real and the imaginary part."""
-    shape = tuple(size if size >= 0 else None for size in map(int, shape))
+    shape = free(shape)
     if len(shape) == 5 and shape[-1] == 2:
         return Spec("complex64", shape[:-1])
     return Spec(_TYPES.get(kind, kind), shape)

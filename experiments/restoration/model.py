@@ -105,6 +105,46 @@ class Model(abc.ABC):
         return answer
 
 
+class ServerModel(Model):
+    """A model of a server, by one of its protocols.
+
+    A subclass names its `protocol`, and defines `_connect(address, patience)`, before which nothing
+    is asked, `_metadata()`, the `Spec` of each input by its name or None, and `infer`.
+
+    Args:
+        address: `HOST:PORT`; for REST also an address with `http://` or `https://`, maybe with a
+            path. gRPC is not encrypted.
+        name: The model's name there.
+        patience: A `Patience`: how long to wait, and whether to ask again.
+
+    Raises:
+        Unavailable: The server does not answer.
+        Refused: It answers something else: no such model, another protocol.
+        ConfigurationError: The model is not one of `diagnose`.
+    """
+
+    protocol = ""  # for people
+
+    def __init__(self, address, name, patience):
+        self.where = f"{name!r} at {address} ({self.protocol})"
+        self._name = name
+        self._connect(address, patience)
+        self.inputs = check_signature(self._metadata(), self.where)
+
+    @abc.abstractmethod
+    def _connect(self, address, patience):
+        """Keeps what calls the server."""
+
+    @abc.abstractmethod
+    def _metadata(self):
+        """What goes into `diagnose`: a dict from names to `Spec`, or None."""
+
+
+def free(sizes):
+    """The sizes of a shape; where a server says by a negative number that any is taken, None."""
+    return tuple(size if size >= 0 else None for size in map(int, sizes))
+
+
 def check_signature(inputs, where):
     """The inputs of `diagnose`, if they are what this program can give.
 

@@ -26,6 +26,10 @@ class Patience:
         self._once = once
         self._lost = False
 
+    def extend(self, timeout):
+        """From now on requests have so many seconds, and are made again."""
+        self.timeout, self._once = timeout, False
+
     def __call__(self, request):
         """The answer of `request(seconds)`, which has so many seconds left.
 

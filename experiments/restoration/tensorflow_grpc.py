@@ -3,29 +3,17 @@
 from experiments.restoration import tensorflow_messages as wire
 from experiments.restoration.errors import Refused
 from experiments.restoration.grpc_calls import Service
-from experiments.restoration.model import Model, Spec, check_signature
+from experiments.restoration.model import ServerModel, Spec, free
 
 
-class TensorFlowGrpcModel(Model):
-    """A model of TensorFlow Serving, over gRPC.
+class TensorFlowGrpcModel(ServerModel):
+    """A model of TensorFlow Serving, over gRPC."""
 
-    Args:
-        address: `HOST:PORT`. The connection is not encrypted.
-        name: The model's name there.
-        patience: A `Patience`: how long to wait, and whether to ask again.
+    protocol = "TensorFlow Serving, gRPC"
 
-    Raises:
-        Unavailable: The server does not answer.
-        Refused: It answers something else: no such model, another protocol.
-        ConfigurationError: The model has no signature `diagnose`.
-    """
-
-    def __init__(self, address, name, patience):
-        self.where = f"{name!r} at {address} (TensorFlow Serving, gRPC)"
-        self._name = name
+    def _connect(self, address, patience):
         service = "tensorflow.serving.PredictionService"
         self._call = Service(address, service, wire.messages(), patience)
-        self.inputs = check_signature(self._metadata(), self.where)
 
     def _metadata(self):
         request = wire.messages().GetModelMetadataRequest(metadata_field=["signature_def"])
@@ -51,5 +39,4 @@ class TensorFlowGrpcModel(Model):
 
 
 def _spec(info):
-    shape = tuple(dim.size if dim.size >= 0 else None for dim in info.tensor_shape.dim)
-    return Spec(wire.dtype_name(info.dtype), shape)
+    return Spec(wire.dtype_name(info.dtype), free(dim.size for dim in info.tensor_shape.dim))

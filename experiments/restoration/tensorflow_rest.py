@@ -6,35 +6,31 @@ import numpy as np
 
 from experiments.restoration.errors import Refused
 from experiments.restoration.http_calls import Site
-from experiments.restoration.model import Model, Spec, check_signature
+from experiments.restoration.model import ServerModel, Spec, free
 from experiments.restoration.tensorflow_messages import dtype_name
 from trainers.process.errors import ConfigurationError
 
 
-class TensorFlowRestModel(Model):
+class TensorFlowRestModel(ServerModel):
     """A model of TensorFlow Serving, over REST. Complex measurements cannot go this way.
 
-    Args:
-        address: `HOST:PORT`, or an address with `http://` or `https://` and maybe a path.
-        name: The model's name there.
-        patience: A `Patience`: how long to wait, and whether to ask again.
-
     Raises:
-        Unavailable: The server does not answer.
-        Refused: It answers something else: no such model, another protocol.
-        ConfigurationError: The model has no signature `diagnose`, or a complex measurement.
+        ConfigurationError: The measurement is complex; and as every `ServerModel`.
     """
 
+    protocol = "TensorFlow Serving, REST"
+
     def __init__(self, address, name, patience):
-        self.where = f"{name!r} at {address} (TensorFlow Serving, REST)"
-        self._site = Site(address, patience)
-        self._path = f"/v1/models/{urllib.parse.quote(name, safe='')}"
-        self.inputs = check_signature(self._metadata(), self.where)
+        super().__init__(address, name, patience)
         if self.is_complex:
             raise ConfigurationError(
                 f"The model {self.where} takes complex measurements, which JSON cannot hold. Use "
                 "gRPC: --protocol=tensorflow-grpc and the server's port for it."
             )
+
+    def _connect(self, address, patience):
+        self._site = Site(address, patience)
+        self._path = f"/v1/models/{urllib.parse.quote(self._name, safe='')}"
 
     def _metadata(self):
         answer = self._site.json(f"{self._path}/metadata")
@@ -56,6 +52,5 @@ class TensorFlowRestModel(Model):
 
 
 def _spec(info):
-    sizes = [int(dim["size"]) for dim in info["tensor_shape"].get("dim", [])]
-    shape = tuple(size if size >= 0 else None for size in sizes)
-    return Spec(dtype_name(info["dtype"]), shape)
+    sizes = [dim["size"] for dim in info["tensor_shape"].get("dim", [])]
+    return Spec(dtype_name(info["dtype"]), free(sizes))

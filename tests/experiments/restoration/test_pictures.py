@@ -1,5 +1,6 @@
 """Picture files, written and read by other libraries: values, depth, colours, camera."""
 
+import functools
 import io
 import struct
 import zlib
@@ -67,6 +68,7 @@ def test_values_are_clipped_and_rounded(tmp_path):
     assert _read(tmp_path / "out.png", 8).tolist() == [[0, 0, 1, 255]]
 
 
+@functools.cache  # it has the time of day in it
 def _profile():
     return ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
 
