@@ -66,10 +66,9 @@ class Signatures:
                 f"`keras.Sequential` with a `keras.Input`. Received {model!r}."
             )
         self.model, self.max_pixels = model, max_pixels
-        names = ["measurement", "data", *(f"data_{n}" for n in range(1, len(inputs)))]
         self.inputs = [
             tf.TensorSpec([None, *tensor.shape[1:]], _dtype(tensor), name=name)
-            for name, tensor in zip(names, inputs, strict=False)
+            for name, tensor in zip(input_names(model), inputs, strict=True)
         ]
         # One graph that solves, for all signatures.
         limits = [tf.TensorSpec([None], tf.float32), tf.TensorSpec([None], tf.int32)]
@@ -233,8 +232,18 @@ class Signatures:
 
 def reconstruct(model, inputs):
     """The image that a Keras model makes of a list of its inputs, float32."""
-    result = model(structured(model, inputs), training=False)
+    return image_of(model(structured(model, inputs), training=False))
+
+
+def image_of(result):
+    """The image among what a model returns: the last of several outputs, float32."""
     return tf.cast(tf.nest.flatten(result)[-1], tf.float32)
+
+
+def input_names(model):
+    """What the inputs of a model are called in all that is exported of it."""
+    count = len(model.inputs)
+    return ["measurement", "data", *(f"data_{n}" for n in range(1, count))][:count]
 
 
 def structured(model, inputs):

@@ -6,6 +6,7 @@ import numpy as np
 import tensorflow as tf
 
 import deq_keras as dk
+from trainers.export.signatures import image_of, input_names, structured
 
 _COPYING = "_copying"  # other functions of the old names are there already
 _PASS_ON = ("Identity", "EnsureShape", "StopGradient", "PreventGradient")
@@ -19,10 +20,8 @@ def signature(model, size=None, batch=None):
         size: Height and width of the measurement, and of data of its size; `None`: any.
         batch: Number of images; `None`: any.
     """
-    inputs = tf.nest.flatten(model.input)
-    names = ["measurement", "data", *(f"data_{n}" for n in range(1, len(inputs)))]
     specs = {}
-    for name, tensor in zip(names, inputs, strict=False):
+    for name, tensor in zip(input_names(model), model.inputs, strict=True):
         shape = [batch, *tensor.shape[1:]]
         if size is not None and len(shape) == 4:
             shape[1:3] = [n or given for n, given in zip(shape[1:3], size, strict=True)]
@@ -100,7 +99,7 @@ def random_batches(specs, sizes):
 
 def _outputs(model, specs, tensors, call, tolerance=None):
     with dk.layers.observe(tolerance) as observation:
-        value = call(tf.nest.pack_sequence_as(model.input, [tensors[name] for name in specs]))
+        value = image_of(call(structured(model, [tensors[name] for name in specs])))
     if not observation:
         return {"reconstruction": value}
     solution = observation.solution(value)

@@ -111,17 +111,30 @@ def test_variables_of_loops_that_move_on(name, tmp_path):
     [
         (lambda: bilevel(solver="auto"), 1),  # L-BFGS
         pytest.param(lambda: bilevel(dk.operators.Mask()), 2),
-        pytest.param(lambda: equilibrium("anderson"), 1, marks=slow),
         pytest.param(lambda: bilevel(solver="picard"), 1, marks=slow),
         pytest.param(lambda: bilevel(padding="circular"), 1, marks=slow),
         pytest.param(lambda: bilevel(dk.operators.GaussianBlur(3, 0.8)), 1, marks=slow),
         pytest.param(lambda: bilevel(dk.operators.Downsample(2)), 1, marks=slow),
     ],
-    ids=["lbfgs", "mask", "anderson", "picard", "circular", "blur", "downsample"],
+    ids=["lbfgs", "mask", "picard", "circular", "blur", "downsample"],
 )
 def test_what_converts(name, layer, inputs, tmp_path):
     converted = convert(model(layer(), inputs), tmp_path / "model", needs(name), size_for(name))
     assert converted.difference < 3e-3  # ill-posed problems differ by what the tolerance allows
+
+
+@slow
+@pytest.mark.parametrize("name", ["litert", "openvino"])
+def test_anderson_converts(name, tmp_path):
+    original = model(equilibrium("anderson"))
+    converted = convert(original, tmp_path / "model", needs(name), size_for(name))
+    assert converted.difference < 3e-3
+
+
+@slow
+def test_anderson_has_an_operation_that_onnx_lacks(tmp_path):
+    with pytest.raises(ConfigurationError, match="'onnx' cannot express Pack"):
+        convert(model(equilibrium("anderson")), tmp_path / "model", needs("onnx"))
 
 
 @pytest.mark.parametrize(

@@ -23,7 +23,8 @@ def inpainting(tmp_path_factory):
     prior = dk.priors.FieldsOfExperts(filters=4, kernel_size=5, sharpness=20.0)
     operator = dk.operators.Mask() @ dk.operators.GaussianBlur(3, 0.8)
     y, mask = (keras.Input((None, None, 1)) for _ in range(2))
-    layer = dk.layers.Variational(operator, prior)
+    # A larger weight than the default: between measured pixels nothing else holds the image.
+    layer = dk.layers.Variational(operator, prior, weight=1.0)
     model = keras.Model((y, mask), layer((y, [mask, None])))
     specs = source.signature(model)
     source.save(model, folder, specs)
@@ -67,3 +68,19 @@ def test_a_signature_of_one_size():
     assert {name: tuple(spec.shape) for name, spec in specs.items()} == {
         "measurement": (1, 8, 9, 3)
     }
+
+
+@pytest.mark.parametrize("outputs", [1, 2])
+def test_of_any_model_the_image_is_the_last_output(outputs, tmp_path):
+    """A sequential model has no input of its own until it is called."""
+    if outputs == 1:
+        model = keras.Sequential([keras.Input((None, None, 1)), keras.layers.Rescaling(0.5)])
+    else:
+        y = keras.Input((None, None, 1))
+        model = keras.Model(y, [y, keras.layers.Rescaling(0.5)(y)])
+    specs = source.signature(model)
+    source.save(model, tmp_path, specs)
+    loaded = tf.saved_model.load(str(tmp_path))
+    image = tf.ones((1, 3, 4, 1))
+    answer = loaded.signatures["serving_default"](measurement=image)
+    np.testing.assert_array_equal(answer["reconstruction"], 0.5 * image)
