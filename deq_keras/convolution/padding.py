@@ -101,27 +101,21 @@ def _check_sizes(u, sizes, padding):
             )
 
 
-def _wrap(u, before, after, axis):
-    length = u.shape[axis]
-    if length is None:
-        first = u[:, -before:] if axis == 1 else u[:, :, -before:]
-        last = u[:, :after] if axis == 1 else u[:, :, :after]
-    else:
-        first = _part(u, axis, length - before, before) if before else None
-        last = _part(u, axis, 0, after)
-    parts = ([first] if before else []) + [u] + ([last] if after else [])
-    return tf.concat(parts, axis) if len(parts) > 1 else u
-
-
-def _part(u, axis, start, count):
-    """`u[:, start : start + count]` on an axis; a list, or `u[...]`, takes four times as long."""
-    begin, size = np.zeros(4, np.int32), np.full(4, -1, np.int32)
-    begin[axis], size[axis] = start, count
-    return tf.slice(u, begin, size)
-
-
 def _between(x, start, end, axis):
-    return x[:, start:end] if axis == 1 else x[:, :, start:end]
+    """`x[start:end]` along an axis; where sizes are known by arrays, for brackets take longer."""
+    length = x.shape[axis]
+    if length is None:
+        return x[:, start:end] if axis == 1 else x[:, :, start:end]
+    start, end, _ = slice(start, end).indices(length)
+    begin, size = np.zeros(4, np.int32), np.full(4, -1, np.int32)
+    begin[axis], size[axis] = start, max(end - start, 0)
+    return tf.slice(x, begin, size)
+
+
+def _wrap(u, before, after, axis):
+    first = [_between(u, -before, None, axis)] if before else []
+    last = [_between(u, 0, after, axis)] if after else []
+    return tf.concat([*first, u, *last], axis) if first or last else u
 
 
 def _unmirror(v, before, after, axis):
@@ -158,15 +152,13 @@ def _fold(v, before, after, axis):
         first, head, middle, tail, last = tf.split(v, sizes, axis)
         return tf.concat([head + last, middle, tail + first], axis)
 
-    def part(x, start, end):
-        return _between(x, start, end, axis)
-
     length = (size or tf.shape(v)[axis]) - before - after
     end = before + length
     if after:
-        head = part(v, before, before + after) + part(v, end, None)
-        v = tf.concat([part(v, None, before), head, part(v, before + after, end)], axis)
+        head = _between(v, before, before + after, axis) + _between(v, end, None, axis)
+        rest = _between(v, before + after, end, axis)
+        v = tf.concat([_between(v, 0, before, axis), head, rest], axis)
     if before:
-        tail = part(v, length, end) + part(v, None, before)
-        v = tf.concat([part(v, before, length), tail], axis)
+        tail = _between(v, length, end, axis) + _between(v, 0, before, axis)
+        v = tf.concat([_between(v, before, length, axis), tail], axis)
     return v

@@ -19,7 +19,7 @@ class Observed(NamedTuple):
         layer: The layer.
         problem: The `deq_keras.solvers.Problem` of its measurement.
         solution: The `deq_keras.solvers.Solution`.
-        output: What the layer returned.
+        output: What the layer returned, the last of several, in the precision of its weights.
 
     Example:
 
