@@ -113,14 +113,9 @@ def test_the_workers_have_a_network_of_their_own(compose, workers):
     assert not internal & set(compose["services"]["tensorboard"]["networks"])
 
 
-def test_the_services_are_locked_down(compose):
+def test_the_services_are_locked_down(compose, assert_locked_down):
     for service in compose["services"].values():
-        assert service["read_only"]
-        assert service["cap_drop"] == ["ALL"]
-        assert service["security_opt"] == ["no-new-privileges:true"]
-        assert int(service["user"].split(":")[0]) > 0
-        assert {"cpus", "memory", "pids"} <= set(service["deploy"]["resources"]["limits"])
-        assert not {"privileged", "network_mode", "pid", "ipc", "cap_add"} & set(service)
+        assert_locked_down(service)
 
 
 def test_a_stopped_worker_may_save_and_a_lost_one_comes_back(workers, replicas, pod):

@@ -45,15 +45,10 @@ def _served_names():
     )
 
 
-def test_the_services_are_locked_down(compose):
+def test_the_services_are_locked_down(compose, assert_locked_down):
     assert compose["services"].keys() == {"tensorflow-serving", "triton"}
     for service in compose["services"].values():
-        assert service["read_only"]
-        assert service["cap_drop"] == ["ALL"]
-        assert service["security_opt"] == ["no-new-privileges:true"]
-        assert int(service["user"].split(":")[0]) > 0
-        assert {"cpus", "memory", "pids"} <= set(service["deploy"]["resources"]["limits"])
-        assert not {"privileged", "network_mode", "pid", "ipc", "cap_add"} & set(service)
+        assert_locked_down(service)
         assert service["volumes"]
         assert all(volume["read_only"] for volume in service["volumes"])
 

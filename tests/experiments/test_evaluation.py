@@ -235,7 +235,7 @@ def test_layer_among_others_is_seen_with_its_own_input():
     solver = solver_of(model)
     assert isinstance(solver, ModelSolver)
     found, alone = solver.solve(y), tf.function(tested.solve)(0.5 * y)
-    np.testing.assert_allclose(found.value, model(y), atol=1e-5)
+    np.testing.assert_allclose(found.value, tf.function(model)(y), atol=1e-6)
     np.testing.assert_array_equal(found.steps, alone.steps)
     np.testing.assert_array_equal(found.residual, alone.residual)
     pairs = [(y[n : n + 1], truth[n : n + 1]) for n in range(3)]
