@@ -40,12 +40,13 @@ def run(run_program, tmp_path_factory):
     return folder / "run"
 
 
-def test_a_training_becomes_the_next_version(program, run, tmp_path):
-    flags = (f"--workdir={run}", f"--output={tmp_path / 'models' / 'small'}")
+def test_a_training_becomes_the_next_version(program, run, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)  # names of folders are relative to it, as people give them
+    flags = (f"--workdir={run}", "--output=models/small")
     code, output, errors = program(export, *flags, "--licence=CC0-1.0", "--max_pixels=5000")
     assert code == 0, errors
     path = tmp_path / "models" / "small" / "1"
-    assert f"Model: {path}" in output
+    assert f"Model: {path.relative_to(tmp_path)}" in output
     card = json.loads((path / "assets.extra" / "model_card.json").read_text("utf-8"))
     means = json.loads((run / "evaluation" / "results.json").read_text("utf-8"))["means"]
     assert card["metrics"]["PSNR (dB)"] == pytest.approx(means["psnr"])
@@ -60,8 +61,9 @@ def test_a_training_becomes_the_next_version(program, run, tmp_path):
     np.testing.assert_allclose(found["reconstruction"], model(image), atol=1e-6)
 
 
-def test_other_formats_are_files(program, run, tmp_path):
-    flags = (f"--workdir={run}", f"--output={tmp_path / 'small'}", "--format=litert", "--size=12,9")
+def test_other_formats_are_files(program, run, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    flags = (f"--workdir={run}", "--output=small", "--format=litert", "--size=12,9")
     code, output, errors = program(export, *flags)
     assert code == 0, errors
     assert (tmp_path / "small.tflite").is_file()

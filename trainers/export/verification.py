@@ -53,7 +53,7 @@ def verify(path, served, samples):
         file = Path(folder) / "expected.npz"
         np.savez(file, **arrays)
         # Isolated: no path of this checkout, and no variable of the environment that adds one.
-        command = [sys.executable, "-I", str(_PROGRAM), str(path), str(file)]
+        command = [sys.executable, "-I", str(_PROGRAM), str(Path(path).resolve()), str(file)]
         try:
             done = subprocess.run(
                 command, capture_output=True, text=True, cwd=folder, timeout=_PATIENCE
