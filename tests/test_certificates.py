@@ -123,8 +123,9 @@ def test_the_bound_in_training_is_that_of_the_solution():
 
 
 def _layer(kind, tolerance, adjoint_tolerance):
-    if kind == "affine":
-        prior = priors.AffineExperts(5, "tanh", sharpness=2.0, dtype=DTYPE)
+    if kind.startswith("affine"):
+        normalize = kind == "affine"
+        prior = priors.AffineExperts(5, "tanh", sharpness=2.0, normalize=normalize, dtype=DTYPE)
     else:
         prior = priors.FieldsOfExperts(
             3,
@@ -188,6 +189,7 @@ LOOSE, TIGHT = (1e-1, 1e-2), (1e-4, 1e-4)
         ("circular", [TIGHT]),
         pytest.param("valid", [TIGHT], marks=pytest.mark.slow),
         pytest.param("affine", [LOOSE, TIGHT], marks=pytest.mark.slow),
+        pytest.param("affine, free", [TIGHT], marks=pytest.mark.slow),
     ],
 )
 def test_the_bound_of_a_hypergradient_is_never_violated(kind, tolerances):
@@ -218,8 +220,9 @@ def test_the_bound_of_a_hypergradient_is_never_violated(kind, tolerances):
             for group in (["measurement"], [name for name in bounds if name != "measurement"]):
                 total = [np.sqrt(sum(x[n] ** 2 for n in group)) for x in (values, errors)]
                 ratios.setdefault(group[0], []).append(total[0] / total[1])
-    # A bound on the derivative by all weights together, or by the measurement, is of use.
-    for name, found in ratios.items():
+    # A bound on the derivative by all weights together, or by the measurement, is of use; how much
+    # depends on the norm of the weights, where it is free.
+    for name, found in ratios.items() if kind != "affine, free" else ():
         assert np.median(found) < 100, (name, np.median(found))
 
 

@@ -19,10 +19,14 @@ class AffineExperts(Experts):
         units: Number of experts. `None`: as many as pixels, as in the paper.
         activation: `sigma = phi'`; see `deq_keras.priors.potentials.get`. The paper uses
             `"relu"`, `"soft_shrinkage"` and `"identity"`.
-        sharpness: Initial `chi` of each expert (trained).
+        sharpness: Initial `chi` of each expert.
         max_sharpness: Training keeps `chi` at or below it, or `None`.
         use_bias: Whether there is a `b`.
         kernel_initializer: Keras initializer of the matrix `(pixels, units)`.
+        bias_initializer: Keras initializer of `b`.
+        normalize: Divide the matrix by a bound on its norm. The paper's matrices are free
+            (`False`): see `Experts`.
+        train_sharpness: Whether `chi` is trained. The paper has none.
 
     Reference:
         Riccio, Ehrhardt and Benning, arXiv:2206.13193, the experiments on MNIST.
@@ -42,13 +46,24 @@ class AffineExperts(Experts):
         max_sharpness: float | None = None,
         use_bias: bool = True,
         kernel_initializer="glorot_uniform",
+        bias_initializer="zeros",
+        normalize: bool = True,
+        train_sharpness: bool = True,
         **kwargs,
     ):
         self.kernel_initializer = initializers.get(kernel_initializer)
         super().__init__(
-            activation, sharpness, max_sharpness, use_bias, self.kernel_initializer, **kwargs
+            activation,
+            sharpness,
+            max_sharpness,
+            use_bias,
+            self.kernel_initializer,
+            normalize,
+            train_sharpness,
+            **kwargs,
         )
         self.units = None if units is None else positive_int("units", units)
+        self.bias_initializer = self._bias_initializer = keras.initializers.get(bias_initializer)
 
     def build(self, input_shape):
         if len(input_shape) < 2 or None in input_shape[1:]:
@@ -96,11 +111,8 @@ class AffineExperts(Experts):
         config = super().get_config()
         config.update(
             units=self.units,
-            activation=self.activation,
-            sharpness=self.sharpness,
-            max_sharpness=self.max_sharpness,
-            use_bias=self.use_bias,
             kernel_initializer=keras.initializers.serialize(self.kernel_initializer),
+            bias_initializer=keras.initializers.serialize(self.bias_initializer),
         )
         return config
 

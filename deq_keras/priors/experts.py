@@ -18,7 +18,7 @@ class Coefficients(NamedTuple):
     """The weights as the energy uses them.
 
     Attributes:
-        analysis: The linear map `A`, normalised to norm at most one.
+        analysis: The linear map `A`, of norm at most one if the prior normalises it.
         synthesis: The linear map `S`; the same tensor as `analysis` if the prior is tied.
         sharpness: `chi`, one positive number for each expert.
         bias: `b`, or `None`.
@@ -60,6 +60,10 @@ class Experts(Prior):
     most `max_i chi_i`, whatever the weights. The scale of the prior belongs to the layer that uses
     it.
 
+    With `normalize=False` the weights are the map `A` as they are, as in the paper's models, and
+    the constant is `max_i chi_i ||A||^2`: it grows without limit in training, and with it the
+    condition of the problem. An untied map then certifies no modulus.
+
     A subclass defines `_analyse(u, weights)`, `_synthesise(v, weights, like)` and
     `_norms(weights, size)`, bounds on the norm of the linear map for every image and for those of a
     size. With `tied = False` a second set of weights takes the place of the first in the synthesis;
@@ -68,16 +72,29 @@ class Experts(Prior):
 
     tied = True
 
-    def __init__(self, activation, sharpness, max_sharpness, use_bias, initializer, **kwargs):
+    def __init__(
+        self,
+        activation,
+        sharpness,
+        max_sharpness,
+        use_bias,
+        initializer,
+        normalize=True,
+        train_sharpness=True,
+        **kwargs,
+    ):
         super().__init__(**kwargs)
         self.potential = potentials.get(activation)
-        self.activation = activation
+        self.activation = activation if isinstance(activation, str) else dict(activation)
         self.max_sharpness = None
         if max_sharpness is not None:
             self.max_sharpness = positive("max_sharpness", max_sharpness)
         self.sharpness = positive("sharpness", sharpness, upper=self.max_sharpness)
         self.use_bias = bool(use_bias)
+        self.normalize = bool(normalize)
+        self.train_sharpness = bool(train_sharpness)
         self._weights_initializer = initializer
+        self._bias_initializer = "zeros"
 
     @property
     def has_energy(self):
@@ -99,11 +116,14 @@ class Experts(Prior):
             shape=(count,),
             initializer=keras.initializers.Constant(np.log(self.sharpness)),
             constraint=None if self.max_sharpness is None else AtMost(math.log(self.max_sharpness)),
+            trainable=self.train_sharpness,
             name="log_sharpness",
         )
         self.bias = None
         if self.use_bias:
-            self.bias = self.add_weight(shape=(count,), initializer="zeros", name="bias")
+            self.bias = self.add_weight(
+                shape=(count,), initializer=self._bias_initializer, name="bias"
+            )
 
     def coefficients(self, size=None):
         """The `Coefficients` that belong to the current weights, for images of a size or any."""
@@ -122,6 +142,8 @@ class Experts(Prior):
         """The weights divided by their norm for every image, and that at a size relative to it."""
         weights = self._project(tf.convert_to_tensor(weights))
         norm, at_size = self._norms(weights, size)
+        if not self.normalize:
+            return weights, at_size
         safe = tf.where(norm > 0, norm, tf.ones_like(norm))
         return weights / safe, None if at_size is norm else at_size / safe
 
@@ -143,8 +165,7 @@ class Experts(Prior):
             Partial(gradient, (c,)),
             Partial(energy, (c,)) if self.tied else None,
             c.lipschitz,
-            # A map that is no gradient is only known to be Lipschitz continuous.
-            tf.zeros_like(c.lipschitz) if self.tied else -c.lipschitz,
+            tf.zeros_like(c.lipschitz) if self.tied else self._untied_modulus(c.lipschitz),
             spectrum,
             diagonal,
         )
@@ -197,8 +218,14 @@ class Experts(Prior):
         return u
 
     def strong_convexity(self):
-        # A map that is no gradient is only known to be Lipschitz continuous.
-        return super().strong_convexity() if self.tied else -self.gradient_lipschitz()
+        if self.tied:
+            return super().strong_convexity()
+        return self._untied_modulus(self.gradient_lipschitz())
+
+    def _untied_modulus(self, lipschitz):
+        # A map that is no gradient is only known to be Lipschitz continuous; and of free weights
+        # the constant is too large to certify anything, and takes as long as some solves.
+        return -lipschitz if self.normalize else None
 
     def adopt(self, tied):
         """Start from the weights of the tied form of this prior, so that both maps are equal."""
@@ -208,3 +235,10 @@ class Experts(Prior):
             self.synthesis.assign(tied.synthesis if not tied.tied else tied.analysis)
         if self.bias is not None:
             self.bias.assign(tied.bias)
+
+    def get_config(self):
+        own = ("activation", "sharpness", "max_sharpness", "use_bias", "normalize")
+        return {
+            **super().get_config(),
+            **{name: getattr(self, name) for name in (*own, "train_sharpness")},
+        }

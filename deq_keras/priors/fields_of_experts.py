@@ -45,6 +45,9 @@ class FieldsOfExperts(Experts):
         use_bias: Add a trainable `b_i` to each response.
         filters_initializer: `"dct"`, `"first_order"`, `"second_order"` (the paper's two starts),
             `"random"`, or a Keras initializer for shape `(height, width, channels, filters)`.
+        normalize: Divide the filters by a bound on the norm of the convolution; `False`: see
+            `Experts`.
+        train_sharpness: Whether `chi` is trained. The paper's is 100 for all (`False`).
 
     Reference:
         Roth and Black, Fields of experts, IJCV 2009; Riccio, Ehrhardt and Benning,
@@ -69,11 +72,20 @@ class FieldsOfExperts(Experts):
         zero_mean: bool = True,
         use_bias: bool = False,
         filters_initializer="dct",
+        normalize: bool = True,
+        train_sharpness: bool = True,
         **kwargs,
     ):
         self.filters_initializer = initializers.get(filters_initializer)
         super().__init__(
-            activation, sharpness, max_sharpness, use_bias, self.filters_initializer, **kwargs
+            activation,
+            sharpness,
+            max_sharpness,
+            use_bias,
+            self.filters_initializer,
+            normalize,
+            train_sharpness,
+            **kwargs,
         )
         self.filters = positive_int("filters", filters)
         self.kernel_size = checks.kernel_size(kernel_size)
@@ -181,12 +193,8 @@ class FieldsOfExperts(Experts):
         config.update(
             filters=self.filters,
             kernel_size=self.kernel_size,
-            activation=self.activation,
-            sharpness=self.sharpness,
-            max_sharpness=self.max_sharpness,
             padding=self.padding,
             zero_mean=self.zero_mean,
-            use_bias=self.use_bias,
             filters_initializer=keras.initializers.serialize(self.filters_initializer),
         )
         return config

@@ -5,14 +5,14 @@ one, so a prior built on it is convex and its constants come from its filters al
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 import tensorflow as tf
 
-from deq_keras.checks import unknown_name_error
+from deq_keras.checks import positive, unknown_name_error
 
-SHRINKAGE = 0.1
+SHRINKAGE = 0.1  # the threshold of "soft_shrinkage", unless another is named
 
 
 class Potential(NamedTuple):
@@ -44,12 +44,15 @@ def _smoothed_l1(t):
     return t * t / (1.0 + tf.sqrt(1.0 + t * t))
 
 
-def _shrink(t):
-    return tf.sign(t) * tf.nn.relu(tf.abs(t) - SHRINKAGE)
-
-
 def _step(t):
     return tf.cast(t > 0, t.dtype)
+
+
+def _soft_shrinkage(threshold):
+    def shrink(t):
+        return tf.sign(t) * tf.nn.relu(tf.abs(t) - threshold)
+
+    return Potential(lambda t: 0.5 * shrink(t) ** 2, shrink, lambda t: _step(tf.abs(t) - threshold))
 
 
 _POTENTIALS = {
@@ -57,9 +60,7 @@ _POTENTIALS = {
         _log_cosh, tf.tanh, lambda t: 1.0 - tf.tanh(t) ** 2, 4.0 / (3.0 * math.sqrt(3.0)), 1.0
     ),
     "relu": Potential(lambda t: 0.5 * tf.nn.relu(t) ** 2, tf.nn.relu, _step),
-    "soft_shrinkage": Potential(
-        lambda t: 0.5 * _shrink(t) ** 2, _shrink, lambda t: _step(tf.abs(t) - SHRINKAGE)
-    ),
+    "soft_shrinkage": _soft_shrinkage(SHRINKAGE),
     "identity": Potential(lambda t: 0.5 * t * t, tf.identity, tf.ones_like, 0.0, 1.0),
     "smoothed_l1": Potential(
         _smoothed_l1,
@@ -71,7 +72,7 @@ _POTENTIALS = {
 }
 
 
-def get(name: str) -> Potential:
+def get(activation: str | dict) -> Potential:
     """The `Potential` that belongs to an activation.
 
     | activation `sigma(t)` | potential `phi(t)` |
@@ -82,8 +83,12 @@ def get(name: str) -> Potential:
     | `"identity"` | `t^2 / 2` |
     | `"smoothed_l1"`: `t / sqrt(1 + t^2)` | `sqrt(1 + t^2) - 1` |
 
+    Args:
+        activation: A name; or, for another threshold `a >= 0` of soft shrinkage, the dictionary
+            `{"name": "soft_shrinkage", "threshold": a}`.
+
     Raises:
-        ValueError: If the name is unknown, with the nearest known one.
+        ValueError: If the name is unknown, with the nearest known one, or the threshold negative.
 
     Example:
 
@@ -91,6 +96,13 @@ def get(name: str) -> Potential:
     >>> potential.activation(tf.constant([-1.0, 2.0])).numpy()
     array([0., 2.], dtype=float32)
     """
-    if name not in _POTENTIALS:
-        raise unknown_name_error("activation", name, _POTENTIALS)
-    return _POTENTIALS[name]
+    if isinstance(activation, Mapping):
+        if set(activation) != {"name", "threshold"} or activation["name"] != "soft_shrinkage":
+            raise ValueError(
+                "Expected `activation` to be a name, or a dictionary {'name': 'soft_shrinkage', "
+                f"'threshold': number}}. Received {dict(activation)!r}."
+            )
+        return _soft_shrinkage(positive("threshold", activation["threshold"], zero=True))
+    if activation not in _POTENTIALS:
+        raise unknown_name_error("activation", activation, _POTENTIALS)
+    return _POTENTIALS[activation]

@@ -54,7 +54,7 @@ def of_experts(prior, u, radius, size=None):
     response = prior.potential.activation(t)
     of_image, of_response = prior.parameter_norms(prior.remove_mean(u), response)
     everywhere = prior.parameter_constant()  # those norms, over that of the image or response
-    chain = _normalisation_norm(prior, c.analysis)
+    chain = _normalisation_norm(prior, c.analysis) if prior.normalize else 1.0
     # The largest change of an entry of A u for a change of u of norm one.
     entry = tf.reduce_max(tf.norm(tf.reshape(c.analysis, (-1, c.analysis.shape[-1])), axis=0))
     entry *= prior.boundary_factor()

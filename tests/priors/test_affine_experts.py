@@ -1,5 +1,6 @@
 """Affine experts, and the certified bound on the norm of a matrix."""
 
+import keras
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -48,6 +49,29 @@ def test_the_energy_is_its_formula():
     energy = (np.maximum(response, 0) ** 2 / 2 / c.sharpness.numpy()).sum(1)
     np.testing.assert_allclose(prior.energy(u), energy, rtol=1e-12)
     assert np.linalg.norm(c.analysis, 2) <= 1
+
+
+def test_the_paper_s_experts():
+    # grad R(u) = A sigma(A^T u + b) of free weights, all of them from a uniform distribution.
+    start = keras.initializers.RandomUniform(-0.2, 0.2, seed=0)
+    options = {"normalize": False, "train_sharpness": False, "sharpness": 1.0}
+    options["activation"] = {"name": "soft_shrinkage", "threshold": 0.05}
+    prior = _prior(**options, kernel_initializer=start, bias_initializer=start)
+    assert [w.path.split("/")[-1] for w in prior.trainable_weights] == ["analysis", "bias"]
+    u = np.random.default_rng(0).uniform(size=SHAPE)
+    a, b = (weight.numpy() for weight in prior.trainable_weights)
+    assert b.any()
+    t = u.reshape(2, -1) @ a + b
+    gradient = (np.sign(t) * np.maximum(np.abs(t) - 0.05, 0)) @ a.T
+    np.testing.assert_allclose(prior.gradient(u), gradient.reshape(SHAPE), rtol=1e-12)
+    report = testing.prior_test(prior, SHAPE)
+    assert report.gradient_error < 1e-12
+    np.testing.assert_allclose(prior.gradient_lipschitz(), np.linalg.norm(a, 2) ** 2, rtol=0.02)
+    untied = _prior(priors.UntiedAffineExperts, **options)
+    testing.prior_test(untied, SHAPE)
+    assert untied.strong_convexity() is None
+    copy = priors.AffineExperts.from_config(prior.get_config())
+    assert copy.get_config() == prior.get_config()
 
 
 def test_derivatives_with_respect_to_the_weights():

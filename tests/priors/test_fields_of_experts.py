@@ -52,6 +52,20 @@ def test_gradient_and_constants(activation, padding):
     assert prior.is_convex
 
 
+@pytest.mark.parametrize("padding", ["zero", "reflect"])
+def test_filters_that_are_not_normalised(padding):
+    prior = _prior(padding=padding, normalize=False, train_sharpness=False, zero_mean=False)
+    assert [w.path.split("/")[-1] for w in prior.trainable_weights] == ["analysis"]
+    np.testing.assert_array_equal(prior.coefficients().analysis, prior.analysis)
+    report = testing.prior_test(prior, (2, 9, 8, 1))
+    assert report.lipschitz > (0.3 / 4 if padding == "reflect" else 0.3) * float(
+        prior.gradient_lipschitz((9, 8))
+    )
+    before = float(prior.gradient_lipschitz())
+    prior.analysis.assign(2.0 * prior.analysis)
+    np.testing.assert_allclose(prior.gradient_lipschitz(), 4.0 * before, rtol=1e-12)
+
+
 @pytest.mark.parametrize("shape", [(2, 3, 2, 3), (2, 16, 5, 3)])
 def test_gradient_and_constants_in_colour_at_several_sizes(shape):
     prior = _prior(channels=3, filters=5, zero_mean=False)

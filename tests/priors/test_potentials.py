@@ -53,6 +53,28 @@ def test_values_at_known_points():
         np.testing.assert_allclose(potentials.get(name).value(t), values, atol=1e-15)
 
 
+def test_the_threshold_of_soft_shrinkage():
+    t = tf.constant([-2.0, 0.05, 0.75], tf.float64)
+    potential = potentials.get({"name": "soft_shrinkage", "threshold": 0.5})
+    np.testing.assert_allclose(potential.activation(t), [-1.5, 0.0, 0.25], atol=1e-15)
+    np.testing.assert_allclose(potential.value(t), [1.5**2 / 2, 0.0, 0.25**2 / 2], atol=1e-15)
+    np.testing.assert_array_equal(potential.curvature(t), [1.0, 0.0, 1.0])
+
+
+@pytest.mark.parametrize(
+    ("activation", "match"),
+    [
+        ("soft_shrink", "Did you mean 'soft_shrinkage'"),
+        ({"name": "relu", "threshold": 1.0}, "a dictionary {'name': 'soft_shrinkage'"),
+        ({"name": "soft_shrinkage", "treshold": 1.0}, "Received {'name'"),
+        ({"name": "soft_shrinkage", "threshold": -1.0}, "Expected `threshold`"),
+    ],
+)
+def test_wrong_activations(activation, match):
+    with pytest.raises(ValueError, match=match):
+        potentials.get(activation)
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_large_responses_stay_finite_in_float32(name):
     t = tf.constant([-1e4, 1e4], tf.float32)
