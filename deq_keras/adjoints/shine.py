@@ -60,8 +60,7 @@ class SHINE(Adjoint):
         if fallback != "jacobian_free":
             self.fallback = linear_solvers.get(fallback)
             if isinstance(fallback, str):
-                config = {**self.fallback.get_config(), "tolerance": self.tolerance}
-                self.fallback = type(self.fallback).from_config(config)
+                self.fallback = self.fallback.within(self.tolerance)
 
     def solve(self, problem, solver, report=None):
         if not hasattr(solver, "apply_inverse"):

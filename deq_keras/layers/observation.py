@@ -56,7 +56,7 @@ class Observation(list):
 
     >>> solver = deq_keras.solvers.Picard()
     >>> deq_keras.layers.Observation(max_steps=7).limited(solver)
-    Picard(damping=1.0, divergence=10000.0, tolerance=1e-05, max_steps=7, compact=False)
+    Picard(damping=1.0, divergence=10000.0, tolerance=1e-05, max_steps=7, ...)
     """
 
     def __init__(self, tolerance=None, max_steps=None):

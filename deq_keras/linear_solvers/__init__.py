@@ -5,6 +5,7 @@ from deq_keras.linear_solvers.anderson import AndersonLinear
 from deq_keras.linear_solvers.base import LinearSolver
 from deq_keras.linear_solvers.bicgstab import BiCGStab
 from deq_keras.linear_solvers.conjugate_gradient import ConjugateGradient
+from deq_keras.linear_solvers.fixed_point import FixedPoint
 from deq_keras.linear_solvers.gmres import GMRES
 from deq_keras.linear_solvers.minres import MINRES
 from deq_keras.linear_solvers.neumann import Neumann
@@ -16,6 +17,7 @@ __all__ = [
     "AndersonLinear",
     "BiCGStab",
     "ConjugateGradient",
+    "FixedPoint",
     "LinearSolver",
     "Neumann",
     "fourier_preconditioner",
@@ -26,6 +28,7 @@ _BY_NAME = {
     "anderson": AndersonLinear,
     "bicgstab": BiCGStab,
     "conjugate_gradient": ConjugateGradient,
+    "fixed_point": FixedPoint,
     "gmres": GMRES,
     "minres": MINRES,
     "neumann": Neumann,
@@ -33,8 +36,8 @@ _BY_NAME = {
 
 
 def get(identifier) -> LinearSolver:
-    """A `LinearSolver` from a name (`"anderson"`, `"bicgstab"`, `"conjugate_gradient"`, `"gmres"`,
-    `"minres"`, `"neumann"`), a configuration or a solver.
+    """A `LinearSolver` from a name (`"anderson"`, `"bicgstab"`, `"conjugate_gradient"`,
+    `"fixed_point"`, `"gmres"`, `"minres"`, `"neumann"`), a configuration or a solver.
 
     Example:
 

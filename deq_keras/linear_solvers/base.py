@@ -1,5 +1,8 @@
 """The contract of a matrix-free linear solver, and the refinement loop around every one of them."""
 
+from __future__ import annotations
+
+import copy
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -67,6 +70,18 @@ class LinearSolver(Configurable):
     def correct(self, matvec, r, target, active, budget, precondition):
         """An approximate solution of `A e = r`, and the number of products for each image."""
         raise NotImplementedError
+
+    def within(self, tolerance) -> LinearSolver:
+        """The same solver with another tolerance.
+
+        Example:
+
+        >>> deq_keras.linear_solvers.MINRES().within(0.1)
+        MINRES(tolerance=0.1, max_steps=500)
+        """
+        other = copy.copy(self)
+        other.tolerance = positive("tolerance", tolerance)
+        return other
 
     def solve(
         self,

@@ -35,3 +35,21 @@ def solve_positive_definite(matrix, right, size):
         here = np.arange(size)[None, :, None] == i
         augmented = tf.where(here, row, augmented - column * row)
     return tf.squeeze(part(augmented, (0, 0, size), (-1, -1, 1)), 2)
+
+
+def with_newest(gram, row, size):
+    """The Gram matrix when the newest of `size` vectors comes in front and the oldest leaves.
+
+    Args:
+        gram: `(batch, size, size)`, inner products of the vectors so far, newest first.
+        row: `(batch, size)`, inner products of the new vector with itself and with those that stay.
+        size: Python integer.
+
+    Returns:
+        `(batch, size, size)`.
+    """
+    # A slice by arrays is quicker than an index in brackets.
+    kept = tf.slice(gram, *np.array([(0, 0, 0), (-1, size - 1, size - 1)], np.int32))
+    side = tf.slice(row, *np.array([(0, 1), (-1, size - 1)], np.int32))
+    gram = tf.concat([tf.expand_dims(side, 2), kept], axis=2)
+    return tf.concat([tf.expand_dims(row, 1), gram], axis=1)

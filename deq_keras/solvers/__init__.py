@@ -9,6 +9,7 @@ from deq_keras.solvers.lbfgs import LBFGS
 from deq_keras.solvers.nesterov import Nesterov
 from deq_keras.solvers.nonmonotone_apg import NonmonotoneAPG
 from deq_keras.solvers.picard import Picard
+from deq_keras.solvers.plain_anderson import PlainAnderson
 
 __all__ = [
     "LBFGS",
@@ -18,6 +19,7 @@ __all__ = [
     "NonmonotoneAPG",
     "Step",
     "Picard",
+    "PlainAnderson",
     "Problem",
     "Solution",
     "Solver",
@@ -31,6 +33,7 @@ _BY_NAME = {
     "nesterov": Nesterov,
     "nonmonotone_apg": NonmonotoneAPG,
     "picard": Picard,
+    "plain_anderson": PlainAnderson,
 }
 
 
@@ -38,7 +41,8 @@ def get(identifier) -> Solver:
     """A `Solver` from a name, a configuration or a solver.
 
     The names: `"anderson"`, `"broyden"` and `"picard"` for any map; `"nesterov"` for gradient steps
-    on convex energies; `"lbfgs"` and `"nonmonotone_apg"` for steps on energies.
+    on convex energies; `"lbfgs"` and `"nonmonotone_apg"` for steps on energies; `"plain_anderson"`
+    for comparison with published results.
 
     Example:
 

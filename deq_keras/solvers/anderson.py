@@ -8,7 +8,7 @@ import tensorflow as tf
 
 from deq_keras.checks import positive, positive_int
 from deq_keras.numerics.rows import column, dot, norm, safe_divide, where
-from deq_keras.numerics.small_systems import solve_positive_definite
+from deq_keras.numerics.small_systems import solve_positive_definite, with_newest
 from deq_keras.problems.problem import evaluate_residual
 from deq_keras.solvers.base import Solver
 
@@ -58,6 +58,7 @@ class Anderson(Solver):
         tolerance: Relative residual at which an image stops.
         max_steps: Largest number of evaluations of the map.
         compact: Let images that have stopped leave the batch; see `Solver`.
+        stopping: `"image"`, or `"batch"` for one residual of the whole batch; see `Solver`.
 
     Reference:
         Walker and Ni, Anderson acceleration for fixed-point iterations, SIAM J. Numer. Anal. 2011;
@@ -82,8 +83,9 @@ class Anderson(Solver):
         tolerance: float = 1e-5,
         max_steps: int = 1000,
         compact: bool = False,
+        stopping: str = "image",
     ):
-        super().__init__(tolerance, max_steps, compact)
+        super().__init__(tolerance, max_steps, compact, stopping)
         self.memory = positive_int("memory", memory, upper=20)
         self.damping = positive("damping", damping, upper=1.0)
         self.ridge = positive("ridge", ridge, zero=True)
@@ -117,12 +119,7 @@ class Anderson(Solver):
         dz = (z - state.z, *state.dz[:-1])
         dr = (difference, *state.dr[:-1])
         row = tf.stack([dot(one, dr[0]) for one in dr], axis=-1)
-        # All but the oldest; a slice by arrays is quicker than an index in brackets.
-        less = self.memory - 1
-        kept = tf.slice(state.gram, *np.array([(0, 0, 0), (-1, less, less)], np.int32))
-        side = tf.slice(row, *np.array([(0, 1), (-1, less)], np.int32))
-        gram = tf.concat([tf.expand_dims(side, 2), kept], axis=2)
-        gram = tf.concat([tf.expand_dims(row, 1), gram], axis=1)
+        gram = with_newest(state.gram, row, self.memory)
         return AndersonState(z, fz, new_residual, dz, dr, gram, age, phase)
 
     def _extrapolate(self, state, z):

@@ -13,7 +13,7 @@ import copy
 import numpy as np
 import tensorflow as tf
 
-from deq_keras.checks import positive, positive_int
+from deq_keras.checks import one_of, positive, positive_int
 from deq_keras.config import Configurable
 from deq_keras.numerics.rows import norm, ranks_only, to_rows, where
 from deq_keras.problems import Solution, as_problem
@@ -28,7 +28,8 @@ class Solver(Configurable):
 
     - `init(problem, z) -> state`, which evaluates `problem.f` once;
     - `step(problem, state) -> state`, which evaluates it once, at the new `z`;
-    - `needs_energy = True` if it uses `problem.step.energy`.
+    - `needs_energy = True` if it uses `problem.step.energy`;
+    - `keeps_best = False` if the answer is to be its last finite iterate and not its best one.
 
     A line search fits in as well: a step is then one trial, and each image accepts or rejects its
     own, so that no image waits for the search of another one.
@@ -40,6 +41,13 @@ class Solver(Configurable):
     `||f(z)||`, or a quarter if the state has a field `residual` that is no difference of near
     numbers.
 
+    **One residual for the batch.** With `stopping="batch"` there is one residual of all images,
+    `||f(Z) - Z|| / ||f(Z)||` with norms over the whole batch (of one replica) and without regard to
+    the problem's scale, and all images stop at the same step. Many published codes stop so, and
+    that is what it is for: comparison with their results. The answer for an image then depends on
+    its companions, and a hard image hides behind easy ones. Of limits that differ between images
+    (`within`) the strictest holds for all.
+
     **Compaction.** Without it an image that has stopped is still computed with, until the last one
     stops. With it, the rest moves to a smaller batch whenever half of the images have stopped:
     the answers are the same, up to rounding, and the time goes to those that need it. It pays
@@ -49,6 +57,11 @@ class Solver(Configurable):
         tolerance: Relative residual at which an image stops. Defaults to 1e-5.
         max_steps: Largest number of evaluations of the map.
         compact: Let images that have stopped leave the batch.
+        stopping: `"image"`: each image stops by its own residual; or `"batch"`: all at once.
+
+    Raises:
+        ValueError: If `compact=True` is asked for together with `stopping="batch"`, where no image
+            stops before another one.
 
     Example:
 
@@ -64,13 +77,27 @@ class Solver(Configurable):
     """
 
     needs_energy = False
+    keeps_best = True
     # An image whose residual exceeds its best one by this factor is given up.
     divergence = float("inf")
 
-    def __init__(self, tolerance: float = 1e-5, max_steps: int = 1000, compact: bool = False):
+    def __init__(
+        self,
+        tolerance: float = 1e-5,
+        max_steps: int = 1000,
+        compact: bool = False,
+        stopping: str = "image",
+    ):
         self.tolerance = positive("tolerance", tolerance)
         self.max_steps = positive_int("max_steps", max_steps)
         self.compact = bool(compact)
+        self.stopping = one_of("stopping", stopping, ("image", "batch"))
+        if self.compact and self.stopping == "batch":
+            raise ValueError(
+                "Expected `compact=False` with `stopping='batch'`: all images stop at the same "
+                f"step, so none can leave the batch. Received compact={compact!r}. Leave it out, "
+                "or take `stopping='image'`."
+            )
 
     def init(self, problem, z):
         """The first state, at the rows `z`; evaluates `problem.f` once."""
@@ -125,7 +152,10 @@ class Solver(Configurable):
                 none, or compaction needs to take rows of a problem that hides its tensors.
         """
         problem = self._check(problem)
-        limits = loop.Limits(self.tolerance, self.max_steps if max_steps is None else max_steps)
+        max_steps = self.max_steps if max_steps is None else max_steps
+        if self.stopping == "batch" and tf.is_tensor(max_steps):
+            max_steps = tf.reduce_min(max_steps)
+        limits = loop.Limits(self.tolerance, max_steps)
         flat, ravel, unravel = to_rows(_start(problem, initial_value))
         lift = loop.Lift(problem, ravel, unravel)
         rows = lift()
@@ -198,7 +228,11 @@ class Solver(Configurable):
         difference = state.residual if exact else state.fz - state.z
         absolute = norm(difference)
         size = norm(state.fz)
-        scale = size if problem.scale is None else tf.cast(problem.scale, size.dtype)
+        given = problem.scale
+        if self.stopping == "batch":
+            absolute, size, given = _of_batch(absolute), _of_batch(size), None
+            tolerance = tf.reduce_min(tolerance) if tf.is_tensor(tolerance) else tolerance
+        scale = size if given is None else tf.cast(given, size.dtype)
         # The rounding of z itself; the difference of z and f(z) has more.
         noise = float(limits.eps) * (0.25 if exact else 0.5)
         # With a zero scale (y = 0, say) an exact solution must still count as one.
@@ -218,7 +252,13 @@ class Solver(Configurable):
             "tolerance": self.tolerance,
             "max_steps": self.max_steps,
             "compact": self.compact,
+            "stopping": self.stopping,
         }
+
+
+def _of_batch(norms):
+    """The norm of all images together, for each image."""
+    return tf.ones_like(norms) * tf.norm(norms)
 
 
 def _start(problem, initial_value):

@@ -52,6 +52,7 @@ class Broyden(Solver):
         tolerance: Relative residual at which an image stops.
         max_steps: Largest number of evaluations of the map.
         compact: Let images that have stopped leave the batch; see `Solver`.
+        stopping: `"image"`, or `"batch"` for one residual of the whole batch; see `Solver`.
 
     Reference:
         Broyden, A class of methods for solving nonlinear simultaneous equations, Math. Comp. 1965;
@@ -77,8 +78,9 @@ class Broyden(Solver):
         tolerance: float = 1e-5,
         max_steps: int = 1000,
         compact: bool = False,
+        stopping: str = "image",
     ):
-        super().__init__(tolerance, max_steps, compact)
+        super().__init__(tolerance, max_steps, compact, stopping)
         self.memory = positive_int("memory", memory, upper=50)
         self.damping = positive("damping", damping, upper=1.0)
         self.growth = positive("growth", growth)

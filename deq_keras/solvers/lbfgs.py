@@ -64,6 +64,7 @@ class LBFGS(Solver):
         tolerance: Relative residual at which an image stops.
         max_steps: Largest number of evaluations of the map.
         compact: Let images that have stopped leave the batch; see `Solver`.
+        stopping: `"image"`, or `"batch"` for one residual of the whole batch; see `Solver`.
 
     Raises:
         ValueError: In `solve`, if the energy has a proximal term: it is not smooth.
@@ -96,8 +97,9 @@ class LBFGS(Solver):
         tolerance: float = 1e-5,
         max_steps: int = 1000,
         compact: bool = False,
+        stopping: str = "image",
     ):
-        super().__init__(tolerance, max_steps, compact)
+        super().__init__(tolerance, max_steps, compact, stopping)
         self.memory = positive_int("memory", memory, upper=20)
         self.caution = positive("caution", caution, zero=True)
         self.noise = positive("noise", noise)

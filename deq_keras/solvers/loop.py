@@ -24,7 +24,7 @@ class Limits(NamedTuple):
 class Progress(NamedTuple):
     """What the loop knows of each image; all of it has a row per image."""
 
-    best: tf.Tensor
+    best: tf.Tensor  # or the last finite one, if the solver does not keep the best
     residual: tf.Tensor  # of `best`
     steps: tf.Tensor
     converged: tf.Tensor
@@ -116,7 +116,10 @@ def _advance(solver, rows, state, progress, limits, freeze):
             state,
         )
     now, done, absolute = solver.assess(rows, new, limits.tolerance)
-    better = active & ((now < residual) | done)
+    if solver.keeps_best:
+        better = active & ((now < residual) | done)
+    else:
+        better = active & tf.math.is_finite(now)
     best = where(better, new.z, best)
     residual = tf.where(better, now, residual)
     steps += tf.cast(active, tf.int32)

@@ -38,6 +38,7 @@ class Nesterov(Solver):
         tolerance: Relative residual at which an image stops.
         max_steps: Largest number of evaluations of the map.
         compact: Let images that have stopped leave the batch; see `Solver`.
+        stopping: `"image"`, or `"batch"` for one residual of the whole batch; see `Solver`.
 
     Reference:
         Chambolle and Pock, An introduction to continuous optimization for imaging, Acta Numerica
@@ -59,8 +60,9 @@ class Nesterov(Solver):
         tolerance: float = 1e-5,
         max_steps: int = 1000,
         compact: bool = False,
+        stopping: str = "image",
     ):
-        super().__init__(tolerance, max_steps, compact)
+        super().__init__(tolerance, max_steps, compact, stopping)
         self.restart = bool(restart)
 
     def init(self, problem, z):

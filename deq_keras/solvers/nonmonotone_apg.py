@@ -59,6 +59,7 @@ class NonmonotoneAPG(Solver):
         tolerance: Relative residual at which an image stops.
         max_steps: Largest number of evaluations of the map.
         compact: Let images that have stopped leave the batch; see `Solver`.
+        stopping: `"image"`, or `"batch"` for one residual of the whole batch; see `Solver`.
 
     Raises:
         ValueError: In `solve`, if the energy has a proximal map but no gradient.
@@ -93,8 +94,9 @@ class NonmonotoneAPG(Solver):
         tolerance: float = 1e-5,
         max_steps: int = 1000,
         compact: bool = False,
+        stopping: str = "image",
     ):
-        super().__init__(tolerance, max_steps, compact)
+        super().__init__(tolerance, max_steps, compact, stopping)
         self.averaging = positive("averaging", averaging, zero=True)
         if self.averaging >= 1:
             raise ValueError(f"Expected 0 <= `averaging` < 1. Received averaging={averaging!r}.")

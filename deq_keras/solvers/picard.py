@@ -31,6 +31,7 @@ class Picard(Solver):
         tolerance: Relative residual at which an image stops.
         max_steps: Largest number of evaluations of the map.
         compact: Let images that have stopped leave the batch; see `Solver`.
+        stopping: `"image"`, or `"batch"` for one residual of the whole batch; see `Solver`.
 
     Example:
 
@@ -46,8 +47,9 @@ class Picard(Solver):
         tolerance: float = 1e-5,
         max_steps: int = 1000,
         compact: bool = False,
+        stopping: str = "image",
     ):
-        super().__init__(tolerance, max_steps, compact)
+        super().__init__(tolerance, max_steps, compact, stopping)
         self.damping = positive("damping", damping, upper=1.0)
         self.divergence = positive("divergence", divergence)
         if self.divergence <= 1:
