@@ -7,7 +7,8 @@ class Solution(NamedTuple):
     """The answer of a solver, with a row per image. Failure is a value, not an exception.
 
     Attributes:
-        value: Tensor `(batch, ...)` or a nested structure of them: the best iterate found.
+        value: Tensor `(batch, ...)` or a nested structure of them: the best iterate found, or the
+            last one of a solver that says so (`PlainAnderson`).
         residual: Tensor `(batch,)`, the relative residual of `value`. For a fixed point
             `||f(z) - z||` and for a linear system `||b - A w||`, each divided by the scale that
             the solver documents.

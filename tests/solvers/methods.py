@@ -13,6 +13,8 @@ MAP = {
     "broyden": solvers.Broyden(tolerance=1e-9),
     "broyden_damped": solvers.Broyden(memory=3, damping=0.8, tolerance=1e-9),
 }
+# For comparison: for any map, but with nothing against bad luck where energies are not convex.
+PUBLISHED = {"plain_anderson": solvers.PlainAnderson(tolerance=1e-9, max_steps=3000)}
 CONVEX = {
     "nesterov": solvers.Nesterov(tolerance=1e-9),
     "nesterov_no_restart": solvers.Nesterov(restart=False, tolerance=1e-9),
@@ -22,15 +24,23 @@ ENERGY = {
     "nonmonotone_apg": solvers.NonmonotoneAPG(tolerance=1e-9),
     "monotone_apg": solvers.NonmonotoneAPG(averaging=0.0, tolerance=1e-9),
 }
-SOLVERS = {**MAP, **CONVEX, **ENERGY}
-DEFAULTS = ("picard", "anderson", "broyden", "nesterov", "lbfgs", "nonmonotone_apg")
-PROXIMAL = ("picard", "anderson", "broyden", "nonmonotone_apg")
+SOLVERS = {**MAP, **PUBLISHED, **CONVEX, **ENERGY}
+DEFAULTS = (
+    "picard",
+    "anderson",
+    "broyden",
+    "nesterov",
+    "lbfgs",
+    "nonmonotone_apg",
+    "plain_anderson",
+)
+PROXIMAL = ("picard", "anderson", "broyden", "nonmonotone_apg", "plain_anderson")
 
 PROBLEMS = {**SMOOTH, **COMPOSITE, **OTHER, "double_wells": double_wells}
 PAIRS = [
     *((solver, problem) for solver in SOLVERS for problem in SMOOTH),
     *((solver, problem) for solver in PROXIMAL for problem in COMPOSITE),
-    *((solver, problem) for solver in MAP for problem in OTHER),
+    *((solver, problem) for solver in (*MAP, *PUBLISHED) for problem in OTHER),
 ]
 
 

@@ -113,7 +113,10 @@ def test_config_round_trip(solver_name):
     assert nested.get_config() == solver.get_config()
     names = set(type(solver).__init__.__code__.co_varnames[1:])
     assert set(solver.get_config()) <= names
-    assert {"tolerance", "max_steps", "compact"} <= set(solver.get_config())
+    assert {"tolerance", "max_steps", "compact", "stopping"} <= set(solver.get_config())
+    assert with_arguments(solver_name, stopping="batch").get_config()["stopping"] == "batch"
+    with pytest.raises(ValueError, match="Expected `compact=False` with `stopping='batch'`"):
+        with_arguments(solver_name, stopping="batch", compact=True)
 
 
 @pytest.mark.parametrize("name", DEFAULTS)
@@ -155,6 +158,10 @@ def test_get_names_near_matches():
         (lambda: solvers.LBFGS(noise=0.0), "noise"),
         (lambda: solvers.NonmonotoneAPG(averaging=1.0), "averaging"),
         (lambda: solvers.NonmonotoneAPG(max_length=0.5), "max_length"),
+        (lambda: solvers.PlainAnderson(memory=21), "memory"),
+        (lambda: solvers.PlainAnderson(damping=0.0), "damping"),
+        (lambda: solvers.PlainAnderson(ridge=0.0), "ridge"),
+        (lambda: solvers.Picard(stopping="Batch"), "Did you mean 'batch'"),
     ],
 )
 def test_bad_arguments(make, message):
