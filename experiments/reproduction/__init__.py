@@ -1,0 +1,1 @@
+"""The experiments of the paper (arXiv:2206.13193), made again."""
