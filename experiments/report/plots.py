@@ -19,6 +19,7 @@ _COLOURS = {
     method: f"#0a0b{number:02x}" for number, method in enumerate([*CURVES, "measurement"], 1)
 }
 NOISY = 120  # a training curve with more points is drawn thin, and its running median thick
+_TICKS = 7  # more labels run into each other
 _POINTS = 1200  # more do not show, and make the page large
 
 
@@ -184,7 +185,19 @@ def plot(key, title, curves, x_label, y_label, *, log_y=False, fork=None):
     return draw(key, title, lines, x_label, y_label, log_y=log_y, fork=fork)
 
 
-def draw(key, title, lines, x_label, y_label, *, log_x=None, log_y=False, whole_x=False, fork=None):
+def draw(
+    key,
+    title,
+    lines,
+    x_label,
+    y_label,
+    *,
+    log_x=None,
+    log_y=False,
+    whole_x=False,
+    x_ticks=None,
+    fork=None,
+):
     """One plot of some lines.
 
     Args:
@@ -196,6 +209,7 @@ def draw(key, title, lines, x_label, y_label, *, log_x=None, log_y=False, whole_
         log_x: whether the horizontal axis is logarithmic; None if the ends of the lines decide.
         log_y: whether the vertical axis is logarithmic: what is not positive is left out then.
         whole_x: whether the horizontal axis counts.
+        x_ticks: where its ticks are, if they are few; None to choose them.
         fork: where to mark that the bilevel model goes on as two.
 
     Returns:
@@ -224,6 +238,8 @@ def draw(key, title, lines, x_label, y_label, *, log_x=None, log_y=False, whole_
         log_x = fork is None and min(ends) > 0 and max(ends) > 8 * min(ends)
     if log_x:
         _logarithmic(axes.xaxis, every_x)
+    if x_ticks and len(x_ticks) <= _TICKS:
+        axes.xaxis.set_major_locator(FixedLocator(x_ticks))
     if fork is not None:
         axes.axvline(fork, color=_INK, linewidth=0.8, linestyle=(0, (2, 2)), alpha=0.6)
         axes.annotate(

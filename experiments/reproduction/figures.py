@@ -56,17 +56,18 @@ def _folded(found, block, name, authors=False):
     blocks = [(group, text) for group, text in blocks if text]
     if not blocks:
         return ""
-    runs = [run for group, _ in blocks for run in group.runs]
-    legend = _legend(runs, authors)
-    open_ = [text for group, text in blocks if group.base or len(blocks) <= MANY]
-    rest = [text for group, text in blocks if not (group.base or len(blocks) <= MANY)]
-    parts = [legend, *open_]
+    few = len(blocks) <= MANY
+
+    def under_legend(chosen):
+        runs = [run for group, _ in chosen for run in group.runs]
+        return _legend(runs, authors) + "".join(text for _, text in chosen)
+
+    rest = [(group, text) for group, text in blocks if not (group.base or few)]
+    html = under_legend([(group, text) for group, text in blocks if group.base or few])
     if rest:
-        parts.append(
-            f"<details><summary>{name} of {len(rest)} other settings</summary>{legend}"
-            f"{''.join(rest)}</details>"
-        )
-    return "".join(parts)
+        html += f"<details><summary>{name} of {len(rest)} other settings</summary>"
+        html += f"{under_legend(rest)}</details>"
+    return html
 
 
 def losses(found):
@@ -157,15 +158,17 @@ def sweeps(found):
                 (float(groups.settings(r)[sweep.key]), groups.final_loss(r)) for r in members
             )
             lines.append(groups.line(members[0], *zip(*points, strict=True), at="every"))
-        caption = f"{groups.setting(sweep.key)}: {sweep.title}" if sweep.title else sweep.key
+        caption = f"Against {groups.setting(sweep.key)}"
+        caption += f": {sweep.title}" if sweep.title else ""
         svg = plots.draw(
             f"s{number}",
-            f"Final test loss against {caption}",
+            f"Test loss after training. {caption}",
             lines,
             groups.setting(sweep.key),
             "test loss after training",
             log_x=_logarithmic(lines, 0, 15),
             log_y=_logarithmic(lines, 1, 10),
+            x_ticks=sorted({x for line in lines for x in line.x}),
         )
         if svg:
             figures.append(f"<figure><figcaption>{escape(caption)}</figcaption>{svg}</figure>")

@@ -19,6 +19,7 @@ STARTS = {
     "denoising": "from the denoising weights",
 }
 _MARKERS = {"bilevel": "^", "bilevel_further": "s", "denoising": "v"}
+_BARE = ("task", "model", "fidelity", "activation")  # their values say what they are
 _SYMBOLS = {"tau": "τ", "gamma": "γ"}
 _NO_SWEEP = ("seed",)  # a number that measures nothing
 
@@ -102,14 +103,24 @@ def setting(key):
     return _SYMBOLS.get(key, str(key).replace("_", " "))
 
 
+def heading(key):
+    """What a setting is called at the head of a column."""
+    return _SYMBOLS.get(key) or setting(key)[:1].upper() + setting(key)[1:]
+
+
 def describe(values, keys=None):
-    """Settings in a line: "Denoising, noise 0.5, τ 0.1"."""
+    """Settings in a line: "Denoising, bilevel, noise 0.5, τ 0.1"."""
     parts = []
     for key in values if keys is None else keys:
-        if values.get(key) is not None:
-            value = words(values[key])
-            parts.append(value.capitalize() if key == "task" else f"{setting(key)} {value}")
-    return ", ".join(parts)
+        if values.get(key) is None:
+            continue
+        value = words(values[key])
+        if key == "start":
+            parts.append(STARTS.get(values[key], value))
+        else:
+            parts.append(value if key in _BARE else f"{setting(key)} {value}")
+    line = ", ".join(parts)
+    return line[:1].upper() + line[1:]
 
 
 def common(runs):
@@ -161,6 +172,12 @@ def sweeps(runs):
                 others = [k for k in keys if k != key]
                 found.append(Sweep(key, members, describe(settings(members[0]), others)))
     return found
+
+
+def title(run, among, without=()):
+    """A run among others, by its settings that vary, with the task and the model always said."""
+    keys = dict.fromkeys(("task", "model", *varying(among)))
+    return describe(settings(run), [k for k in keys if k not in without]) or name(run)
 
 
 def pairs(runs):

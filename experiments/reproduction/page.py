@@ -4,6 +4,8 @@ from experiments.report import document
 from experiments.report.text import DASH, duration, escape, integer, listing
 from experiments.reproduction import figures, groups, page_style, panels, tables
 
+_PAIRS = 12  # with more, those of the settings that are not the base are folded away
+
 
 def write_page(path, results, pictures):
     """Writes a reproduction as one HTML file that needs nothing else: no network, no script.
@@ -85,7 +87,7 @@ def _sections(runs, pictures):
             "The same settings in both modes. <i>Solved exactly</i> is the test loss of the same "
             "weights with solves that converge; the gradient's error and cosine compare the "
             "derivative that the mode trained with against the exact one, on one batch.",
-            tables.costs(runs),
+            _costs(found, runs),
         ),
         (
             "original",
@@ -107,13 +109,25 @@ def _sections(runs, pictures):
             "Learned filters",
             f"The map of the equilibrium model is that of the bilevel one if its second set of "
             f"filters, C, equals its first, A. At most {panels.FILTERS} filters are shown, the "
-            "greatest of A; the same place is the same filter in all grids of a run, and grey is "
-            "zero.",
+            "greatest of A; the same place is the same filter in A, C and C − A. Of a bilevel "
+            "model A is all there is.",
             panels.filters(pictured, pictures),
         ),
     ]
     fold = f"<details><summary>{len(runs)} runs</summary>{tables.everything(runs)}</details>"
     return [s for s in sections if s[3]] + [("runs", "All runs", "", fold)]
+
+
+def _costs(found, runs):
+    """The pairs of the base settings, and those of the others in a fold if they are many."""
+    many = len(groups.pairs(runs)) > _PAIRS
+    base = [run for group in found for run in group.runs if group.base or not many]
+    rest = [run for group in found for run in group.runs if not group.base and many]
+    folded = tables.costs(rest, runs)
+    if folded:
+        count = len(groups.pairs(rest))
+        folded = f"<details><summary>{count} more pairs</summary>{folded}</details>"
+    return tables.costs(base, runs) + folded
 
 
 def _lead(claims):
@@ -181,7 +195,7 @@ def _footer(results):
         ("Size", data.get("size") or DASH),
     ]
     parts = [
-        f"{integer(machine.get(key))} {key if key != 'cpus' else 'CPUs'}"
+        f"{key if key != 'cpus' else 'CPUs'} {integer(machine.get(key))}"
         for key in ("cpus", "jobs", "threads")
     ]
     run = [

@@ -8,7 +8,8 @@ CSS = """
 nav { display: flex; flex-wrap: wrap; gap: .3rem 1.2rem; font-size: .88rem; margin: 1.6rem 0 0; }
 h4 { font: 600 .95rem/1.4 var(--sans); margin: 0 0 .6rem; }
 .group { margin: 0 0 2.2rem; }
-.modes { margin-top: 1rem; }
+.intro p.modes { margin-top: .8rem; }
+.claims + .note { margin-top: 1rem; }
 .claims { table-layout: auto; }
 .claims thead th:first-child { width: 34%; }
 .claims tbody th { font-size: 1rem; font-weight: 500; max-width: 26rem; }
@@ -18,12 +19,13 @@ h4 { font: 600 .95rem/1.4 var(--sans); margin: 0 0 .6rem; }
 .good { color: var(--good); } .bad { color: var(--bad); } .mixed { color: var(--mixed); }
 .untested { color: var(--untested); } .failed { color: var(--bad); }
 .full-table thead th { vertical-align: bottom; }
-.paired tbody th { vertical-align: top; max-width: 16rem; min-width: 9.5rem; font-size: .84rem; }
+.paired tbody th { vertical-align: top; max-width: 16rem; min-width: 9.5rem; font-size: .84rem;
+  overflow-wrap: anywhere; }
 .paired tbody tr:not(:has(th)) { border-top-color: transparent; }
 .paired tbody tr:not(:has(th)) td { padding-top: 0; }
 .runs { width: max-content; font-size: .82rem; }
 .runs td { padding: .4rem .6rem; }
-.runs tbody th { overflow-wrap: anywhere; min-width: 9.5rem; max-width: 14rem; }
+.runs tbody th { word-break: break-all; min-width: 9.5rem; max-width: 14rem; }
 .runs .failed { display: inline-block; white-space: normal; min-width: 12rem; max-width: 24rem;
   text-align: left; }
 .strip { margin-bottom: 1.2rem; }
@@ -36,6 +38,8 @@ h4 { font: 600 .95rem/1.4 var(--sans); margin: 0 0 .6rem; }
   .claims tbody th { max-width: none; }
   .claims tr { grid-template-columns: 1fr 1fr; }
   .claims td:last-child { grid-column: 1 / -1; }
-  .filter-row .filters { flex-basis: 40%; }
+  .filter-row { gap: .8rem; }
+  .filter-row .filters { flex-basis: 27%; }
+  .alone .filters { flex-basis: 40%; }
 }
 """

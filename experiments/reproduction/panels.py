@@ -137,7 +137,7 @@ def _kernel(filters):
 
 
 def filters(found, pictures):
-    """A, C and C − A of each run, on one grey scale a run; an empty string if there are none.
+    """A, C and C − A of each run, on one grey scale a group; an empty string if there are none.
 
     Args:
         found: the `Group`s to show.
@@ -145,43 +145,75 @@ def filters(found, pictures):
     """
     parts = []
     for group in found:
-        rows = []
+        sets = []
         for run in group.runs:
             own = (pictures.get(run.get("id")) or {}).get("filters") or {}
             if own.get("A") is not None:
-                rows.append(_grids(groups.curve(run, group.runs), run, own))
-        if rows:
-            parts.append(f'<div class="group"><h4>{escape(group.title)}</h4>{"".join(rows)}</div>')
+                sets.append((run, _chosen(own)))
+        if not sets:
+            continue
+        limit = max(np.abs(kernel).max() for _, own in sets for kernel, _ in own.values())
+        sets.sort(
+            key=lambda pair: (len(pair[1]), groups.settings(pair[0]).get("fidelity") != "ours")
+        )
+        # Sets that are A alone stand beside each other, the others in a row of their own.
+        alone = [
+            _grid(f"A: {groups.curve(r, group.runs)}", *k["A"], limit)
+            for r, k in sets
+            if len(k) == 1
+        ]
+        rows = [f'<div class="filter-row alone">{"".join(alone)}</div>'] if alone else []
+        for run, kernels in sets:
+            if len(kernels) > 1:
+                grids = "".join(_grid(key, *kernel, limit) for key, kernel in kernels.items())
+                rows.append(
+                    f'<p class="of-run">{chip(groups.method(run))}'
+                    f"{escape(groups.curve(run, group.runs))}{_distance(pictures[run['id']])}</p>"
+                    f'<div class="filter-row">{grids}</div>'
+                )
+        scale = f"Black is −{significant(limit, 2)}, white {significant(limit, 2)}."
+        parts.append(
+            f'<div class="group"><h4>{escape(group.title)}</h4><p class="note">{scale}</p>'
+            f"{''.join(rows)}</div>"
+        )
     return "".join(parts)
 
 
-def _grids(title, run, own):
+def _kernels(own):
+    """A, C and C − A as far as there are, all filters of them."""
     kernels = {"A": _kernel(own["A"])}
-    note = ""
     if own.get("C") is not None:
         kernels["C"] = _kernel(own["C"])
         if kernels["C"].shape == kernels["A"].shape:
             kernels["C − A"] = kernels["C"] - kernels["A"]
-            size = np.linalg.norm(kernels["A"])
-            ratio = np.linalg.norm(kernels["C − A"]) / size if size else None
-            note = f": ‖C − A‖ / ‖A‖ = {significant(ratio)}"
-    count = kernels["A"].shape[-1]
-    # By the norm of A, the same filters in the same places of all grids.
+    return kernels
+
+
+def _chosen(own):
+    """The filters that are shown, the same ones of each kernel, and words on the whole kernel."""
+    kernels = _kernels(own)
     order = np.argsort(-images.filter_norms(kernels["A"]), kind="stable")[:FILTERS]
-    columns = min(len(order), max(1, round((1.5 * len(order)) ** 0.5)))
-    picked = {
-        key: order if kernel.shape[-1] == count else np.arange(min(FILTERS, kernel.shape[-1]))
-        for key, kernel in kernels.items()
-    }
-    limit = max(np.abs(kernel[..., picked[key]]).max() for key, kernel in kernels.items())
-    figures = []
+    chosen = {}
     for key, kernel in kernels.items():
-        grid = images.filter_grid(kernel, picked[key], columns, limit, "gray")
-        text = f"{len(picked[key])} of {kernel.shape[-1]} filters of "
-        text += f"{kernel.shape[0]} × {kernel.shape[1]}, norm {significant(np.linalg.norm(kernel))}"
-        figures.append(filter_figure(key, grid, columns, text))
-    return (
-        f'<p class="of-run">{chip(groups.method(run))}{escape(title)}{note}. Black is '
-        f"−{significant(limit, 2)}, white {significant(limit, 2)}.</p>"
-        f'<div class="filter-row">{"".join(figures)}</div>'
-    )
+        height, width, _, count = kernel.shape
+        alike = count == kernels["A"].shape[-1]
+        picked = kernel[..., order if alike else slice(FILTERS)]
+        text = f"{picked.shape[-1]} of {count} filters of {height} × {width}, "
+        chosen[key] = (picked, text + f"norm {significant(np.linalg.norm(kernel))}")
+    return chosen
+
+
+def _distance(entry):
+    """How far C is from A, over all filters."""
+    kernels = _kernels(entry["filters"])
+    size = np.linalg.norm(kernels["A"])
+    if "C − A" not in kernels or not size:
+        return ""
+    return f": ‖C − A‖ / ‖A‖ = {significant(np.linalg.norm(kernels['C − A']) / size)}"
+
+
+def _grid(title, kernel, text, limit):
+    count = kernel.shape[-1]
+    columns = min(count, max(1, round((1.5 * count) ** 0.5)))
+    grid = images.filter_grid(kernel, range(count), columns, limit, "gray")
+    return filter_figure(title, grid, columns, text)

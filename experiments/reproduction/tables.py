@@ -73,13 +73,16 @@ def claims(entries):
     )
 
 
-def costs(runs):
-    """Two rows for each pair of runs that differ in their solves alone; empty if there is none."""
+def costs(runs, among):
+    """Two rows for each pair of runs that differ in their solves alone; empty if there is none.
+
+    Args:
+        runs: those of the table.
+        among: all runs, which decide what the rows are called.
+    """
     found = groups.pairs(runs)
     if not found:
         return ""
-    keys = [k for k in groups.varying(runs) if k != "fidelity"]
-    keys = list(dict.fromkeys(("task", "model", *keys)))
     bodies = []
     for pair in found:
         times = [groups.mean(run, "seconds") for run in pair]
@@ -101,7 +104,7 @@ def costs(runs):
                 significant(times[number]),
                 ratio if number else "",
             ]
-            title = groups.describe(groups.settings(run), keys)
+            title = groups.title(run, among, without=("fidelity",))
             rows.append(_row(cells, "" if number else _head(title, 2, run)))
         bodies.append("".join(rows))
     heads = column_heads(
@@ -126,7 +129,8 @@ def original(runs):
     """Each epoch of the authors' code beside the run on the same data; empty if none is known."""
     rows = []
     for run in runs:
-        points = {p[0]: p for p in run.get("original") or [] if p and len(p) > 2}
+        points = [p for p in run.get("original") or [] if p and len(p) > 2]
+        points = {p[0]: p for p in points if finite(p[0]) is not None}
         if not points:
             continue
         own = {e.get("epoch"): e for e in run.get("epochs") or [] if e}
@@ -138,7 +142,9 @@ def original(runs):
                     significant(entry.get(key), 4),
                     _gap(entry.get(key), theirs),
                 ]
-            rows.append(_row(cells, "" if number else _head(groups.name(run), len(points), run)))
+            rows.append(
+                _row(cells, "" if number else _head(groups.title(run, runs), len(points), run))
+            )
     if not rows:
         return ""
     part = [("authors' code", "here", "difference")] * 2
@@ -196,6 +202,6 @@ def everything(runs):
         ("Parameters", ""),
         ("Failed", ""),
     ]
-    settings = [(escape(groups.setting(k).capitalize()), "") for k in keys]
+    settings = [(escape(groups.heading(k)), "") for k in keys]
     heads = column_heads((("Run", ""), *settings, *columns))
     return scrolling("All runs", heads, "".join(rows), "runs")

@@ -202,7 +202,7 @@ def test_the_page_holds_what_was_measured(tmp_path):
         "2.5 ×",  # 5 seconds an epoch against 2
         "0.345",
         "25 %",
-        "the same for all: Denoising, τ 0.1, γ 0.5, activation relu",
+        "the same for all: Denoising, τ 0.1, γ 0.5, relu",
         "5\u202f678",
         "31 January 2025",
         "1\u202f000 images",
@@ -216,15 +216,46 @@ def test_the_page_holds_what_was_measured(tmp_path):
     ).replace("  ", " ")
 
 
-def test_modes_are_dashes_and_models_are_colours(tmp_path):
+def test_modes_are_dashes_and_models_are_colours():
     svg = figures.losses(groups.grouped(four()))
     test, train = re.findall(r'<svg viewBox="[^"]*" role="img".*?</svg>', svg, flags=re.S)
     for plot in (test, train):
         for model in ("bilevel", "equilibrium"):
             lines = re.findall(rf'style="[^"]*stroke: var\(--{model}\)[^"]*"', plot)
             assert sum("stroke-dasharray" in line for line in lines) == 1
-    assert "hollow" not in svg
     assert "the authors' code" not in Page(svg).words
+
+
+def test_the_authors_points_are_hollow_and_have_no_line():
+    runs = four()
+    before = figures.losses(groups.grouped(runs))
+    runs[0]["original"] = [[0, 0.2304, 0.2299], [1, 0.1965, 0.1783]]
+    after = figures.losses(groups.grouped(runs))
+    assert "Bilevel, the authors' code" in Page(after).words
+    assert "Equilibrium, the authors' code" not in Page(after).words
+    lines = re.compile(r'<path d="[^"]*" clip-path[^>]*stroke: var\(--bilevel\)')
+    assert len(lines.findall(after)) == len(lines.findall(before)) > 0
+    hollow = re.compile(r"<use [^>]*fill-opacity: 0[^>]*stroke: var\(--bilevel\)")
+    assert len(hollow.findall(after)) == 2 * len(runs[0]["original"])
+    assert not hollow.findall(before)
+
+
+def test_starts_are_told_apart_by_name_and_marker():
+    runs = four()[2:] + [made_up_run(model="equilibrium", start="bilevel")]
+    assert [groups.curve(run, runs) for run in runs] == [
+        "Equilibrium, paper, from random weights",
+        "Equilibrium, ours, from random weights",
+        "Equilibrium, ours, from the bilevel weights",
+    ]
+    assert len({groups.line(run, None, None).marker for run in runs}) == 2
+    # One start is not worth a word.
+    assert groups.curve(runs[0], runs[:2]) == "Equilibrium, paper"
+
+
+def test_many_pairs_are_folded(tmp_path):
+    settings = [{"noise": noise} for noise in (0.5, 0.1, 0.2, 0.3, 0.4, 0.6, 0.7)]
+    assert "more pairs" not in written(tmp_path, made_up(*settings[:6])).words
+    assert "12 more pairs" in written(tmp_path, made_up(*settings)).words
 
 
 @pytest.mark.parametrize("nothing", [None, math.nan, "absent"])
@@ -242,7 +273,7 @@ def test_what_is_missing_is_a_dash(tmp_path, nothing):
     for run in results["runs"]:
         for key in ("measurement", "epochs", "final", "parameters", "seconds"):
             run[key] = emptied(run[key]) if key in run else None
-    results["runs"][0]["original"] = [[0, None, math.nan]]
+    results["runs"][0]["original"] = [[0, None, math.nan], [None, 0.2, 0.2], [math.nan, 0.1, 0.1]]
     page = written(tmp_path, results)
     assert "nan" not in page.words.lower()
     assert "–" in page.words
@@ -334,7 +365,7 @@ def test_a_sweep_is_one_plot_with_its_points_in_order():
     runs = four(noise=0.5) + four(noise=1) + four(noise=0.25)
     html = figures.sweeps(groups.sweeps(runs))
     assert html.count('role="img"') == 1
-    assert "noise: Denoising" in Page(html).words
+    assert "Against noise: Denoising" in Page(html).words
     assert figures.sweeps([]) == ""
 
 
@@ -362,7 +393,7 @@ def test_pairs_differ_in_the_mode_alone():
     ] * 2
     assert all(a["settings"]["model"] == b["settings"]["model"] for a, b in found)
     assert groups.pairs([runs[0], runs[3]]) == []
-    assert tables.costs([runs[0], runs[3]]) == ""
+    assert tables.costs([runs[0], runs[3]], runs) == ""
 
 
 def decoded(attrs):
@@ -429,6 +460,7 @@ def test_runs_may_lack_pictures_or_parts_of_them(tmp_path):
     assert not {"pictures", "filters"} & set(sections(page))
 
 
+@pytest.mark.slow
 def test_sixty_runs_stay_small(tmp_path):
     points = [{"noise": n, "tau": t} for n in (0.1, 0.2, 0.5) for t in (0.1, 0.2, 0.3, 0.4, 0.5)]
     results = made_up(*points)
