@@ -77,6 +77,15 @@ WITH_TENSORFLOW = "experiments/restoration/local.py"
 CLIENT = ("experiments/program.py", "experiments/restore.py", "experiments/restoration")
 FORBIDDEN |= dict.fromkeys(CLIENT, ("tensorflow", "keras", "deq_keras", "experiments.command_line"))
 
+# Pages are written from numbers and arrays: they train nothing and know no model. The page of a
+# reproduction builds on the report's parts, and not the other way round.
+PAGES = ("experiments/report",) + tuple(
+    f"experiments/reproduction/{name}.py"
+    for name in ("page", "page_style", "groups", "figures", "tables", "panels")
+)
+FORBIDDEN |= dict.fromkeys(PAGES, ("tensorflow", "keras", "deq_keras", "trainers"))
+FORBIDDEN["experiments/report"] += ("experiments.reproduction",)
+
 # The contract of a Keras object, documented there.
 KERAS_METHODS = {
     "build",

@@ -2,20 +2,17 @@
 
 from experiments.methods import CURVES, FURTHER
 from experiments.report import plots
-from experiments.report.text import escape, finite, label, significant
+from experiments.report.text import finite, label, significant
 
 
 def _legend(task, methods):
-    items = []
-    for method in methods:
-        dashes = CURVES[method].dashes
-        dashes = f' stroke-dasharray="{" ".join(str(2 * d) for d in dashes)}"' if dashes else ""
-        items.append(
-            '<span><svg viewBox="0 0 36 8" aria-hidden="true"><path d="M0 4H36" fill="none" '
-            f'stroke="var(--{method})" stroke-width="2.5"{dashes}/></svg>'
-            f"{escape(FURTHER.label if method == FURTHER.key else label(task, method))}</span>"
+    return plots.legend(
+        (
+            FURTHER.label if method == FURTHER.key else label(task, method),
+            plots.Line(None, None, method, CURVES[method].dashes),
         )
-    return f'<div class="legend">{"".join(items)}</div>'
+        for method in methods
+    )
 
 
 def curve_panels(number, task):

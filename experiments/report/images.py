@@ -158,14 +158,16 @@ def filter_norms(kernel):
     return np.sqrt((np.nan_to_num(np.asarray(kernel, np.float64)) ** 2).sum(axis=(0, 1, 2)))
 
 
-def filter_grid(kernel, order, columns):
-    """The filters of a kernel as tiles, each on its own symmetric scale.
+def filter_grid(kernel, order, columns, limit=None, colours=FILTER_COLOURS):
+    """The filters of a kernel as tiles, on symmetric scales.
 
     Args:
         kernel: `(height, width, channels, filters)`. Three channels are shown as colours about
             grey, others as their mean in a diverging colour map.
         order: which filters, in the order of the tiles.
         columns: how many tiles in a row.
+        limit: the end of the scale of all filters; None for a scale of each filter's own.
+        colours: the diverging colour map.
 
     Returns:
         The bytes of an RGBA picture, transparent between the tiles.
@@ -178,9 +180,10 @@ def filter_grid(kernel, order, columns):
         tile = kernel[..., index]
         if channels != 3:
             tile = tile.mean(axis=-1)
-        tile = 0.5 + 0.5 * tile / max(np.abs(tile).max(), 1e-12)
+        end = max(np.abs(tile).max() if limit is None else limit, 1e-12)
+        tile = np.clip(0.5 + 0.5 * tile / end, 0.0, 1.0)
         if channels != 3:
-            tile = matplotlib.colormaps[FILTER_COLOURS](tile)[..., :3]
+            tile = matplotlib.colormaps[colours](tile)[..., :3]
         top, left = place // columns * (height + 1), place % columns * (width + 1)
         cell = grid[top : top + height, left : left + width]
         cell[..., :3] = np.rint(255 * tile)

@@ -1,13 +1,6 @@
 """Page of a comparison: its sections, and how it is written."""
 
-import base64
-import hashlib
-import json
-import os
-from datetime import datetime
-from pathlib import Path
-
-from experiments.report import panels, style
+from experiments.report import document, panels
 from experiments.report.curves import curve_panels
 from experiments.report.tables import image_table, summary_table, task_table
 from experiments.report.text import (
@@ -21,8 +14,6 @@ from experiments.report.text import (
     significant,
 )
 from experiments.report.words import TIE, overall, verdict
-
-_PAPER = "https://arxiv.org/abs/2206.13193"
 
 
 def write_report(path, results, pictures):
@@ -57,16 +48,7 @@ def write_report(path, results, pictures):
             f"Expected the keys of `pictures` among the tasks {list(tasks)}. Received also "
             f"{sorted(unknown)}: add their results or leave their pictures out."
         )
-    text = _page(results, pictures)
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        temporary.write_text(text, encoding="utf-8")
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
-    return path
+    return document.write(path, _page(results, pictures))
 
 
 def _page(results, pictures):
@@ -77,20 +59,11 @@ def _page(results, pictures):
         for number, task in enumerate(tasks, 1)
     ]
     titles = ", ".join(str(task.get("title") or key) for key, task in tasks.items())
-    digest = base64.b64encode(hashlib.sha256(style.SCRIPT.encode()).digest()).decode()
-    policy = (
-        "default-src 'none'; img-src data:; style-src 'unsafe-inline'; "
-        f"script-src 'sha256-{digest}'"
-    )
-    return (
-        '<!DOCTYPE html>\n<html lang="en-GB">\n<head>\n<meta charset="utf-8">\n'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        # The browser itself refuses whatever is not in this file.
-        f'<meta http-equiv="Content-Security-Policy" content="{policy}">\n'
-        f"<title>Bilevel learning and deep equilibrium models: {escape(titles)}</title>\n"
-        f"<style>{style.CSS}</style>\n</head>\n<body>\n{_header(results)}\n"
-        f"<main>\n{''.join(sections)}\n</main>\n{_footer(results)}\n"
-        f"<script>{style.SCRIPT}</script>\n</body>\n</html>\n"
+    return document.document(
+        f"Bilevel learning and deep equilibrium models: {titles}",
+        _header(results),
+        "".join(sections),
+        _footer(results),
     )
 
 
@@ -108,16 +81,8 @@ def _header(results):
 testing: the measurement as it is, total variation with a tuned weight, a regulariser learned by
 bilevel optimisation, and a deep equilibrium model that starts from the bilevel one and is trained
 on. Bilevel learning is the special case of a deep equilibrium model whose map <i>f</i> is a
-gradient step on an energy: D. Riccio, M. J. Ehrhardt and M. Benning, <i>Regularization of Inverse
-Problems: Deep Equilibrium Models versus Bilevel Learning</i>, 2022,
-<a href="{_PAPER}">arXiv:2206.13193</a>.</p>
-<div class="formulas">
-<div><b>Bilevel learning</b><span class="formula"><i>u</i>* = argmin<sub><i>u</i></sub>
-<i>E</i>(<i>u</i>)<small><i>E</i>(<i>u</i>) = ½ ‖<i>Ku</i> − <i>y</i>‖² +
-<i>λ</i><i>R</i>(<i>u</i>), with <i>R</i> learned</small></span></div>
-<div><b>Deep equilibrium model</b><span class="formula"><i>z</i>* = <i>f</i>(<i>z</i>*, <i>y</i>)
-<small><i>f</i> learned, and in general no gradient step of any energy</small></span></div>
-</div></div>
+gradient step on an energy: {document.CITATION}.</p>
+{document.FORMULAS}</div>
 {table}
 <p class="note">PSNR and SSIM are means over the test images; the best PSNR of a task is in bold.
 The bars show how far a method gets from the measurement to the best result. Less than {TIE} dB
@@ -176,36 +141,17 @@ def _details(details):
 
 
 def _footer(results):
-    data, versions = results.get("data") or {}, results.get("versions") or {}
-    machine = results.get("machine") or {}
-    when = str(results.get("created") or DASH)
-    try:
-        parsed = datetime.fromisoformat(when.replace("Z", "+00:00"))
-        when = f"{parsed.day} {parsed:%B %Y, %H:%M} {parsed.tzname() or ''}".strip()
-    except ValueError:
-        pass  # shown as it is
+    data, machine = results.get("data") or {}, results.get("machine") or {}
     pairs = [("Source", data.get("source") or DASH)]
     for split in ("train", "validation", "test"):
         names = data.get(split) or []
         pairs.append((split.capitalize(), f"{', '.join(map(str, names)) or DASH} ({len(names)})"))
     devices = ", ".join(map(str, machine.get("devices") or ())) or DASH
     run = [
-        ("Made", when),
+        ("Made", document.date(results.get("created"))),
         ("Took", duration(results.get("seconds"))),
         ("Seed", DASH if results.get("seed") is None else results["seed"]),
-        ("Versions", ", ".join(f"{k} {v}" for k, v in versions.items()) or DASH),
+        ("Versions", document.versions(results)),
         ("Machine", f"{integer(machine.get('cpus'))} CPUs; devices: {devices}"),
     ]
-    config = json.dumps(results.get("config") or {}, indent=2, default=str, ensure_ascii=False)
-    return f"""<footer><section><h2>How this was made</h2>
-<h3>Data</h3>{_pairs(pairs)}
-<h3>To make it again</h3><pre><code>{escape(results.get("command") or DASH)}</code></pre>
-{_pairs(run)}
-<details><summary>Effective configuration</summary><pre><code>{escape(config)}</code></pre>
-</details>
-</section></footer>"""
-
-
-def _pairs(pairs):
-    items = "".join(f"<dt>{escape(k)}</dt><dd>{escape(v)}</dd>" for k, v in pairs)
-    return f"<dl>{items}</dl>"
+    return document.making(results, pairs, run)

@@ -79,7 +79,8 @@ def prepare(pictures):
     return rows, rung
 
 
-def _image(content, size, alt, caption, crisp):
+def picture(content, size, alt, caption, crisp):
+    """An image file as an element; its caption names it where the script enlarges it."""
     height, width = size
     kind = ' class="crisp"' if crisp else ""
     return (
@@ -105,7 +106,7 @@ def _card(task, method, row, best):
     box = (100 * top / height, 100 * left / width, 100 * side / height, 100 * side / width)
     mark = "top:{:.2f}%;left:{:.2f}%;height:{:.2f}%;width:{:.2f}%".format(*box)
     mark = f'<span class="mark" style="{mark}"></span>' if "detail" in cell else ""
-    whole = _image(cell["photograph"], cell["size"], alt, caption, cell["crisp"])
+    whole = picture(cell["photograph"], cell["size"], alt, caption, cell["crisp"])
     parts = [
         f'<p class="who">{"" if method == "truth" else chip(method)}{escape(name)}</p>',
         f'<div class="shot whole">{whole}{mark}</div>',
@@ -118,12 +119,12 @@ def _card(task, method, row, best):
         ssim = decimals(numbers.get("ssim"), 3)
         parts.append(f'<p class="score">{shown} dB <span>SSIM {ssim}</span></p>')
     if "detail" in cell:
-        detail = _image(cell["detail"], (side, side), f"Detail of {alt}", caption, True)
+        detail = picture(cell["detail"], (side, side), f"Detail of {alt}", caption, True)
         parts.append(f'<div class="shot detail">{detail}</div>')
     else:
         parts.append('<div class="shot none"></div>')
     if "map" in cell:
-        image = _image(cell["map"], cell["size"], f"Error of {alt}", caption, cell["crisp"])
+        image = picture(cell["map"], cell["size"], f"Error of {alt}", caption, cell["crisp"])
         parts.append(f'<div class="shot error">{image}</div>')
     elif method == "truth":
         parts.append(_colour_bar(row["limit"]))
@@ -165,6 +166,17 @@ def picture_rows(task, rows):
     return "".join(figures)
 
 
+def filter_figure(title, grid, columns, text):
+    """A grid of filters with its title above and what there is to say below."""
+    return (
+        f'<figure class="filters" style="max-width:{4.2 * columns:.1f}rem">'
+        f"<figcaption><b>{escape(title)}</b></figcaption>"
+        f'<img class="crisp" src="{images.uri(images.file_bytes(grid))}" '
+        f'width="{grid.shape[1]}" height="{grid.shape[0]}" alt="{escape(title)}: {text}">'
+        f"<p>{text}</p></figure>"
+    )
+
+
 def filter_panels(filters):
     """The learned filters as grids in one order, so that a place is one filter in each grid.
 
@@ -187,13 +199,7 @@ def filter_panels(filters):
         if kernel.shape[2] > 1:
             text += f" × {kernel.shape[2]}"
         text += f", norms from {significant(norms.min(), 2)} to {significant(norms.max(), 2)}"
-        figures.append(
-            f'<figure class="filters" style="max-width:{4.2 * columns:.1f}rem">'
-            f"<figcaption><b>{escape(title)}</b></figcaption>"
-            f'<img class="crisp" src="{images.uri(images.file_bytes(grid))}" '
-            f'width="{grid.shape[1]}" height="{grid.shape[0]}" alt="{escape(title)}: {text}">'
-            f"<p>{text}</p></figure>"
-        )
+        figures.append(filter_figure(title, grid, columns, text))
     if not figures:
         return ""
     scale = "blue is negative, red positive"

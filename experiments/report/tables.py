@@ -51,6 +51,30 @@ def chip(method):
     return f'<span class="chip" style="background:var(--{known})"></span>'
 
 
+def column_heads(columns):
+    """The heads of columns, given as pairs of a heading and a unit, which may be empty."""
+    return "".join(
+        f'<th scope="col">{heading}{f"<small>{unit}</small>" if unit else ""}</th>'
+        for heading, unit in columns
+    )
+
+
+def scrolling(name, heads, rows, kind=""):
+    """A table that scrolls in a box of its own where the window is narrow.
+
+    Args:
+        name: what a reader who cannot see it is told.
+        heads: the cells of its head.
+        rows: its rows, as one string.
+        kind: more classes of the style sheet.
+    """
+    return (
+        f'<div class="scroll" tabindex="0" role="region" aria-label="{name}">'
+        f'<table class="{f"full-table {kind}".strip()}"><thead><tr>{heads}</tr></thead>'
+        f"<tbody>{rows}</tbody></table></div>"
+    )
+
+
 def summary_table(tasks):
     """PSNR and SSIM of every method and task, and how far each gets from the measurement.
 
@@ -95,10 +119,7 @@ def summary_table(tasks):
 def task_table(task):
     """All numbers of a task, a row per method; the best of a column in bold."""
     methods = task.get("methods", {})
-    heads = "".join(
-        f'<th scope="col">{heading}{f"<small>{unit}</small>" if unit else ""}</th>'
-        for _, heading, unit, _, _ in _COLUMNS
-    )
+    heads = column_heads([("Method", ""), *((h, unit) for _, h, unit, _, _ in _COLUMNS)])
     rows = []
     for method in _present(task):
         cells = "".join(
@@ -107,11 +128,7 @@ def task_table(task):
         )
         name = f"{chip(method)}{escape(label(task, method))}"
         rows.append(f'<tr><th scope="row">{name}</th>{cells}</tr>')
-    return (
-        '<div class="scroll" tabindex="0" role="region" aria-label="All numbers">'
-        f'<table class="full-table"><thead><tr><th scope="col">Method</th>{heads}</tr></thead>'
-        f"<tbody>{''.join(rows)}</tbody></table></div>"
-    )
+    return scrolling("All numbers", heads, "".join(rows))
 
 
 def image_table(task):
@@ -135,9 +152,8 @@ def image_table(task):
             )
     if not rows:
         return ""
-    heads = "".join(
-        f'<th scope="col">{heading}{f"<small>{unit}</small>" if unit else ""}</th>'
-        for heading, unit in (
+    heads = column_heads(
+        (
             ("Image", ""),
             ("Method", ""),
             ("PSNR", "dB"),
@@ -147,9 +163,5 @@ def image_table(task):
             ("Converged", ""),
         )
     )
-    return (
-        "<details><summary>Each test image</summary>"
-        '<div class="scroll" tabindex="0" role="region" aria-label="Each test image">'
-        f'<table class="full-table each"><thead><tr>{heads}</tr></thead>'
-        f"<tbody>{''.join(rows)}</tbody></table></div></details>"
-    )
+    table = scrolling("Each test image", heads, "".join(rows), "each")
+    return f"<details><summary>Each test image</summary>{table}</details>"
