@@ -32,7 +32,7 @@ LIBRARY = {
     "convolution": ("numerics",),
     "problems": ("numerics",),
     "solvers": ("numerics", "problems"),
-    "linear_solvers": ("numerics", "problems", "solvers"),
+    "linear_solvers": ("numerics", "problems"),
     "adjoints": ("numerics", "problems", "solvers", "linear_solvers"),
     **dict.fromkeys(MODELS, ("numerics", "convolution")),
     "layers": ("numerics", "convolution", "problems", "solvers", "linear_solvers", "adjoints")

@@ -28,7 +28,6 @@ _BY_NAME = {
     "anderson": AndersonLinear,
     "bicgstab": BiCGStab,
     "conjugate_gradient": ConjugateGradient,
-    "fixed_point": FixedPoint,
     "gmres": GMRES,
     "minres": MINRES,
     "neumann": Neumann,
@@ -36,8 +35,8 @@ _BY_NAME = {
 
 
 def get(identifier) -> LinearSolver:
-    """A `LinearSolver` from a name (`"anderson"`, `"bicgstab"`, `"conjugate_gradient"`,
-    `"fixed_point"`, `"gmres"`, `"minres"`, `"neumann"`), a configuration or a solver.
+    """A `LinearSolver` from a name (`"anderson"`, `"bicgstab"`, `"conjugate_gradient"`, `"gmres"`,
+    `"minres"`, `"neumann"`), a configuration or a solver.
 
     Example:
 

@@ -8,8 +8,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from deq_keras import solvers
-from deq_keras.config import serialise
+from deq_keras.config import deserialise, serialise
 from deq_keras.linear_solvers.base import LinearSolver
 from deq_keras.numerics.rows import norm, safe_divide, to_rows, where
 from deq_keras.problems import Problem, Solution
@@ -33,9 +32,9 @@ class FixedPoint(LinearSolver):
     norms, which vanish in single precision below about 1e-38: the solver then believes to be done.
 
     Args:
-        solver: A name, or a `deq_keras.solvers.Solver` that needs nothing but a map, with its
-            `tolerance`, its `max_steps` and its `stopping`. `compact=True` is not possible: the map
-            hides what it depends on.
+        solver: A `deq_keras.solvers.Solver` that needs nothing but a map, with its `tolerance`, its
+            `max_steps` and its `stopping`. `compact=True` is not possible: the map hides what it
+            depends on.
 
     Raises:
         ValueError: If the solver needs an energy or compacts, and in `solve` if there is a
@@ -58,12 +57,19 @@ class FixedPoint(LinearSolver):
     # There is no place for one: what is iterated is the map of the paper.
     takes_any_preconditioner = False
 
-    def __init__(self, solver: str | solvers.Solver = "anderson"):
-        self.solver = solvers.get(solver)
+    def __init__(self, solver):
+        # By what it can do: these solvers are built on this room, which imports none of them.
+        if not hasattr(solver, "stopping"):
+            raise ValueError(
+                "FixedPoint expected a `deq_keras.solvers.Solver`, such as "
+                f"`deq_keras.solvers.Anderson()`. Received solver={solver!r}."
+            )
+        self.solver = solver
         if self.solver.needs_energy:
             raise ValueError(
                 "FixedPoint expected a solver that needs nothing but a map. Received "
-                f"solver={solver!r}, which searches along an energy. Take 'anderson', for example."
+                f"solver={solver!r}, which searches along an energy. Take "
+                "`deq_keras.solvers.Anderson()`, for example."
             )
         if self.solver.compact:
             raise ValueError(
@@ -118,3 +124,7 @@ class FixedPoint(LinearSolver):
 
     def get_config(self):
         return {"solver": serialise(self.solver)}
+
+    @classmethod
+    def from_config(cls, config):
+        return cls(**deserialise(config, "solver"))

@@ -2,9 +2,10 @@
 
 import statistics
 
+from experiments.reproduction import evidence
+from experiments.reproduction.evidence import SAME
 from experiments.reproduction.special_case import special_case
 
-SAME = 1e-3  # relative: losses closer than this count as equal
 _ABSTRACT, _SETUP = "the abstract", "the experiments' set-up"
 
 
@@ -39,51 +40,19 @@ def claims(records, config, images):
     if failed:
         text = f"{len(failed)} of {len(records)} ended with a gradient or a weight that is not a "
         text += "finite number: " + ", ".join(record["id"] for record in failed[:5])
-        found.append(_claim("Every training can be run to its end.", _SETUP, False, text))
+        found.append(evidence.claim("Every training can be run to its end.", _SETUP, False, text))
     return found
-
-
-def _claim(claim, source, verdict, evidence):
-    words = {True: "supported", False: "contradicted", None: "not tested"}
-    verdict = words.get(verdict, verdict)
-    return {"claim": claim, "source": source, "verdict": verdict, "evidence": evidence}
-
-
-def _share(good, count):
-    """The verdict on a claim that holds in some of the cases."""
-    if not count:
-        return None
-    return True if good == count else False if not good else "mixed"
-
-
-def _pairs(records, first, second, *, free=()):
-    """Pairs of records that agree but for some settings: `first` has these values, `second` those.
-
-    Args:
-        records: All records.
-        first, second: Dictionaries of settings.
-        free: Settings that may differ as well.
-    """
-    ignored = {*first, *second, *free}
-
-    def rest(record):
-        return {k: v for k, v in record["settings"].items() if k not in ignored}
-
-    def having(values):
-        return [r for r in records if values.items() <= r["settings"].items()]
-
-    return [(a, b) for a in having(first) for b in having(second) if rest(a) == rest(b)]
 
 
 def _special_case(records, config, images):
     claim = "Bilevel learning whose lower level is solved by a fixed-point iteration is a special "
     claim += "case of a deep equilibrium model."
     if not records:
-        return _claim(claim, _ABSTRACT, None, "")
+        return evidence.claim(claim, _ABSTRACT, None, "")
     estimate, gradient = special_case(records[0]["settings"], config, images)
     text = f"With tied weights, in double precision, the reconstructions differ by {estimate:.0e} "
     text += f"and the gradients by {gradient:.0e} (relative)."
-    return _claim(claim, _ABSTRACT, max(estimate, gradient) < 1e-6, text)
+    return evidence.claim(claim, _ABSTRACT, max(estimate, gradient) < 1e-6, text)
 
 
 def _improvement(records):
@@ -93,40 +62,26 @@ def _improvement(records):
     good = len(records) - len(worse)
     text = f"In {good} of {len(records)} runs."
     if worse:
-        text += " Not in " + _names(worse)
-    return _claim(claim, _ABSTRACT, _share(good, len(records)), text)
-
-
-def _names(records):
-    shown = ", ".join(record["id"] for record in records[:3])
-    return f"{shown}{' and others' if len(records) > 3 else ''}."
-
-
-def _ratios(pairs, entry):
-    """The ratios of an entry of the final results, of the second records to the first ones."""
-    return [b["final"][entry] / a["final"][entry] for a, b in pairs]
-
-
-def _spread(ratios):
-    low, middle, high = min(ratios), statistics.median(ratios), max(ratios)
-    return f"{middle:.3f} (median; {low:.3f} to {high:.3f})"
+        text += " Not in " + evidence.names(worse)
+    return evidence.claim(claim, _ABSTRACT, evidence.share(good, len(records)), text)
 
 
 def _from_the_bilevel_model(records):
     claim = "Started from the trained bilevel model, and trained as long as that is trained on, "
     claim += "the equilibrium model has a training loss that is no higher."
     source = "the abstract: the special case is contained"
-    pairs = _pairs(
+    pairs = evidence.pairs(
         records,
         {"model": "bilevel", "start": "bilevel_further"},
         {"model": "equilibrium", "start": "bilevel"},
     )
     if not pairs:
-        return _claim(claim, source, None, "No such runs.")
-    ratios = _ratios(pairs, "train_loss")
+        return evidence.claim(claim, source, None, "No such runs.")
+    ratios = evidence.ratios(pairs, "train_loss")
     good = sum(ratio <= 1 + SAME for ratio in ratios)
     text = f"In {good} of {len(pairs)} pairs; training loss of equilibrium over bilevel: "
-    text += f"{_spread(ratios)}, test loss: {_spread(_ratios(pairs, 'test_loss'))}."
+    of_test = evidence.ratios(pairs, "test_loss")
+    text += f"{evidence.spread(ratios)}, test loss: {evidence.spread(of_test)}."
     higher = [b for (_, b), ratio in zip(pairs, ratios, strict=True) if ratio > 1 + SAME]
     for record in higher[:3]:
         share = record["epochs"][-1]["converged"]
@@ -134,7 +89,7 @@ def _from_the_bilevel_model(records):
         if share is not None and share < 1:
             text += f", where {1 - share:.0%} of the solves have not converged"
         text += "."
-    return _claim(claim, source, _share(good, len(pairs)), text)
+    return evidence.claim(claim, source, evidence.share(good, len(pairs)), text)
 
 
 def _from_random_weights(records):
@@ -143,29 +98,29 @@ def _from_random_weights(records):
     source = "the question of the paper"
     pairs = [
         pair
-        for pair in _pairs(records, {"model": "bilevel"}, {"model": "equilibrium"})
+        for pair in evidence.pairs(records, {"model": "bilevel"}, {"model": "equilibrium"})
         if pair[0]["settings"]["start"] in ("random", "denoising")
     ]
     if not pairs:
-        return _claim(claim, source, None, "No such runs.")
-    ratios = _ratios(pairs, "test_loss")
+        return evidence.claim(claim, source, None, "No such runs.")
+    ratios = evidence.ratios(pairs, "test_loss")
     good = sum(ratio < 1 - SAME for ratio in ratios)
     text = f"In {good} of {len(pairs)} pairs, after {len(pairs[0][0]['epochs']) - 1} epochs; test "
-    text += f"loss of equilibrium over bilevel: {_spread(ratios)}."
-    return _claim(claim, source, _share(good, len(pairs)), text)
+    text += f"loss of equilibrium over bilevel: {evidence.spread(ratios)}."
+    return evidence.claim(claim, source, evidence.share(good, len(pairs)), text)
 
 
 def _generalisation(records):
     claim = "The equilibrium model, which has more parameters, generalises as well: its test loss "
     claim += "is not further from its training loss."
     source = "the question of the paper"
-    pairs = _pairs(
+    pairs = evidence.pairs(
         records,
         {"model": "bilevel", "start": "bilevel_further"},
         {"model": "equilibrium", "start": "bilevel"},
     )
     if not pairs:
-        return _claim(claim, source, None, "No such runs.")
+        return evidence.claim(claim, source, None, "No such runs.")
     gaps = [
         [r["final"]["test_loss"] / r["final"]["train_loss"] for r in column]
         for column in zip(*pairs, strict=True)
@@ -173,31 +128,27 @@ def _generalisation(records):
     good = sum(b <= 1.01 * a for a, b in zip(*gaps, strict=True))
     text = f"In {good} of {len(pairs)} pairs; test over training loss, median: bilevel "
     text += f"{statistics.median(gaps[0]):.3f}, equilibrium {statistics.median(gaps[1]):.3f}."
-    return _claim(claim, source, _share(good, len(pairs)), text)
-
-
-def _of_mode(records, fidelity):
-    return [record for record in records if record["settings"]["fidelity"] == fidelity]
+    return evidence.claim(claim, source, evidence.share(good, len(pairs)), text)
 
 
 def _convergence(records):
     claim = "The published solvers reach their tolerance within their largest number of steps, "
     claim += "forward and backward."
-    last = [record["epochs"][-1] for record in _of_mode(records, "paper")]
+    last = [record["epochs"][-1] for record in evidence.of_mode(records, "paper")]
     if not last:
-        return _claim(claim, _SETUP, None, "No run with the published solvers.")
+        return evidence.claim(claim, _SETUP, None, "No run with the published solvers.")
     text, shares = [], []
     for name, key in (("forward", "converged"), ("backward", "backward_converged")):
         rows = [row for row in last if row.get(key) is not None]
         good = sum(row[key] == 1.0 for row in rows)
-        shares.append(_share(good, len(rows)))
+        shares.append(evidence.share(good, len(rows)))
         residuals = [row[f"{name}_residual"] for row in rows]
         steps = statistics.median(row[f"{name}_steps"] for row in rows)
         text.append(
             f"{name}: in the last epoch of {good} of {len(rows)} runs, {steps:.0f} steps (median), "
             f"true relative residuals of {min(residuals):.1e} to {max(residuals):.1e}"
         )
-    ours = [record["epochs"][-1] for record in _of_mode(records, "ours")]
+    ours = [record["epochs"][-1] for record in evidence.of_mode(records, "ours")]
     if ours:
         steps = [
             statistics.median(row[f"{name}_steps"] for row in ours)
@@ -209,18 +160,14 @@ def _convergence(records):
             f"all solves converged in {whole} of {len(ours)} runs"
         )
     verdict = shares[0] if shares[0] == shares[1] else "mixed"
-    return _claim(claim, _SETUP, verdict, _sentence("; ".join(text)))
-
-
-def _sentence(text):
-    return text[:1].upper() + text[1:] + "."
+    return evidence.claim(claim, _SETUP, verdict, evidence.sentence("; ".join(text)))
 
 
 def _gradients(records):
     claim = "The gradients that the published solves leave are those of the loss."
     text, errors = [], {}
     for fidelity, name in (("paper", "published solvers"), ("ours", "our solvers")):
-        finals = [record["final"] for record in _of_mode(records, fidelity)]
+        finals = [record["final"] for record in evidence.of_mode(records, fidelity)]
         known = [f for f in finals if f["gradient_error"] is not None]
         if known:
             errors[fidelity] = [f["gradient_error"] for f in known]
@@ -231,28 +178,30 @@ def _gradients(records):
                 f"{len(known)} of {len(finals)} runs whose gradient can be computed exactly"
             )
     if "paper" not in errors:
-        return _claim(claim, _SETUP, None, _sentence("; ".join(text)) if text else "")
+        return evidence.claim(
+            claim, _SETUP, None, evidence.sentence("; ".join(text)) if text else ""
+        )
     good = sum(error < 0.01 for error in errors["paper"])
-    verdict = _share(good, len(errors["paper"]))
-    evidence = _sentence("; ".join(text)) + " Within one per cent counts as right."
-    return _claim(claim, _SETUP, verdict, evidence)
+    verdict = evidence.share(good, len(errors["paper"]))
+    said = evidence.sentence("; ".join(text)) + " Within one per cent counts as right."
+    return evidence.claim(claim, _SETUP, verdict, said)
 
 
 def _cost(records):
     claim = "Solves that converge, as ours do, cost more time than the published ones."
-    pairs = _pairs(records, {"fidelity": "ours"}, {"fidelity": "paper"})
+    pairs = evidence.pairs(records, {"fidelity": "ours"}, {"fidelity": "paper"})
     pairs = [pair for pair in pairs if all(len(r["epochs"]) > 2 for r in pair)]
     if not pairs:
-        return _claim(claim, "what one would expect", None, "No pairs of runs.")
+        return evidence.claim(claim, "what one would expect", None, "No pairs of runs.")
     # The first epoch has the time to trace in it.
     times = [[min(e["seconds"] for e in r["epochs"][2:]) for r in pair] for pair in pairs]
     ratios = [paper / ours for ours, paper in times]
     good = sum(ratio < 1 for ratio in ratios)
     text = f"In {good} of {len(pairs)} pairs; seconds of an epoch, published over ours: "
-    text += f"{_spread(ratios)}."
+    text += f"{evidence.spread(ratios)}."
     losses = [b["final"]["test_loss"] / a["final"]["test_loss"] for a, b in pairs]
-    text += f" Test loss after equally many epochs, published over ours: {_spread(losses)}."
-    return _claim(claim, "what one would expect", _share(good, len(pairs)), text)
+    text += f" Test loss after equally many epochs, published over ours: {evidence.spread(losses)}."
+    return evidence.claim(claim, "what one would expect", evidence.share(good, len(pairs)), text)
 
 
 def _step_size(records):
@@ -260,7 +209,7 @@ def _step_size(records):
     text, verdict = [], None
     for fidelity, name in (("ours", "our solvers"), ("paper", "published solvers")):
         ratios = []
-        for a, b in _pairs(_of_mode(records, fidelity), {}, {}, free=("tau",)):
+        for a, b in evidence.pairs(evidence.of_mode(records, fidelity), {}, {}, free=("tau",)):
             settings = a["settings"]
             # The threshold of soft shrinkage is tau as well: that is another model.
             if settings["tau"] < b["settings"]["tau"] and settings["activation"] in (
@@ -271,22 +220,22 @@ def _step_size(records):
         if ratios:
             text.append(
                 f"{name}: test loss with the longer step over that with the shorter one "
-                f"{_spread(ratios)}"
+                f"{evidence.spread(ratios)}"
             )
             changed = sum(abs(ratio - 1) > SAME for ratio in ratios)
             if fidelity == "ours":
-                verdict = _share(changed, len(ratios))
-    evidence = _sentence("; ".join(text)) if text else "One step only."
-    evidence += " A fixed point does not depend on tau (but for the threshold of soft shrinkage): "
-    evidence += "differences are those of solves that have not converged."
-    return _claim(claim, _SETUP, verdict, evidence)
+                verdict = evidence.share(changed, len(ratios))
+    said = evidence.sentence("; ".join(text)) if text else "One step only."
+    said += " A fixed point does not depend on tau (but for the threshold of soft shrinkage): "
+    said += "differences are those of solves that have not converged."
+    return evidence.claim(claim, _SETUP, verdict, said)
 
 
 def _authors_code(records):
     claim = "With the published solvers the losses are those of the authors' code."
     source = "this project"
     differences = {}
-    for record in _of_mode(records, "paper"):
+    for record in evidence.of_mode(records, "paper"):
         rows = {row["epoch"]: row for row in record["epochs"]}
         for epoch, train, test in record["original"]:
             if epoch in rows:
@@ -295,39 +244,39 @@ def _authors_code(records):
                     abs(row["train_loss"] / train - 1), abs(row["test_loss"] / test - 1)
                 )
     if not differences:
-        return _claim(claim, source, None, "No run with settings for which they are known.")
+        return evidence.claim(claim, source, None, "No run with settings for which they are known.")
     (worst, epoch), largest = max(differences.items(), key=lambda item: item[1])
     good = sum(difference < 0.05 for difference in differences.values())
     text = f"{good} of {len(differences)} pairs (training, test) within 5 %; the largest "
     text += f"difference is {largest:.1%}, of {worst} after epoch {epoch}. They hold for 9,000 "
     text += "digits to train on; weights, noise and order are drawn differently."
-    return _claim(claim, source, _share(good, len(differences)), text)
+    return evidence.claim(claim, source, evidence.share(good, len(differences)), text)
 
 
 def _norms(records):
     claim = "Filters of fixed norm reach a lower training loss than free ones."
     source = "the question of the paper"
-    pairs = _pairs(records, {"norms": False}, {"norms": True})
+    pairs = evidence.pairs(records, {"norms": False}, {"norms": True})
     if not pairs:
-        return _claim(claim, source, None, "No such runs.")
-    ratios = _ratios(pairs, "train_loss")
+        return evidence.claim(claim, source, None, "No such runs.")
+    ratios = evidence.ratios(pairs, "train_loss")
     good = sum(ratio < 1 - SAME for ratio in ratios)
     text = f"In {good} of {len(pairs)} pairs; training loss with norms over without: "
-    text += f"{_spread(ratios)}."
-    return _claim(claim, source, _share(good, len(pairs)), text)
+    text += f"{evidence.spread(ratios)}."
+    return evidence.claim(claim, source, evidence.share(good, len(pairs)), text)
 
 
 def _start_from_denoising(records):
     claim = "For deconvolution, models that start from those for denoising reach a lower training "
     claim += "loss than from scratch."
     source = "the question of the paper"
-    pairs = _pairs(records, {"start": "random"}, {"start": "denoising"})
+    pairs = evidence.pairs(records, {"start": "random"}, {"start": "denoising"})
     if not pairs:
-        return _claim(claim, source, None, "Both starts are in the full set of runs only.")
-    ratios = _ratios(pairs, "train_loss")
+        return evidence.claim(claim, source, None, "Both starts are in the full set of runs only.")
+    ratios = evidence.ratios(pairs, "train_loss")
     good = sum(ratio < 1 - SAME for ratio in ratios)
-    text = f"In {good} of {len(pairs)} pairs: {_spread(ratios)}."
-    return _claim(claim, source, _share(good, len(pairs)), text)
+    text = f"In {good} of {len(pairs)} pairs: {evidence.spread(ratios)}."
+    return evidence.claim(claim, source, evidence.share(good, len(pairs)), text)
 
 
 def _distance(records):
@@ -335,8 +284,8 @@ def _distance(records):
     source = "the question of the paper"
     found = [r["final"]["distance"] for r in records if r["final"].get("distance") is not None]
     if not found:
-        return _claim(claim, source, None, "No equilibrium model.")
+        return evidence.claim(claim, source, None, "No equilibrium model.")
     text = f"||C - A|| / ||A|| after training: {statistics.median(found):.2f} (median; "
     text += f"{min(found):.2f} to {max(found):.2f})."
     good = sum(distance < 0.5 for distance in found)
-    return _claim(claim, source, _share(good, len(found)), text)
+    return evidence.claim(claim, source, evidence.share(good, len(found)), text)

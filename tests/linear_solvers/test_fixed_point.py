@@ -113,7 +113,7 @@ def test_failure_is_a_value():
 def test_the_residual_of_small_numbers_is_the_true_one():
     # Squares of such numbers are zero in float32, so the solver believes that it is done.
     b = 2.0**-100 * tf.ones((2, 3))
-    solution = ls.FixedPoint("picard").solve(lambda w: 0.5 * w, b)
+    solution = ls.FixedPoint(solvers.Picard()).solve(lambda w: 0.5 * w, b)
     np.testing.assert_allclose(solution.residual, 0.5)
 
 
@@ -139,18 +139,19 @@ def test_its_arguments_are_those_of_the_solver():
     tighter = solver.within(1e-4)
     assert (tighter.tolerance, solver.tolerance) == (1e-4, 1e-2)
     assert tighter.solver.memory == 3
-    assert type(ls.get("fixed_point").solver) is solvers.Anderson
-    assert adjoints.SHINE(0.2, fallback="fixed_point").fallback.tolerance == 0.2
+    assert adjoints.SHINE(0.2, fallback=solver).fallback is solver
 
 
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: ls.FixedPoint("lbfgs"), "needs nothing but a map"),
+        (lambda: ls.FixedPoint(solvers.LBFGS()), "needs nothing but a map"),
         (lambda: ls.FixedPoint(solvers.Picard(compact=True)), "compact=False"),
-        (lambda: ls.FixedPoint("picart"), "Did you mean 'picard'"),
+        (lambda: ls.FixedPoint("picard"), "a `deq_keras.solvers.Solver`, such as"),
         (
-            lambda: ls.FixedPoint().solve(lambda w: w, tf.ones((1, 2)), lambda w: w),
+            lambda: ls.FixedPoint(solvers.Picard()).solve(
+                lambda w: w, tf.ones((1, 2)), lambda w: w
+            ),
             "expected `preconditioner=None`",
         ),
     ],
