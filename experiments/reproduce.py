@@ -24,7 +24,7 @@ import numpy as np
 from absl import flags
 from tqdm import tqdm
 
-from experiments import configuration
+from experiments import configuration, program
 from experiments.provenance import provenance
 from experiments.reproduction import claims, grid, models, pool, training
 from experiments.reproduction.page import write_page
@@ -34,6 +34,7 @@ from trainers.process.files import write_json
 from trainers.process.signals import interruptible
 
 PAPERS = ("riccio2022",)
+SUBSETS = ("quick", "reference", "full")
 _DEFAULTS = {"paper": "riccio2022", "experiment": "mnist", "subset": "quick"}
 
 flags.adopt_module_key_flags(command_line)
@@ -42,9 +43,7 @@ _PAPER = flags.DEFINE_enum("paper", _DEFAULTS["paper"], PAPERS, "Whose experimen
 _EXPERIMENT = flags.DEFINE_enum(
     "experiment", _DEFAULTS["experiment"], list(models.EXPERIMENTS), "Which of them."
 )
-_SUBSET = flags.DEFINE_enum(
-    "subset", _DEFAULTS["subset"], ["quick", "reference", "full"], "How much of its grid."
-)
+_SUBSET = flags.DEFINE_enum("subset", _DEFAULTS["subset"], SUBSETS, "How much of its grid.")
 _FIDELITY = flags.DEFINE_enum(
     "fidelity", None, models.FIDELITIES, "With whose solvers; with both if not given."
 )
@@ -61,10 +60,17 @@ def parse(argv):
     for name, default in _DEFAULTS.items():
         chooser.add_argument(f"--{name}", f"-{name}", default=default)
     chosen, _ = chooser.parse_known_args(argv[1:])
-    file = config_flag.FOLDER / chosen.paper / f"{chosen.experiment}.py"
-    if not file.exists():  # absl says which names there are
-        file = config_flag.FOLDER / _DEFAULTS["paper"] / f"{_DEFAULTS['experiment']}.py"
-    return config_flag.parse(argv, f"{file.relative_to(config_flag.FOLDER)}:{chosen.subset}")
+    # Of unknown names absl says which there are, when it reads all flags.
+    if chosen.paper not in PAPERS or chosen.experiment not in models.EXPERIMENTS:
+        return program.parse(argv)
+    known = models.get(chosen.experiment).SUBSETS
+    if chosen.subset not in known and chosen.subset in SUBSETS:
+        program.wrong(
+            f"The experiment {chosen.experiment!r} has no subset {chosen.subset!r}: take one of "
+            f"{', '.join(known)}."
+        )
+    subset = chosen.subset if chosen.subset in known else known[0]
+    return config_flag.parse(argv, f"{chosen.paper}/{chosen.experiment}.py:{subset}")
 
 
 def effective_config():

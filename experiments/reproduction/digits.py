@@ -7,6 +7,7 @@ import deq_keras as dk
 from experiments.reproduction import images
 from trainers.process.errors import unknown_name
 
+SUBSETS = ("quick", "reference", "full")
 TASKS = ("denoising", "inpainting", "deblurring")
 TITLE = "Affine experts on digits"
 DESCRIPTION = (

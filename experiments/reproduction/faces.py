@@ -6,6 +6,7 @@ import deq_keras as dk
 from experiments.reproduction import images
 from trainers.process.errors import unknown_name
 
+SUBSETS = ("quick", "full")
 TASKS = ("denoising", "deblurring")
 TITLE = "Fields of experts on photographs"
 DESCRIPTION = (

@@ -19,8 +19,6 @@ without a folder they are parts of the photographs that scikit-image ships.
 
 from ml_collections import ConfigDict
 
-SUBSETS = ("quick", "full")
-
 
 def get_config(subset="quick"):
     config = ConfigDict()

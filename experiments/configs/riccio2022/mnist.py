@@ -23,8 +23,6 @@ from ml_collections import ConfigDict
 
 from experiments.reproduction import original
 
-SUBSETS = ("quick", "reference", "full")
-
 
 def get_config(subset="quick"):
     config = ConfigDict()
