@@ -139,7 +139,8 @@ def prepare():
         if kind not in seen:
             seen.add(kind)
             models.build(run.settings, config, shape)
-    workspace = Workspace(command_line.WORKDIR.value, config.to_dict())
+    # A run is the same in whatever grid it is: what was trained for another one is taken.
+    workspace = Workspace(command_line.WORKDIR.value, config.to_dict(), ("fidelity", "grid"))
     workspace.write_config()
     return config, images, runs, workspace
 
@@ -197,7 +198,7 @@ def reproduce():
     experiment = models.get(config.experiment)
     jobs = min(_JOBS.value or pool.cores(), len(runs))
     with Progress(runs, config, images, workspace) as progress:
-        records = pool.execute_all(runs, config.to_dict(), workspace.path, jobs, progress.show)
+        records = pool.execute_all(runs, config.to_dict(), workspace, jobs, progress.show)
     records = list(records.values())
     results = {
         **provenance("reproduce"),

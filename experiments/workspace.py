@@ -63,12 +63,17 @@ class Workspace:
 
         A damaged result counts as none: the work is done again.
         """
-        path = self.folder(*parts) / "done.json"
-        result = read_json(path) if path.exists() else None
-        if not isinstance(result, dict):
-            write_json(path, work())
-            result = read_json(path)
+        result = self.kept(parts)
+        if result is None:
+            write_json(self.folder(*parts) / "done.json", work())
+            result = self.kept(parts)
         return result
+
+    def kept(self, parts):
+        """The result that an earlier run has kept by `once`, `None` if there is none."""
+        path = self.path.joinpath(*parts, "done.json")
+        result = read_json(path) if path.exists() else None
+        return result if isinstance(result, dict) else None
 
 
 def read_config(path):

@@ -6,13 +6,18 @@ import signal
 from concurrent import futures
 from concurrent.futures.process import BrokenProcessPool
 
+import tensorflow as tf
+from ml_collections import ConfigDict
+
+from experiments.reproduction import models, training
+from experiments.workspace import Workspace
 from trainers.process.errors import StorageError
 
 _THREADS = ("TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS", "OMP_NUM_THREADS")
 _POLL = 2.0  # seconds
 
 
-def execute_all(runs, config, workdir, jobs, show):
+def execute_all(runs, config, workspace, jobs, show):
     """Executes runs, those that others start from first.
 
     What is finished is kept in the folder of its run: after any stop the same call goes on from
@@ -21,7 +26,7 @@ def execute_all(runs, config, workdir, jobs, show):
     Args:
         runs: `experiments.reproduction.grid.Run`s.
         config: The configuration of the experiment, a nested dictionary.
-        workdir: The working directory.
+        workspace: An `experiments.workspace.Workspace`.
         jobs: Number of processes.
         show: Called every few seconds with the records so far, a dictionary.
 
@@ -31,7 +36,11 @@ def execute_all(runs, config, workdir, jobs, show):
     Raises:
         StorageError: If a process was killed, for want of memory, say.
     """
-    records, waiting = {}, list(runs)
+    found = {run.name: training.kept(run, workspace) for run in runs}
+    records = {name: record for name, record in found.items() if record is not None}
+    waiting = [run for run in runs if run.name not in records]
+    if not waiting:
+        return records
     # A process of its own even for one: a fork would share TensorFlow's threads.
     context = multiprocessing.get_context("spawn")
     threads = dict.fromkeys(_THREADS, str(threads_of_each(jobs)))
@@ -42,7 +51,7 @@ def execute_all(runs, config, workdir, jobs, show):
             while waiting or pending:
                 for run in [r for r in waiting if r.after is None or r.after in records]:
                     waiting.remove(run)
-                    pending[pool.submit(_execute, run, config, os.fspath(workdir))] = run
+                    pending[pool.submit(_execute, run, config, os.fspath(workspace.path))] = run
                 finished, _ = futures.wait(pending, _POLL, futures.FIRST_COMPLETED)
                 for future in finished:
                     records[pending.pop(future).name] = future.result()
@@ -102,18 +111,11 @@ def _prepare():
     """What a process does first."""
     # Of Ctrl-C the parent takes care: it ends the processes, and trainings save their state.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    import tensorflow as tf
-
     tf.get_logger().setLevel("ERROR")
 
 
 def _execute(run, config, workdir):
     """One run, in a process of the pool."""
-    from ml_collections import ConfigDict
-
-    from experiments.reproduction import models, training
-    from experiments.workspace import Workspace
-
     config = ConfigDict(config)
     images = models.get(config.experiment).load(config)
     return training.execute(run, config, images, Workspace(workdir, config.to_dict()))

@@ -32,7 +32,17 @@ def execute(run, config, images, workspace):
     Returns:
         The record of the run, a JSON object; see `experiments.reproduction.page.write_page`.
     """
-    return workspace.once(("runs", run.name), lambda: _Execution(run, config, images, workspace)())
+    return workspace.once(_place(run), lambda: _Execution(run, config, images, workspace)())
+
+
+def kept(run, workspace):
+    """The record of a run that is finished, else `None`."""
+    return workspace.kept(_place(run))
+
+
+def _place(run):
+    """The folder of a run in a workspace."""
+    return "runs", run.name
 
 
 def epochs(run, config):
@@ -103,7 +113,7 @@ class Measurements:
 class _Execution:
     def __init__(self, run, config, images, workspace):
         self.run, self.config, self.workspace = run, config, workspace
-        self.folder = workspace.folder("runs", run.name)
+        self.folder = workspace.folder(*_place(run))
         self.data = Measurements(run.settings, config, images)
         self.shape = images.train.shape[1:]
 
@@ -121,7 +131,7 @@ class _Execution:
         settings, data = self.run.settings, self.data
         trainer = Trainer(self._build, self.folder / "training", options=Options(keep=1))
         model = _Compiled(trainer.model)
-        before = self.workspace.once(("runs", self.run.name, "before"), lambda: self._before(model))
+        before = self.workspace.once((*_place(self.run), "before"), lambda: self._before(model))
         failed, history = None, []
         try:
             history = trainer.fit(

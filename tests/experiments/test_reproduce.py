@@ -73,7 +73,13 @@ def test_a_grid_from_end_to_end(program, tmp_path, digits):
     for run in results["runs"]:
         assert run["id"] in page
         assert (tmp_path / "runs" / run["id"] / "pictures.npz").exists()
+    # The same runs in another grid are taken as they are.
+    (tmp_path / "results.json").unlink()
+    ended = program(reproduce, *arguments, "--config.grid.further=('paper',)")
+    assert ended.code == 0, ended.errors
+    assert json.loads((tmp_path / "results.json").read_text())["runs"] == results["runs"]
     # Of another configuration nothing is taken, and nothing overwritten.
+    results = json.loads((tmp_path / "results.json").read_text())
     ended = program(reproduce, *arguments, "--config.seed=1")
     assert ended.code == exits.CONFIG
     assert "results of another configuration (seed was 0, is 1)" in ended.errors
