@@ -54,9 +54,8 @@ def pytest_collection_finish(session):
 
 
 def pytest_collection_modifyitems(items):
-    """The files that wait for processes come first: at the end nobody would use the other core."""
-    first = ("test_faults.py", "test_workers.py")  # one for each process of pytest
-    items.sort(key=lambda item: item.path.name not in first)
+    """The file that waits for processes comes first: at the end nobody would use the other core."""
+    items.sort(key=lambda item: item.path.name != "test_workers.py")
 
 
 def _is_local(host):

@@ -156,8 +156,9 @@ class _Test:
         for _ in range(self.draws):
             z, a, b = (self.random() for _ in range(3))
             product = transposed_product(self.problem.f, z)
-            left, right = _inner(a, product(b)), _inner(product(a), b)
-            scale = _norm(a) * _norm(product(b)) + _norm(product(a)) * _norm(b)
+            from_a, from_b = product(a), product(b)
+            left, right = _inner(a, from_b), _inner(from_a, b)
+            scale = _norm(a) * _norm(from_b) + _norm(from_a) * _norm(b)
             worst = max(worst, float(divide(np.abs(left - right), scale).max()))
         if self.cell.symmetric and not worst <= 1e2 * self.rtol:
             fail(

@@ -6,6 +6,11 @@ from experiments.reproduction import evidence
 from experiments.reproduction.evidence import SAME
 from experiments.reproduction.special_case import special_case
 
+# The bilevel model that is trained on, and the equilibrium model that starts from it.
+_FURTHER = (
+    {"model": "bilevel", "start": "bilevel_further"},
+    {"model": "equilibrium", "start": "bilevel"},
+)
 _ABSTRACT, _SETUP = "the abstract", "the experiments' set-up"
 
 
@@ -30,6 +35,7 @@ def claims(records, config, images):
         _generalisation(finished),
         _convergence(finished),
         _gradients(finished),
+        _solved_exactly(finished),
         _cost(finished),
     ]
     if config.experiment == "mnist":
@@ -70,11 +76,7 @@ def _from_the_bilevel_model(records):
     claim = "Started from the trained bilevel model, and trained as long as that is trained on, "
     claim += "the equilibrium model has a training loss that is no higher."
     source = "the abstract: the special case is contained"
-    pairs = evidence.pairs(
-        records,
-        {"model": "bilevel", "start": "bilevel_further"},
-        {"model": "equilibrium", "start": "bilevel"},
-    )
+    pairs = evidence.pairs(records, *_FURTHER)
     if not pairs:
         return evidence.claim(claim, source, None, "No such runs.")
     ratios = evidence.ratios(pairs, "train_loss")
@@ -114,11 +116,7 @@ def _generalisation(records):
     claim = "The equilibrium model, which has more parameters, generalises as well: its test loss "
     claim += "is not further from its training loss."
     source = "the question of the paper"
-    pairs = evidence.pairs(
-        records,
-        {"model": "bilevel", "start": "bilevel_further"},
-        {"model": "equilibrium", "start": "bilevel"},
-    )
+    pairs = evidence.pairs(records, *_FURTHER)
     if not pairs:
         return evidence.claim(claim, source, None, "No such runs.")
     gaps = [
@@ -185,6 +183,27 @@ def _gradients(records):
     verdict = evidence.share(good, len(errors["paper"]))
     said = evidence.sentence("; ".join(text)) + " Within one per cent counts as right."
     return evidence.claim(claim, _SETUP, verdict, said)
+
+
+def _solved_exactly(records):
+    claim = "A model that was trained with the published solves is as good when it is solved "
+    claim += "exactly: it is the fixed point that has learned, not the iteration."
+    text, ratios = [], {}
+    for fidelity, name in (("paper", "published solvers"), ("ours", "our solvers")):
+        finals = [record["final"] for record in evidence.of_mode(records, fidelity)]
+        known = [f for f in finals if f.get("exact_test_loss") is not None]
+        if known:
+            ratios[fidelity] = [f["exact_test_loss"] / f["test_loss"] for f in known]
+            text.append(
+                f"{name}: test loss of the exact solution over that of the solves "
+                f"{evidence.spread(ratios[fidelity])}, in {len(known)} of {len(finals)} runs that "
+                "can be solved exactly"
+            )
+    said = evidence.sentence("; ".join(text)) if text else ""
+    if "paper" not in ratios:
+        return evidence.claim(claim, _SETUP, None, said)
+    good = sum(ratio < 1.01 for ratio in ratios["paper"])
+    return evidence.claim(claim, _SETUP, evidence.share(good, len(ratios["paper"])), said)
 
 
 def _cost(records):

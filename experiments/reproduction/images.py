@@ -77,9 +77,10 @@ def _download(name, split):
     try:
         loaded = tfds.load(name, split=split, batch_size=-1)
     except Exception as error:  # of its own kinds, and of whatever fetches the file
+        reason = (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")
         raise BadImages(
-            f"TensorFlow Datasets cannot give {name!r}: {str(error).splitlines()[0]} Without a "
-            "network, take --data_file=FILE.npz with arrays `image` and `label`."
+            f"TensorFlow Datasets cannot give {name!r}: {reason}. Without a network, take "
+            "--data_file=FILE.npz with arrays `image` and `label`."
         ) from None
     return np.asarray(loaded["image"])
 

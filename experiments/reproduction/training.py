@@ -2,7 +2,6 @@
 
 import functools
 import gc
-import math
 
 import keras
 import numpy as np
@@ -145,12 +144,15 @@ class _Execution:
             failed = str(error)
         prior = models.layer_of(trainer.model).cell.prior
         np.savez(self.folder / "prior.npz", *prior.get_weights())
+        final = None if failed else {**self._after(model), **before["initial"]}
+        if final and not (np.isfinite(final["train_loss"]) and np.isfinite(final["test_loss"])):
+            failed, final = "The solves end in numbers that are not finite.", None
         return {
             "id": self.run.name,
             "settings": settings,
             "measurement": {f"{split}_loss": _mse(*data.fixed(split)) for split in SPLITS},
             "epochs": [{"epoch": 0, **before["losses"]}, *map(_row, history)],
-            "final": None if failed else {**self._after(model), **before["initial"]},
+            "final": final,
             "original": original.losses(settings) if self.config.experiment == "mnist" else [],
             "parameters": int(sum(np.prod(w.shape) for w in trainer.model.trainable_weights)),
             "seconds": sum(row["seconds"] for row in history),
@@ -207,7 +209,7 @@ class _Execution:
         return {
             "train_loss": train["loss"],
             "test_loss": test["loss"],
-            "psnr": 10 * math.log10(4.0 / test["loss"]) if test["loss"] > 0 else None,
+            "psnr": float(10 * np.log10(4.0 / test["loss"])),
             "forward_steps": test["steps"],
             "converged": test["converged"],
             "exact_test_loss": exact["loss"] if exact.get("converged") == 1.0 else None,

@@ -7,7 +7,6 @@ import itertools
 import math
 import re
 import textwrap
-from html.parser import HTMLParser
 
 import matplotlib
 import numpy as np
@@ -16,9 +15,9 @@ from PIL import Image
 
 from experiments.report import images, plots, verdict, write_report
 from experiments.report.text import decimals, duration, percent, significant, tick
+from tests.experiments.html_page import Page
 
 METHODS = ("measurement", "total_variation", "bilevel", "equilibrium")
-VOID = {"meta", "br", "img", "link", "hr", "input", "col", "source", "wbr"}
 EVIL = '<script>alert("1")</script>'
 
 
@@ -79,40 +78,6 @@ def fabricated(tasks=("denoising",), names=("one", "two"), channels=1, size=(20,
         }
 
     return results, {t: random_pictures() for t in tasks}
-
-
-class Page(HTMLParser):
-    """The elements and the text of a page; fails if a tag is not closed where it should be."""
-
-    def __init__(self, text):
-        super().__init__(convert_charrefs=True)
-        self.source, self.open, self.elements, self.text = text, [], [], []
-        self.feed(text)
-        self.close()
-        assert not self.open
-
-    def handle_starttag(self, tag, attrs):
-        self.elements.append((tag, dict(attrs)))
-        if tag not in VOID:
-            self.open.append(tag)
-
-    def handle_startendtag(self, tag, attrs):
-        self.elements.append((tag, dict(attrs)))
-
-    def handle_endtag(self, tag):
-        assert self.open, f"</{tag}> closes nothing"
-        assert self.open.pop() == tag
-
-    def handle_data(self, data):
-        if not {"style", "script"} & set(self.open):
-            self.text.append(data)
-
-    def all(self, tag):
-        return [attrs for name, attrs in self.elements if name == tag]
-
-    @property
-    def words(self):
-        return " ".join("".join(self.text).split())
 
 
 def written(folder, results, pictures):

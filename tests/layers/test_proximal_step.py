@@ -123,12 +123,17 @@ def test_gradients_and_state_are_those_of_unrolled_training():
         layer = layers.Equilibrium(_cell(_with_state(), step_size=0.5), **options)
         layer.build(IMAGES.shape)
         assert layer.structure.couples_batch
-        with tf.GradientTape() as tape:
-            tape.watch(IMAGES)
-            loss = tf.reduce_sum(tf.sin(layer(IMAGES, training=True)))
-        weights = [w.value for w in layer.trainable_weights]
+
+        @tf.function(autograph=False)
+        def step(layer=layer):
+            with tf.GradientTape() as tape:
+                tape.watch(IMAGES)
+                loss = tf.reduce_sum(tf.sin(layer(IMAGES, training=True)))
+            return loss, tape.gradient(loss, [IMAGES, *(w.value for w in layer.trainable_weights)])
+
+        loss, gradients = step()
         state = [v.numpy() for v in layer.cell.non_trainable_variables]
-        found.append((loss, tape.gradient(loss, [IMAGES, *weights]), state))
+        found.append((loss, gradients, state))
     (loss, gradients, state), (other_loss, other_gradients, other_state) = found
     assert float(loss) == pytest.approx(float(other_loss), rel=1e-10)
     for a, b in zip(gradients, other_gradients, strict=True):

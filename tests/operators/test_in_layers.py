@@ -88,7 +88,7 @@ def _start(kind):
 def test_the_solution_is_the_minimiser(kind):
     operator, inputs = _inputs(kind)
     layer = _layer(operator)
-    solution = layer.solve(inputs, **_start(kind))
+    solution = tf.function(layer.solve, autograph=False)(inputs, **_start(kind))
     assert solution.value.shape == IMAGES.shape
     assert solution.value.dtype == DTYPE
     assert solution.converged.numpy().all()

@@ -6,7 +6,7 @@ Two that reduce by collectives would mix them up: TensorFlow numbers them by pro
 import pytest
 import tensorflow as tf
 
-from tests.trainers.drill import running
+from tests.trainers.drill import program, running
 from trainers.cluster import strategy
 
 
@@ -24,16 +24,7 @@ def mirrored():
 
 @pytest.fixture(scope="module")
 def undisturbed(tmp_path_factory):
-    """The folder of a run of a model on two workers that nothing happened to."""
-    folders = {}
-
-    def run(model):
-        if model not in folders:
-            # Those of which more is asked at once: most of the time is TensorFlow's start.
-            models = ["conv"] if model == "conv" else ["bilevel", "equilibrium"]
-            folder = tmp_path_factory.mktemp(model)
-            running.finish(folder, ",".join(models))
-            folders.update({name: folder / name for name in models})
-        return folders[model]
-
-    return run
+    """The folders of runs on two workers that nothing happened to, by the name of the model."""
+    folder = tmp_path_factory.mktemp("undisturbed")
+    running.finish(folder, ",".join(program.MODELS))
+    return {name: folder / name for name in program.MODELS}

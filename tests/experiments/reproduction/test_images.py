@@ -56,6 +56,30 @@ def test_no_file_at_all(tmp_path):
         images.digits(config)
 
 
+def test_digits_of_tensorflow_datasets(monkeypatch):
+    config = mnist.get_config("quick")
+    config.data.dataset, config.data.train, config.data.test = "mnist", 3, 2
+    asked = []
+
+    def load(name, split, batch_size):
+        asked.append((name, split, batch_size))
+        return {"image": np.full((5, 28, 28, 1), 255 if split == "train" else 0, np.uint8)}
+
+    monkeypatch.setattr("tensorflow_datasets.load", load)
+    found = images.digits(config)
+    assert asked == [("mnist", "train", -1), ("mnist", "test", -1)]
+    assert (found.train == 1.0).all()
+    assert (found.test == -1.0).all()
+    assert (len(found.train), len(found.test), found.source) == (3, 2, "mnist")
+
+    def fail(*args, **kwargs):
+        raise ConnectionError("No route to host.\nA trace.")
+
+    monkeypatch.setattr("tensorflow_datasets.load", fail)
+    with pytest.raises(BadImages, match="'mnist': No route to host. Without a network, take"):
+        images.digits(config)
+
+
 def _pictures(folder, count, size):
     folder.mkdir()
     for number in range(count):

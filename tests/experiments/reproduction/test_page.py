@@ -6,7 +6,6 @@ import io
 import itertools
 import math
 import re
-from html.parser import HTMLParser
 
 import numpy as np
 import pytest
@@ -14,42 +13,9 @@ from PIL import Image
 
 from experiments.reproduction import figures, groups, panels, tables
 from experiments.reproduction.page import write_page
+from tests.experiments.html_page import Page
 
-VOID = {"meta", "br", "img"}
 EVIL = '<script>alert("1")</script>'
-
-
-class Page(HTMLParser):
-    """The elements and the words of a page; fails if a tag is not closed where it should be."""
-
-    def __init__(self, text):
-        super().__init__(convert_charrefs=True)
-        self.source, self.open, self.elements, self.text = text, [], [], []
-        self.feed(text)
-        self.close()
-        assert not self.open
-
-    def handle_starttag(self, tag, attrs):
-        self.elements.append((tag, dict(attrs)))
-        if tag not in VOID:
-            self.open.append(tag)
-
-    def handle_startendtag(self, tag, attrs):
-        self.elements.append((tag, dict(attrs)))
-
-    def handle_endtag(self, tag):
-        assert self.open.pop() == tag
-
-    def handle_data(self, data):
-        if not {"style", "script"} & set(self.open):
-            self.text.append(data)
-
-    def all(self, tag):
-        return [attrs for name, attrs in self.elements if name == tag]
-
-    @property
-    def words(self):
-        return " ".join("".join(self.text).split())
 
 
 def made_up_run(epochs=3, loss=0.17, **settings):
