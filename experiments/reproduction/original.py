@@ -6,6 +6,7 @@ on 10,000 digits, 9,000 to train and 1,000 to test, with batches of 100: the mea
 what is random here, so a few per cent are no difference.
 """
 
+COUNTS = (9000, 1000)  # images to train and to test on
 _TAU, _GAMMA = 0.1, 0.5
 
 # (task, noise, activation, model) -> (train, test) before training, after epoch 1, after epoch 2.

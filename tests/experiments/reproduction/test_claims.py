@@ -74,7 +74,18 @@ def test_the_equilibrium_model_from_the_bilevel_one(found):
     assert claim["verdict"] == "mixed"
     assert claim["evidence"].startswith("In 1 of 2 pairs; training loss of equilibrium over")
     assert "1.050 (median; 0.900 to 1.200)" in claim["evidence"]
-    assert "Higher: denoising_0.1" in claim["evidence"]
+    assert "Higher, 1.200 times: denoising_0.1" in claim["evidence"]
+    assert "in the last epoch its loss fell by 0.0%" in claim["evidence"]
+    pairs[3]["epochs"][-2]["train_loss"] = 0.24
+    assert (
+        "fell by 50.0% and that of the bilevel model by 0.0%: it has not come to its end"
+        in (found(*pairs)("training loss that is no higher")["evidence"])
+    )
+    pairs[3]["epochs"][-1]["converged"] = 0.75
+    assert (
+        "25% of its solves have not converged"
+        in (found(*pairs)("training loss that is no higher")["evidence"])
+    )
     assert found(*pairs[:2])("training loss that is no higher")["verdict"] == "supported"
     assert found(*pairs[2:])("training loss that is no higher")["verdict"] == "contradicted"
     assert found(*pairs[:2])("generalises as well")["verdict"] == "contradicted"
