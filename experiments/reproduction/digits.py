@@ -11,8 +11,8 @@ SUBSETS = ("quick", "reference", "full")
 TASKS = ("denoising", "inpainting", "deblurring")
 TITLE = "Affine experts on digits"
 DESCRIPTION = (
-    "Digits of 28 x 28 pixels, seen as vectors. The regulariser's gradient is A^T sigma(A u + b) "
-    "(bilevel) or B sigma(A u + b) (equilibrium), with free matrices of 784 x 784."
+    "Digits of 28 x 28 pixels, seen as vectors. The regulariser's gradient is Aᵀσ(Au + b) "
+    "(bilevel) or Bσ(Au + b) (equilibrium), with free matrices of 784 x 784."
 )
 SHOWN_EXPERTS = 64  # of 784, the largest
 

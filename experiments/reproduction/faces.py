@@ -10,7 +10,7 @@ SUBSETS = ("quick", "full")
 TASKS = ("denoising", "deblurring")
 TITLE = "Fields of experts on photographs"
 DESCRIPTION = (
-    "Grey images in one batch. The regulariser's gradient is C^T tanh(100 A u) with filters that "
+    "Grey images in one batch. The regulariser's gradient is Cᵀ tanh(100 Au) with filters that "
     "see zeros around the image: C = A for the bilevel model, both free for the equilibrium model."
 )
 DATA_WEIGHT, SHARPNESS, NORM = 18.156, 100.0, 2.7300944

@@ -85,7 +85,7 @@ def costs(runs, among):
         return ""
     bodies = []
     for pair in found:
-        times = [groups.mean(run, "seconds") for run in pair]
+        times = [groups.seconds_of_epoch(run) for run in pair]
         ratio = DASH
         if all(times):
             ratio = f"{significant(times[1] / times[0], 2)} ×"
