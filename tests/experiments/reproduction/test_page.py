@@ -32,7 +32,7 @@ def made_up_run(epochs=3, loss=0.17, **settings):
             epoch=epoch,
             train_loss=loss + 0.1 / epoch,
             test_loss=loss + 0.11 / epoch,
-            seconds=5.0 if ours else 2.0,
+            seconds=(5.0 if ours else 2.0) * (9 if ours and epoch == 1 else 1),  # traced
             forward_steps=30.5 if ours else 8.25,
             backward_steps=7.0,
             forward_residual=1e-6 if ours else 3e-4,
