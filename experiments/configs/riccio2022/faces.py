@@ -10,8 +10,8 @@ see zeros around the image. The bilevel model has C = A; the equilibrium model s
 step is `u - tau (18.156 K^T (K u - y) + g(u))`. The paper's images are of CelebA, 218 x 178 pixels;
 without a folder they are parts of the photographs that scikit-image ships.
 
-- `quick`: parts of half the width and height, 4 to train and 4 to test, for a few epochs, in both
-  modes.
+- `quick`: parts of a third of the width and height, 4 to train and 4 to test, for a few epochs, in
+  both modes.
 - `full`: denoising, 4 starts of the filters with and without their norms; deconvolution, 5 x 5 from
   the models trained for denoising, 11 x 11 from those and from scratch; 10 and 10 images, 500
   epochs. With `--fidelity=ours` one epoch takes some seconds on two cores, with `paper` minutes.
@@ -30,7 +30,7 @@ def get_config(subset="quick"):
     config.data = data = ConfigDict()
     data.data_dir = ""  # of a person's own images
     data.train = data.test = 4  # images
-    data.size = (109, 89)
+    data.size = (73, 59)
 
     config.grid = grid = ConfigDict()
     grid.tasks = ("denoising", "deblurring")
@@ -44,9 +44,9 @@ def get_config(subset="quick"):
     grid.starts = ConfigDict({"denoising": ("random",), "deblurring": ("denoising",)})
 
     config.train = train = ConfigDict()
-    train.epochs = 10
-    train.further_epochs = 10
-    train.schedule_epochs = 10  # in which the rate falls linearly
+    train.epochs = 6
+    train.further_epochs = 6
+    train.schedule_epochs = 6  # in which the rate falls linearly
     train.batch_size = 4  # all of them
     train.learning_rate = ConfigDict({"denoising": 1e-3, "deblurring": 1e-3})
     train.final_share = ConfigDict({"denoising": 0.01, "deblurring": 0.1})
