@@ -11,9 +11,12 @@ epochs, the mean squared error. The map is `u - tau (K^T (K u - y) + gamma g(u))
 `g(u) = A^T sigma(A u + b)` or `B sigma(A u + b)`.
 
 - `quick`: one setting for each task, that of denoising with variations one by one, on 2,000 digits
-  for 3 epochs of the schedule, in both modes.
+  for 3 epochs of the schedule, in both modes. 48 trainings, 21 minutes on two cores that did other
+  work as well. Test loss of denoising (ReLU, our solvers): bilevel 0.190, trained further 0.181;
+  equilibrium from it 0.173, from random weights 0.250. The measurement: 0.250.
 - `reference`: the settings for which the losses of the authors' code are known, on 9,000 digits for
-  2 epochs of the schedule.
+  2 epochs of the schedule. 10 trainings with the published solvers, 25 minutes likewise. Test loss
+  of denoising (ReLU): bilevel 0.148, equilibrium 0.246; theirs 0.148 and 0.247.
 - `full`: the grid of the paper, 5 noise levels x 5 steps x 3 weights x 3 activations for each of 3
   tasks and 2 models, 100 epochs each. Most of a year on two cores: choose a part of it by
   `--config.grid.tasks` and `--config.grid.variations.noise`, say.
