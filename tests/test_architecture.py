@@ -31,8 +31,8 @@ LIBRARY = {
     "numerics": (),
     "convolution": ("numerics",),
     "problems": ("numerics",),
-    "solvers": ("numerics", "problems"),
     "linear_solvers": ("numerics", "problems"),
+    "solvers": ("numerics", "problems", "linear_solvers"),
     "adjoints": ("numerics", "problems", "solvers", "linear_solvers"),
     **dict.fromkeys(MODELS, ("numerics", "convolution")),
     "layers": ("numerics", "convolution", "problems", "solvers", "linear_solvers", "adjoints")

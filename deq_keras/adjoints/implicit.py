@@ -33,8 +33,8 @@ class Implicit(Adjoint):
         linear_solver: For the adjoint equation: a name, a `deq_keras.linear_solvers.LinearSolver`,
             or `"auto"`: conjugate gradients if `f` is a gradient step on a convex energy, MINRES
             for another symmetric Jacobian, and GMRES where it is not symmetric or not known to be.
-        precondition: Use the preconditioner of the map, if it has one: that of a `GradientStep` on
-            an energy (`deq_keras.linear_solvers.fourier_preconditioner`) halves the steps.
+        precondition: Use the preconditioner of the map, if it has one: that of a `GradientStep`
+            (`deq_keras.linear_solvers.fourier_preconditioner`) halves the steps.
             It is not used for Neumann's series, which may diverge with one, nor for `FixedPoint`,
             which has no place for it.
         higher_order: Make derivatives differentiable, to any order, by the measurement and the

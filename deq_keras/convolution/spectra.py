@@ -41,8 +41,14 @@ def transfer_function(kernel, height, width):
 
 def power(kernel, height, width):
     """`|H|^2` of `transfer_function`: the eigenvalues of a circular convolution's `K^T K`."""
+    return cross_power(kernel, kernel, height, width)
+
+
+def cross_power(kernel, other, height, width):
+    """`Re(conj(O) H)` of both kernels: the eigenvalues of the symmetric part of `O^T K`."""
     transfer = transfer_function(kernel, height, width)
-    return tf.math.real(transfer * tf.math.conj(transfer))
+    second = transfer if other is kernel else transfer_function(other, height, width)
+    return tf.math.real(transfer * tf.math.conj(second))
 
 
 def real_dtype(dtype):

@@ -236,7 +236,7 @@ class GradientStep(Cell):
         scaled by its diagonal. `M` is symmetric and positive definite.
         """
         parts = (maps.spectrum, prior.hessian_spectrum)
-        if None in parts or not (self.symmetric and self.fidelity.residual_gradient):
+        if None in parts or self.constraint is not None or not self.fidelity.residual_gradient:
             return None
 
         def at(z, of_data, of_prior, data_diagonal, prior_diagonal, weight, tau):
@@ -246,7 +246,9 @@ class GradientStep(Cell):
             tau = tf.reshape(tau, (-1, 1, 1))  # one, or one for each image
             return fourier_preconditioner(tau * (of_data() + weight * of_prior(z)), diagonal)
 
-        return Partial(at, (*parts, maps.diagonal, prior.hessian_diagonal, weight, tau))
+        shared = (*parts, maps.diagonal, prior.hessian_diagonal, weight)
+        own = bool(tau.shape.rank)  # whether each image has a step of its own
+        return Partial(at, shared if own else (*shared, tau), (tau,) if own else ())
 
     def get_config(self):
         config = super().get_config()

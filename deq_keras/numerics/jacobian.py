@@ -87,8 +87,31 @@ def product(f: Callable, z: Any) -> Callable:
     >>> forward(tf.constant([2.0])).numpy()
     array([12.], dtype=float32)
     """
+    return linearize_forward(f, z)[1]
+
+
+def linearize_forward(f: Callable, z: Any) -> tuple[Any, Callable]:
+    """The value `f(z)` and the map `v -> J v`, as `linearize` and `product` give them.
+
+    `f` is evaluated once. The first of the two reverse passes of a product is recorded once, and
+    does not depend on `v`: in a graph a product costs as much as one with the transposed Jacobian.
+
+    Args:
+        f: Map of `z` to a tensor or a nested structure.
+        z: Real floating-point tensor or nested structure of such.
+
+    Returns:
+        `f(z)`, and the map from structures like `z` to structures like it.
+
+    Example:
+
+    >>> value, forward = deq_keras.numerics.jacobian.linearize_forward(
+    ...     tf.square, tf.constant([3.0]))
+    >>> value.numpy(), forward(tf.constant([2.0])).numpy()
+    (array([9.], dtype=float32), array([12.], dtype=float32))
+    """
     value, transposed = linearize(f, z)
-    return _transpose(transposed, tf.nest.map_structure(tf.zeros_like, value))
+    return value, _transpose(transposed, tf.nest.map_structure(tf.zeros_like, value))
 
 
 def _transpose(linear, at):

@@ -25,8 +25,8 @@ class BoundPrior(NamedTuple):
         hessian_spectrum: `Partial`, `u -> (batch, height, width // 2 + 1)`: the Fourier spectrum of
             the Hessian at `u` as if it were a circular convolution, not negative. Preconditioners
             divide by it, so it need not be exact: coefficients that vary from pixel to pixel are
-            replaced by their means, the boundary is forgotten, channels share their mean; or
-            `None`.
+            replaced by their means, the boundary is forgotten, channels share their mean. Of a map
+            without an energy what of its Jacobian's is real and not negative; or `None`.
         hessian_diagonal: `Partial`, `u -> diagonal of the Hessian`, of the shape of `u`, or what is
             near it, not negative; or `None`.
     """

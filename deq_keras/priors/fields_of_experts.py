@@ -128,23 +128,24 @@ class FieldsOfExperts(Experts):
         return tuple(image_shape[1:3]) if self.padding == "reflect" else None
 
     def _hessian(self, c):
-        """Both from the Hessian `A^T diag(d) A`, `d_i = chi_i sigma'(chi_i (a_i * u + b_i))`.
+        """Both from the Jacobian `S^T diag(d) A`, `d_i = chi_i sigma'(chi_i (a_i * u + b_i))`.
 
-        For the spectrum `sum_i d_i |a_i^|^2` coefficients are replaced by their means; the diagonal
-        `sum_i a_i^2 * d_i` is exact where filters do not meet a mirrored boundary. `None` if the
-        prior is not tied: its Jacobian is no Hessian.
+        For the spectrum `sum_i d_i conj(s_i^) a_i^` coefficients are replaced by their means; the
+        diagonal `sum_i (s_i a_i) * d_i` is exact where filters do not meet a mirrored boundary. If
+        the prior is not tied, of both the part that is real and not negative.
         """
-        if not self.tied:
-            return None, None
 
         def spectrum(u, c):
-            filters = tf.transpose(c.analysis, [2, 3, 0, 1])
-            powers = tf.reduce_mean(spectra.power(filters, *spectra.size_of(u)), axis=0)
+            analysis = tf.transpose(c.analysis, [2, 3, 0, 1])
+            synthesis = analysis if self.tied else tf.transpose(c.synthesis, [2, 3, 0, 1])
+            powers = spectra.cross_power(analysis, synthesis, *spectra.size_of(u))
             weights = tf.reduce_mean(self._curvatures(u, c), axis=(1, 2))
-            return tf.tensordot(weights, powers, 1)
+            mean = tf.tensordot(weights, tf.reduce_mean(powers, axis=0), 1)
+            return mean if self.tied else tf.maximum(mean, 0)
 
         def diagonal(u, c):
-            return self._synthesise(self._curvatures(u, c), c.analysis**2, u)
+            found = self._synthesise(self._curvatures(u, c), c.analysis * c.synthesis, u)
+            return found if self.tied else tf.maximum(found, 0)
 
         return Partial(spectrum, (c,)), Partial(diagonal, (c,))
 

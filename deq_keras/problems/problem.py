@@ -62,8 +62,8 @@ class Problem(NamedTuple):
         step: The `Step` that `f` is, if it is one.
         symmetric: Whether the Jacobian of `f` is symmetric everywhere; `None`: not known.
         convex: Whether the energy of the step is certified to be convex.
-        preconditioner: From a fixed point `z` to a linear map near `(I - J^T)^{-1}`, symmetric and
-            positive definite, or `None`.
+        preconditioner: From a point `z` to a linear map near `(I - J)^{-1}` and its transposed,
+            symmetric and positive definite, or `None`.
         record: `f`, recorded by tapes, which may change the state of layers: an adjoint calls it
             once, at the solution. `None`: `f` itself.
 
@@ -113,6 +113,7 @@ class Problem(NamedTuple):
             scale=each(self.scale),
             strong_convexity=each(self.strong_convexity),
             step=step,
+            preconditioner=partial.take_rows(self.preconditioner, index),
         )
 
     def in_rows(self, ravel, unravel) -> Problem:
@@ -129,7 +130,9 @@ class Problem(NamedTuple):
                 gradient=lift(step.gradient),
                 proximal=proximal and (lambda rows, size: ravel(proximal(unravel(rows), size))),
             )
-        return self._replace(f=lift(self.f), step=step)
+        at = self.preconditioner
+        preconditioner = at and (lambda rows: lift(at(unravel(rows))))
+        return self._replace(f=lift(self.f), step=step, preconditioner=preconditioner)
 
 
 def as_problem(problem) -> Problem:

@@ -12,13 +12,16 @@ class Solution(NamedTuple):
         residual: Tensor `(batch,)`, the relative residual of `value`. For a fixed point
             `||f(z) - z||` and for a linear system `||b - A w||`, each divided by the scale that
             the solver documents.
-        steps: int32 tensor `(batch,)`: how often the map was evaluated for this image.
+        steps: int32 tensor `(batch,)`: how often the map was evaluated for this image, and how many
+            products with its Jacobian were taken.
         converged: Boolean tensor `(batch,)`: the residual reached the tolerance (or the level
             of the rounding errors of the dtype). An image whose iterates became infinite or
             NaN has `False` here and its last finite iterate in `value`.
         history: Tensor `(evaluations, batch)` of the relative residuals, if it was asked for; after
             an image has stopped, its column repeats its best value.
         state: The solver's own state of each image when it stopped, if it was asked for.
+        products: int32 tensor `(batch,)`: how many of the `steps` of a fixed-point solver were
+            products with the Jacobian; `None` of one that takes none.
 
     Example:
 
@@ -34,3 +37,4 @@ class Solution(NamedTuple):
     converged: Any
     history: Any = None
     state: Any = None
+    products: Any = None

@@ -7,6 +7,7 @@ from deq_keras.solvers.base import Solver
 from deq_keras.solvers.broyden import Broyden
 from deq_keras.solvers.lbfgs import LBFGS
 from deq_keras.solvers.nesterov import Nesterov
+from deq_keras.solvers.newton_krylov import NewtonKrylov
 from deq_keras.solvers.nonmonotone_apg import NonmonotoneAPG
 from deq_keras.solvers.picard import Picard
 from deq_keras.solvers.plain_anderson import PlainAnderson
@@ -16,6 +17,7 @@ __all__ = [
     "Anderson",
     "Broyden",
     "Nesterov",
+    "NewtonKrylov",
     "NonmonotoneAPG",
     "Step",
     "Picard",
@@ -31,6 +33,7 @@ _BY_NAME = {
     "broyden": Broyden,
     "lbfgs": LBFGS,
     "nesterov": Nesterov,
+    "newton_krylov": NewtonKrylov,
     "nonmonotone_apg": NonmonotoneAPG,
     "picard": Picard,
     "plain_anderson": PlainAnderson,
@@ -40,9 +43,10 @@ _BY_NAME = {
 def get(identifier) -> Solver:
     """A `Solver` from a name, a configuration or a solver.
 
-    The names: `"anderson"`, `"broyden"` and `"picard"` for any map; `"nesterov"` for gradient steps
-    on convex energies; `"lbfgs"` and `"nonmonotone_apg"` for steps on energies; `"plain_anderson"`
-    for comparison with published results.
+    The names: `"anderson"`, `"broyden"`, `"picard"` and, where these take hundreds of steps,
+    `"newton_krylov"` for any map; `"nesterov"` for gradient steps on convex energies; `"lbfgs"` and
+    `"nonmonotone_apg"` for steps on energies; `"plain_anderson"` for comparison with published
+    results.
 
     Example:
 

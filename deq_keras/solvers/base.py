@@ -34,6 +34,9 @@ class Solver(Configurable):
     A line search fits in as well: a step is then one trial, and each image accepts or rejects its
     own, so that no image waits for the search of another one.
 
+    A step that takes products with the Jacobian too is defined as `advance`, by a solver with
+    `takes_products = True`: they count as steps, and `max_steps` holds for both together.
+
     **Stopping.** Image `i` stops when `||f(z) - z|| <= tolerance * scale[i]`. The default scale is
     `||f(z)||`. A problem may have a better one: for a gradient step of length `tau` the layers take
     `tau ||K^T y||`, so the criterion is `||grad E(u)|| <= tolerance ||K^T y||` for every step size.
@@ -55,7 +58,7 @@ class Solver(Configurable):
 
     Args:
         tolerance: Relative residual at which an image stops. Defaults to 1e-5.
-        max_steps: Largest number of evaluations of the map.
+        max_steps: Largest number of evaluations of the map (and products with its Jacobian).
         compact: Let images that have stopped leave the batch.
         stopping: `"image"`: each image stops by its own residual; or `"batch"`: all at once.
 
@@ -78,6 +81,7 @@ class Solver(Configurable):
 
     needs_energy = False
     keeps_best = True
+    takes_products = False
     # An image whose residual exceeds its best one by this factor is given up.
     divergence = float("inf")
 
@@ -106,6 +110,20 @@ class Solver(Configurable):
     def step(self, problem, state):
         """The next state; evaluates `problem.f` once."""
         raise NotImplementedError
+
+    def advance(self, problem, state, allowance):
+        """The next state, and the products that each image took for it, `(batch,)`.
+
+        Args:
+            problem: The problem, of rows.
+            state: The last state.
+            allowance: `deq_keras.solvers.loop.Allowance`: which images go on, and how far. An image
+                that does not takes no products, and one that does, at most what is left to it.
+
+        Returns:
+            The state, and the numbers of products, `()` if the solver takes none.
+        """
+        return self.step(problem, state), ()
 
     def within(self, tolerance=None, max_steps=None) -> Solver:
         """The same solver with other limits, to use at once.
@@ -173,6 +191,7 @@ class Solver(Configurable):
             converged=done,
             active=~done & tf.math.is_finite(residual) & (limits.max_steps > 1),
             least=absolute,
+            products=tf.zeros_like(residual, tf.int32) if self.takes_products else (),
         )
         run = loop.run_compact if self.compact else loop.run
         state, progress, history = run(self, lift, state, progress, limits, history, return_state)
@@ -181,6 +200,7 @@ class Solver(Configurable):
             *progress[1:4],
             history=history.stack() if return_history else None,
             state=state if return_state else None,
+            products=progress.products if self.takes_products else None,
         )
 
     def unroll(self, problem, steps, initial_value=None) -> Solution:

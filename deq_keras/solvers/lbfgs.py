@@ -9,11 +9,10 @@ import tensorflow as tf
 from deq_keras.checks import positive, positive_int
 from deq_keras.numerics.rows import column, dot, first, safe_divide, where
 from deq_keras.problems.problem import evaluate, step_length
+from deq_keras.solvers import line_search
 from deq_keras.solvers.base import Solver
 from deq_keras.solvers.rounding import Rounding
 
-_SUFFICIENT = 1e-4  # Armijo's constant
-_OVERSHOOT = 0.5  # slope behind a minimum of a convex energy, relative to that before it
 _TRIALS = 6  # after so many rejected trials a search starts again along the gradient
 _RESTARTS = 3  # so often; after that the length shrinks until a trial is accepted
 
@@ -130,10 +129,12 @@ class LBFGS(Solver):
         trial = state.z + column(state.length) * state.direction
         fz, gradient = evaluate(problem, trial)
         energy, slope = self._energy(problem, trial), dot(gradient, state.direction)
+        search = energy - state.energy, state.length, state.slope, slope
         if problem.convex:
-            accepted = slope <= -_OVERSHOOT * state.slope  # not if it is NaN
+            accepted = slope <= -line_search.OVERSHOOT * state.slope  # not if it is NaN
         else:
-            accepted = self._accepts(state, energy, slope)
+            accepted = line_search.accepts(*search, state.rounding.level())
+            accepted &= tf.math.is_finite(energy)
 
         s, y, rho, scale = self._remember(
             problem, state, accepted, trial - state.z, gradient - state.gradient
@@ -142,7 +143,7 @@ class LBFGS(Solver):
         fz = where(accepted, fz, state.fz)
         gradient = where(accepted, gradient, state.gradient)
         direction = where(accepted, _two_loops(gradient, s, y, rho, scale), state.direction)
-        length = tf.where(accepted, tf.ones_like(scale), _shorter(state, energy, slope))
+        length = tf.where(accepted, tf.ones_like(scale), line_search.shorter(*search))
         trials = tf.where(accepted, 0, state.trials + 1)
 
         # Rounding may spoil a direction or the energies: start again, along the gradient.
@@ -177,14 +178,6 @@ class LBFGS(Solver):
 
     def _energy(self, problem, z):
         return tf.zeros_like(first(z)) if problem.convex else problem.step.energy(z)
-
-    def _accepts(self, state, energy, slope):
-        """Which images accept their trials: Armijo's or the approximate Wolfe condition."""
-        change = energy - state.energy
-        armijo = change <= _SUFFICIENT * state.length * state.slope
-        flat = change <= state.rounding.level()
-        wolfe = slope <= (2.0 * _SUFFICIENT - 1.0) * state.slope
-        return tf.math.is_finite(energy) & tf.math.is_finite(slope) & (armijo | (flat & wolfe))
 
     def _remember(self, problem, state, accepted, s, y):
         """The memory with a new pair. A pair that is not used must not hold NaNs."""
@@ -226,15 +219,3 @@ def _two_loops(gradient, s, y, rho, scale):
     for i in reversed(range(len(s))):
         q += (weights[i] - rhos[i] * dot(y[i], q, True)) * s[i]
     return q
-
-
-def _shorter(state, energy, slope):
-    """The length of the next trial after a rejected one, by a quadratic through what is known."""
-    t = state.length
-    # By slopes if the trial went too far, else by energies: the former are the more exact.
-    by_slopes = safe_divide(t * state.slope, state.slope - slope)
-    rise = energy - state.energy - t * state.slope
-    by_energies = safe_divide(-0.5 * t**2 * state.slope, rise)
-    guess = tf.where(slope > 0, by_slopes, by_energies)
-    guess = tf.where(tf.math.is_finite(guess), guess, tf.zeros_like(guess))
-    return tf.clip_by_value(guess, 0.1 * t, 0.5 * t)

@@ -21,6 +21,14 @@ class Limits(NamedTuple):
         )
 
 
+class Allowance(NamedTuple):
+    """What is left to each image before a step: numbers `(batch,)`, the tolerance perhaps one."""
+
+    active: tf.Tensor  # neither converged nor given up
+    steps: tf.Tensor  # evaluations and products that it may still take
+    tolerance: float | tf.Tensor
+
+
 class Progress(NamedTuple):
     """What the loop knows of each image; all of it has a row per image."""
 
@@ -30,6 +38,7 @@ class Progress(NamedTuple):
     converged: tf.Tensor
     active: tf.Tensor  # neither converged nor given up
     least: tf.Tensor  # smallest ||f(z) - z||, to see divergence by: the scale may grow as well
+    products: tf.Tensor  # how many of the steps were products; () of a solver that takes none
 
 
 class Lift(NamedTuple):
@@ -107,8 +116,9 @@ def run_compact(solver, lift, state, progress, limits, history, freeze):
 
 def _advance(solver, rows, state, progress, limits, freeze):
     """One step, and what it means for each image."""
-    best, residual, steps, converged, active, least = progress
-    new = solver.step(rows, state)
+    best, residual, steps, converged, active, least, products = progress
+    allowance = Allowance(active, limits.max_steps - steps, limits.tolerance)
+    new, spent = solver.advance(rows, state, allowance)
     if freeze:
         new = tf.nest.map_structure(
             lambda a, b: tf.where(tf.reshape(active, [-1] + [1] * (a.shape.rank - 1)), a, b),
@@ -123,12 +133,14 @@ def _advance(solver, rows, state, progress, limits, freeze):
     best = where(better, new.z, best)
     residual = tf.where(better, now, residual)
     steps += tf.cast(active, tf.int32)
+    if solver.takes_products:  # an image that has stopped takes none
+        steps, products = steps + spent, products + spent
     converged |= active & done
     active &= ~done & tf.math.is_finite(now) & (absolute <= solver.divergence * least)
     least = tf.minimum(least, absolute)
     shown = tf.where(active, now, residual)
     active &= steps < limits.max_steps
-    return new, Progress(best, residual, steps, converged, active, least), shown
+    return new, Progress(best, residual, steps, converged, active, least, products), shown
 
 
 def _scatter(whole, index, rows):

@@ -101,11 +101,26 @@ def test_of_total_variation():
     np.testing.assert_allclose(spectrum, expected, atol=1e-11)
 
 
+@pytest.mark.parametrize("size", [(6, 8), (5, 7)])
+def test_of_an_untied_map_the_real_part_that_is_not_negative(size):
+    prior = priors.UntiedFieldsOfExperts(
+        3, (2, 3), "identity", 3.0, padding="circular", dtype="float64"
+    )
+    u = _images((1, *size, 1))
+    prior.build(u.shape)
+    weights = prior.synthesis.numpy()
+    weights[..., 0] *= -2.0
+    prior.synthesis.assign(weights + 0.1 * np.random.default_rng(0).normal(size=weights.shape))
+    jacobian = _hessian(prior, u)
+    expected = np.fft.rfft2(jacobian[:, 0].reshape(size)).real
+    assert expected.min() < -1e-3
+    found = prior.bind(u.shape).hessian_spectrum(u)[0]
+    np.testing.assert_allclose(found, np.maximum(expected, 0), atol=1e-12)
+    found = prior.bind(u.shape).hessian_diagonal(u).numpy().ravel()
+    np.testing.assert_allclose(found, np.maximum(np.diagonal(jacobian), 0), atol=1e-12)
+
+
 def test_priors_that_have_none():
-    untied = priors.UntiedFieldsOfExperts(4, 3)
-    untied.build((1, 8, 8, 1))
-    assert untied.bind((1, 8, 8, 1)).hessian_spectrum is None
-    assert untied.bind((1, 8, 8, 1)).hessian_diagonal is None
     affine = priors.AffineExperts(4)
     affine.build((1, 4, 4, 1))
     assert affine.bind((1, 8, 8, 1)).hessian_spectrum is None

@@ -12,6 +12,8 @@ MAP = {
     "anderson_damped": solvers.Anderson(memory=3, damping=0.8, tolerance=1e-9),
     "broyden": solvers.Broyden(tolerance=1e-9),
     "broyden_damped": solvers.Broyden(memory=3, damping=0.8, tolerance=1e-9),
+    "newton_krylov": solvers.NewtonKrylov(tolerance=1e-9),
+    "newton_bicgstab": solvers.NewtonKrylov("bicgstab", forcing=0.1, shift=0.0, tolerance=1e-9),
 }
 # For comparison: for any map, but with nothing against bad luck where energies are not convex.
 PUBLISHED = {"plain_anderson": solvers.PlainAnderson(tolerance=1e-9, max_steps=3000)}
@@ -31,10 +33,11 @@ DEFAULTS = (
     "broyden",
     "nesterov",
     "lbfgs",
+    "newton_krylov",
     "nonmonotone_apg",
     "plain_anderson",
 )
-PROXIMAL = ("picard", "anderson", "broyden", "nonmonotone_apg", "plain_anderson")
+PROXIMAL = ("picard", "anderson", "broyden", "newton_krylov", "nonmonotone_apg", "plain_anderson")
 
 PROBLEMS = {**SMOOTH, **COMPOSITE, **OTHER, "double_wells": double_wells}
 PAIRS = [

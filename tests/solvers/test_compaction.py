@@ -23,6 +23,8 @@ def _assert_same(one, other, rtol=1e-12):
     np.testing.assert_allclose(one.value, other.value, rtol=rtol, atol=rtol)
     np.testing.assert_array_equal(one.steps, other.steps)
     np.testing.assert_array_equal(one.converged, other.converged)
+    if one.products is not None and other.products is not None:
+        np.testing.assert_array_equal(one.products, other.products)
     np.testing.assert_allclose(one.residual, other.residual, rtol=1e-6, atol=1e-14)
 
 
@@ -35,7 +37,9 @@ def test_compaction_changes_nothing(solver_name, rows):
     np.testing.assert_allclose(plain.history, compact.history, rtol=1e-9, atol=1e-14)
     if len(rows) > 2:
         steps = plain.steps.numpy()
-        assert steps.max() > 2 * np.median(steps), "some rows should be much harder"
+        # Products with the Jacobian care less how hard a row is.
+        factor = 2 if plain.products is None else 1.3
+        assert steps.max() > factor * np.median(steps), "some rows should be much harder"
         assert steps[1] == 1
 
 
