@@ -38,8 +38,15 @@ def _gradients(cell, adjoint):
     return differentiate(IMAGES)
 
 
-@pytest.mark.parametrize("stopping", ["image", "batch"])
-@pytest.mark.parametrize("cell", [_cell, _gradient_step])
+@pytest.mark.parametrize(
+    ("cell", "stopping"),
+    [
+        (_cell, "image"),
+        (_gradient_step, "batch"),
+        pytest.param(_cell, "batch", marks=pytest.mark.slow),
+        pytest.param(_gradient_step, "image", marks=pytest.mark.slow),
+    ],
+)
 def test_gradients_equal_unrolling(cell, stopping):
     tight = solvers.Picard(tolerance=1e-15, max_steps=2000, stopping=stopping)
     adjoint = adjoints.Implicit(linear_solvers.FixedPoint(tight))
@@ -49,7 +56,7 @@ def test_gradients_equal_unrolling(cell, stopping):
         assert float(tf.norm(one - other)) <= 1e-8 * float(tf.norm(other))
 
 
-@pytest.mark.parametrize("name", PUBLISHED)
+@pytest.mark.parametrize("name", ["anderson", pytest.param("picard", marks=pytest.mark.slow)])
 def test_trains_and_is_saved(name, tmp_path):
     solver = PUBLISHED[name]
     cell = layers.GradientStep(

@@ -179,6 +179,7 @@ def test_claims_about_photographs(found):
     assert claim("stay near each other")["verdict"] == "supported"
 
 
+@pytest.mark.slow  # that of digits is in a run from end to end, see test_reproduce.py
 def test_the_special_case_in_numbers():
     images = np.random.default_rng(0).uniform(-1, 1, (3, 9, 8, 1)).astype(np.float32)
     settings = {"task": "denoising", "noise": 0.1, "blur": 0, "filters": "random_3"}

@@ -218,6 +218,7 @@ def test_starts_are_told_apart_by_name_and_marker():
     assert groups.curve(runs[0], runs[:2]) == "Equilibrium, paper"
 
 
+@pytest.mark.slow
 def test_many_pairs_are_folded(tmp_path):
     settings = [{"noise": noise} for noise in (0.5, 0.1, 0.2, 0.3, 0.4, 0.6, 0.7)]
     assert "more pairs" not in written(tmp_path, made_up(*settings[:6])).words

@@ -99,12 +99,16 @@ def test_a_run_that_ends_in_nan_is_a_result(tmp_path, monkeypatch):
         raise NotFinite("The gradient was not finite in 11 steps.")
 
     monkeypatch.setattr(training.Trainer, "fit", fit)
+    losses = {"train_loss": 0.3, "test_loss": 0.4}
+    monkeypatch.setattr(
+        training._Execution, "_before", lambda *args: {"losses": losses, "initial": {}}
+    )
     config = _config()
     workspace = Workspace(tmp_path, config.to_dict())
     record = training.execute(_run("bilevel"), config, _images(), workspace)
     assert record["failed"] == "The gradient was not finite in 11 steps."
     assert record["final"] is None
-    assert [row["epoch"] for row in record["epochs"]] == [0]
+    assert record["epochs"] == [{"epoch": 0, **losses}]
 
 
 def test_measurements():
