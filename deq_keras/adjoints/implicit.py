@@ -78,7 +78,7 @@ class Implicit(Adjoint):
         linear_solver = self.choose(problem)
         if self.higher_order:
             return recursion.output(problem, solution.value, linear_solver, report), solution
-        # That of a step on no energy is for the directions of `NewtonKrylov`: adjoint equations take
+        # That of steps on no energy is for the directions of `NewtonKrylov`: adjoint equations take
         # half of the products with it, and yet models were trained to another, worse end.
         untied = problem.step is not None and problem.step.energy is None
         wanted = self.precondition and not untied and linear_solver.takes_any_preconditioner
