@@ -11,8 +11,8 @@ step is `u - tau (18.156 K^T (K u - y) + g(u))`. The paper's images are of Celeb
 without a folder they are parts of the photographs that scikit-image ships.
 
 - `quick`: parts of a third of the width and height, 4 to train and 4 to test, for a few epochs, in
-  both modes. 24 trainings, 7 minutes on two cores; training loss of equilibrium models that start from
-  bilevel ones over those trained as long: 0.979 (median).
+  both modes. 24 trainings, 7 minutes on two cores; training loss of equilibrium models that start
+  from bilevel ones over those trained as long: 0.979 (median).
 - `full`: denoising, 4 starts of the filters with and without their norms; deconvolution, 5 x 5 from
   the models trained for denoising, 11 x 11 from those and from scratch; 10 and 10 images, 500
   epochs. With `--fidelity=ours` one epoch takes some seconds on two cores, with `paper` minutes.
