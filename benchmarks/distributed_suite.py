@@ -21,6 +21,7 @@ from pathlib import Path
 from benchmarks import forecast, measure
 from benchmarks.remote import Remote, RemoteError
 from trainers.launch.worker import free_addresses
+from trainers.process.cores import allowed as allowed_cores
 
 MODELS = {"bilevel": "fields of experts", "equilibrium": "untied experts"}
 WANTED = 1.7  # times faster
@@ -74,11 +75,7 @@ def cores(system="/sys/devices/system/cpu"):
     Raises:
         ValueError: If this program may not use two.
     """
-    if hasattr(os, "sched_getaffinity"):
-        allowed = sorted(os.sched_getaffinity(0))
-    else:
-        allowed = list(range(os.cpu_count() or 1))
-    first = {}
+    allowed, first = allowed_cores(), {}
     for cpu in allowed:
         try:
             path = Path(system) / f"cpu{cpu}" / "topology" / "thread_siblings_list"

@@ -29,6 +29,7 @@ from experiments.provenance import provenance
 from experiments.reproduction import claims, grid, models, pool, training
 from experiments.reproduction.page import write_page
 from experiments.workspace import Workspace
+from trainers.process import cores
 from trainers.process.errors import ConfigurationError, unknown_name
 from trainers.process.files import write_json
 from trainers.process.signals import interruptible
@@ -186,7 +187,8 @@ class Progress:
         for name in self.steps.keys() - records.keys():
             log = self.folder / name / "training" / "metrics.jsonl"
             if log.exists():
-                done += sum(line.startswith('{"step"') for line in log.open(encoding="utf-8"))
+                with log.open(encoding="utf-8") as lines:
+                    done += sum(line.startswith('{"step"') for line in lines)
         self.bar.set_description_str(f"{len(records)} of {len(self.steps)} runs")
         self.bar.update(done - self.bar.n)
 
@@ -196,7 +198,8 @@ def reproduce():
     begin = time.perf_counter()
     config, images, runs, workspace = prepare()
     experiment = models.get(config.experiment)
-    jobs = min(_JOBS.value or pool.cores(), len(runs))
+    count = len(cores.allowed())
+    jobs = min(_JOBS.value or count, len(runs))
     with Progress(runs, config, images, workspace) as progress:
         records = pool.execute_all(runs, config.to_dict(), workspace, jobs, progress.show)
     records = list(records.values())
@@ -207,7 +210,7 @@ def reproduce():
         "subset": config.subset,
         "title": experiment.TITLE,
         "description": experiment.DESCRIPTION,
-        "machine": {"cpus": pool.cores(), "jobs": jobs, "threads": pool.threads_of_each(jobs)},
+        "machine": {"cpus": count, "jobs": jobs, "threads": cores.threads_of_each(jobs)},
         "config": config.to_dict(),
         "data": {
             "source": images.source,

@@ -1,5 +1,6 @@
 """Runs in parallel processes, each with its share of the cores."""
 
+import contextlib
 import multiprocessing
 import os
 import signal
@@ -11,9 +12,9 @@ from ml_collections import ConfigDict
 
 from experiments.reproduction import models, training
 from experiments.workspace import Workspace
+from trainers.process.cores import THREADS, threads_of_each
 from trainers.process.errors import StorageError
 
-_THREADS = ("TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS", "OMP_NUM_THREADS")
 _POLL = 2.0  # seconds
 
 
@@ -43,7 +44,7 @@ def execute_all(runs, config, workspace, jobs, show):
         return records
     # A process of its own even for one: a fork would share TensorFlow's threads.
     context = multiprocessing.get_context("spawn")
-    threads = dict.fromkeys(_THREADS, str(threads_of_each(jobs)))
+    threads = dict.fromkeys(THREADS, str(threads_of_each(jobs)))
     with _environment({"KERAS_BACKEND": "tensorflow", **threads}):
         pool = futures.ProcessPoolExecutor(jobs, context, _prepare)
         try:
@@ -69,17 +70,6 @@ def execute_all(runs, config, workspace, jobs, show):
     return {run.name: records[run.name] for run in runs}
 
 
-def cores():
-    """Number of cores that this process may use."""
-    has_affinity = hasattr(os, "sched_getaffinity")
-    return len(os.sched_getaffinity(0)) if has_affinity else os.cpu_count()
-
-
-def threads_of_each(jobs):
-    """Number of threads of each process: together no more than there are cores."""
-    return max(1, cores() // jobs)
-
-
 def _end(pool):
     """Ends all processes: they save the state of their trainings."""
     pool.shutdown(wait=False, cancel_futures=True)
@@ -89,22 +79,17 @@ def _end(pool):
         child.join()
 
 
-class _environment:
+@contextlib.contextmanager
+def _environment(variables):
     """Meanwhile the environment has these variables, for processes that are started."""
-
-    def __init__(self, variables):
-        self.variables = variables
-
-    def __enter__(self):
-        self.before = {name: os.environ.get(name) for name in self.variables}
-        os.environ.update(self.variables)
-
-    def __exit__(self, *error):
-        for name, value in self.before.items():
-            if value is None:
-                del os.environ[name]
-            else:
-                os.environ[name] = value
+    before = dict(os.environ)
+    os.environ.update(variables)
+    try:
+        yield
+    finally:
+        for name in variables.keys() - before.keys():
+            del os.environ[name]
+        os.environ.update(before)
 
 
 def _prepare():

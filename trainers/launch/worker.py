@@ -12,9 +12,9 @@ from pathlib import Path
 
 from trainers.launch.watchdog import kill_group
 from trainers.process import exits
+from trainers.process.cores import THREADS, threads_of_each
 from trainers.process.heartbeat import HEARTBEAT
 
-THREADS = ("TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS", "OMP_NUM_THREADS")
 EXIT_NAMES = {code: name for name, code in vars(exits).items() if isinstance(code, int)}
 _STUB = str(Path(__file__).with_name("stub.py"))
 
@@ -48,11 +48,9 @@ def environment(addresses, index, heartbeat, threads=None):
     )
     values[HEARTBEAT] = str(heartbeat)
     values.setdefault("PYTHONUNBUFFERED", "1")  # what it has printed is not lost when it is killed
-    has_affinity = hasattr(os, "sched_getaffinity")
-    cores = len(os.sched_getaffinity(0)) if has_affinity else os.cpu_count() or 1
     for name in THREADS:
         if threads is not None or not values.get(name):
-            values[name] = str(threads or max(1, cores // len(addresses)))
+            values[name] = str(threads or threads_of_each(len(addresses)))
     return values
 
 
