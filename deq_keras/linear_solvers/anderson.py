@@ -8,7 +8,7 @@ import tensorflow as tf
 from deq_keras.checks import positive, positive_int
 from deq_keras.linear_solvers.base import LinearSolver, while_active
 from deq_keras.numerics.rows import dot, norm
-from deq_keras.numerics.small_systems import solve_positive_definite
+from deq_keras.numerics.small_systems import solve_positive_definite, with_newest
 
 
 class AndersonLinearState(NamedTuple):
@@ -101,8 +101,7 @@ class AndersonLinear(LinearSolver):
             newest = residual - state.residual
             dr, sums = (newest, *state.dr[:-1]), (move + newest, *state.sums[:-1])
             row = tf.concat([dot(column, newest, keepdims=True) for column in dr], 1)
-            kept = tf.concat([tf.expand_dims(row[:, 1:], 2), state.gram[:, :-1, :-1]], 2)
-            gram = tf.concat([tf.expand_dims(row, 1), kept], 1)
+            gram = with_newest(state.gram, row, self.memory)
             better = active & (size < state.best_size)
             best = tf.where(better, e, state.best)
             best_size = tf.where(better, size, state.best_size)
