@@ -2,7 +2,7 @@
 
 import statistics
 
-from experiments.reproduction import evidence, own_claims
+from experiments.reproduction import evidence, groups, own_claims
 from experiments.reproduction.evidence import SAME
 from experiments.reproduction.special_case import special_case
 
@@ -41,8 +41,8 @@ def claims(records, config, images):
     found += [function(finished) for function in own_claims.OF[config.experiment]]
     failed = [record for record in records if record["failed"]]
     if failed:
-        text = f"{len(failed)} of {len(records)} ended with a gradient or a weight that is not a "
-        text += "finite number: " + ", ".join(record["id"] for record in failed[:5])
+        text = f"{len(failed)} of {len(records)} ended in numbers that are not finite: "
+        text += evidence.names(failed)
         found.append(evidence.claim("Every training can be run to its end.", _SETUP, False, text))
     return found
 
@@ -107,19 +107,14 @@ def _why_higher(bilevel, equilibrium):
 def _from_random_weights(records):
     claim = "From the first weights of the paper and after equally many epochs, the equilibrium "
     claim += "model has the lower test loss."
-    source = "the question of the paper"
     pairs = [
         pair
         for pair in evidence.pairs(records, {"model": "bilevel"}, {"model": "equilibrium"})
         if pair[0]["settings"]["start"] in ("random", "denoising")
     ]
-    if not pairs:
-        return evidence.claim(claim, source, None, "No such runs.")
-    ratios = evidence.ratios(pairs, "test_loss")
-    good = sum(ratio < 1 - SAME for ratio in ratios)
-    text = f"In {good} of {len(pairs)} pairs, after {len(pairs[0][0]['epochs']) - 1} epochs; test "
-    text += f"loss of equilibrium over bilevel: {evidence.spread(ratios)}."
-    return evidence.claim(claim, source, evidence.share(good, len(pairs)), text)
+    count = len(pairs[0][0]["epochs"]) - 1 if pairs else 0
+    what = f"after {count} epochs, test loss of equilibrium over bilevel"
+    return evidence.lower(claim, "the question of the paper", pairs, "test_loss", what)
 
 
 def _generalisation(records):
@@ -174,46 +169,47 @@ def _convergence(records):
 def _gradients(records):
     claim = "The gradients that the published solves leave are those of the loss."
     text, errors = [], {}
-    for fidelity, name in (("paper", "published solvers"), ("ours", "our solvers")):
-        finals = [record["final"] for record in evidence.of_mode(records, fidelity)]
-        known = [f for f in finals if f["gradient_error"] is not None]
-        if known:
-            errors[fidelity] = [f["gradient_error"] for f in known]
-            cosine = min(f["gradient_cosine"] for f in known)
-            text.append(
-                f"{name}: relative error {statistics.median(errors[fidelity]):.1e} (median; at "
-                f"most {max(errors[fidelity]):.1e}), cosine at least {cosine:.4f}, in "
-                f"{len(known)} of {len(finals)} runs whose gradient can be computed exactly"
-            )
-    if "paper" not in errors:
-        return evidence.claim(
-            claim, _SETUP, None, evidence.sentence("; ".join(text)) if text else ""
+    for fidelity, (name, finals, count) in evidence.known(records, "gradient_error").items():
+        errors[fidelity] = [final["gradient_error"] for final in finals]
+        cosine = min(final["gradient_cosine"] for final in finals)
+        text.append(
+            f"{name}: relative error {statistics.median(errors[fidelity]):.1e} (median; at "
+            f"most {max(errors[fidelity]):.1e}), cosine at least {cosine:.4f}, in "
+            f"{len(finals)} of {count} runs whose gradient can be computed exactly"
         )
-    good = sum(error < 0.01 for error in errors["paper"])
-    verdict = evidence.share(good, len(errors["paper"]))
-    said = evidence.sentence("; ".join(text)) + " Within one per cent counts as right."
-    return evidence.claim(claim, _SETUP, verdict, said)
+    return _of_published(claim, text, errors, "Within one per cent counts as right.")
 
 
 def _solved_exactly(records):
     claim = "A model that was trained with the published solves is as good when it is solved "
     claim += "exactly: it is the fixed point that has learned, not the iteration."
-    text, ratios = [], {}
-    for fidelity, name in (("paper", "published solvers"), ("ours", "our solvers")):
-        finals = [record["final"] for record in evidence.of_mode(records, fidelity)]
-        known = [f for f in finals if f.get("exact_test_loss") is not None]
-        if known:
-            ratios[fidelity] = [f["exact_test_loss"] / f["test_loss"] for f in known]
-            text.append(
-                f"{name}: test loss of the exact solution over that of the solves "
-                f"{evidence.spread(ratios[fidelity])}, in {len(known)} of {len(finals)} runs that "
-                "can be solved exactly"
-            )
+    text, gains = [], {}
+    for fidelity, (name, finals, count) in evidence.known(records, "exact_test_loss").items():
+        ratios = [final["exact_test_loss"] / final["test_loss"] for final in finals]
+        gains[fidelity] = [ratio - 1 for ratio in ratios]
+        text.append(
+            f"{name}: test loss of the exact solution over that of the solves "
+            f"{evidence.spread(ratios)}, in {len(finals)} of {count} runs that can be solved "
+            "exactly"
+        )
+    return _of_published(claim, text, gains, "One per cent more counts as the same.")
+
+
+def _of_published(claim, text, errors, threshold):
+    """A claim that the relative errors with the published solvers are below one per cent.
+
+    Args:
+        claim: The claim.
+        text: What is said of each mode.
+        errors: Dictionary of modes to errors.
+        threshold: A sentence on what counts.
+    """
     said = evidence.sentence("; ".join(text)) if text else ""
-    if "paper" not in ratios:
+    if "paper" not in errors:
         return evidence.claim(claim, _SETUP, None, said)
-    good = sum(ratio < 1.01 for ratio in ratios["paper"])
-    return evidence.claim(claim, _SETUP, evidence.share(good, len(ratios["paper"])), said)
+    good = sum(error < 0.01 for error in errors["paper"])
+    verdict = evidence.share(good, len(errors["paper"]))
+    return evidence.claim(claim, _SETUP, verdict, f"{said} {threshold}")
 
 
 def _cost(records):
@@ -222,12 +218,12 @@ def _cost(records):
     pairs = [pair for pair in pairs if all(len(r["epochs"]) > 2 for r in pair)]
     if not pairs:
         return evidence.claim(claim, "what one would expect", None, "No pairs of runs.")
-    # The first epoch has the time to trace in it.
-    times = [[min(e["seconds"] for e in r["epochs"][2:]) for r in pair] for pair in pairs]
-    ratios = [paper / ours for ours, paper in times]
+    ratios = [
+        groups.seconds_of_epoch(paper) / groups.seconds_of_epoch(ours) for ours, paper in pairs
+    ]
     good = sum(ratio < 1 for ratio in ratios)
     text = f"In {good} of {len(pairs)} pairs; seconds of an epoch, published over ours: "
     text += f"{evidence.spread(ratios)}."
-    losses = [b["final"]["test_loss"] / a["final"]["test_loss"] for a, b in pairs]
-    text += f" Test loss after equally many epochs, published over ours: {evidence.spread(losses)}."
+    losses = evidence.spread(evidence.ratios(pairs, "test_loss"))
+    text += f" Test loss after equally many epochs, published over ours: {losses}."
     return evidence.claim(claim, "what one would expect", evidence.share(good, len(pairs)), text)

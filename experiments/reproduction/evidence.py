@@ -2,6 +2,7 @@
 
 import statistics
 
+MODES = {"paper": "published solvers", "ours": "our solvers"}
 SAME = 1e-3  # relative: losses closer than this count as equal
 
 
@@ -49,6 +50,24 @@ def ratios(of_pairs, entry):
     return [b["final"][entry] / a["final"][entry] for a, b in of_pairs]
 
 
+def lower(text, source, of_pairs, entry, what, missing="No such runs."):
+    """The claim that an entry of the final results is lower in the second records of pairs.
+
+    Args:
+        text, source: As of `claim`.
+        of_pairs: Pairs of records.
+        entry: Of the final results.
+        what: The ratio in words.
+        missing: What is said if there are no pairs.
+    """
+    if not of_pairs:
+        return claim(text, source, None, missing)
+    found = ratios(of_pairs, entry)
+    good = sum(ratio < 1 - SAME for ratio in found)
+    said = f"In {good} of {len(found)} pairs; {what}: {spread(found)}."
+    return claim(text, source, share(good, len(found)), said)
+
+
 def spread(numbers):
     """Ratios in words."""
     low, middle, high = min(numbers), statistics.median(numbers), max(numbers)
@@ -63,3 +82,18 @@ def sentence(text):
 def of_mode(records, fidelity):
     """The records of the paper's solvers or of ours."""
     return [record for record in records if record["settings"]["fidelity"] == fidelity]
+
+
+def known(records, entry):
+    """For each mode its name in words, the final results that have an entry, and the number of all.
+
+    Returns:
+        Dictionary from `"paper"` and `"ours"`, as far as there are such results.
+    """
+    found = {}
+    for fidelity, name in MODES.items():
+        finals = [record["final"] for record in of_mode(records, fidelity)]
+        having = [final for final in finals if final.get(entry) is not None]
+        if having:
+            found[fidelity] = (name, having, len(finals))
+    return found

@@ -5,12 +5,14 @@ import statistics
 from experiments.reproduction import evidence
 from experiments.reproduction.evidence import SAME
 
+_QUESTION = "the question of the paper"
+
 
 def step_size(records):
     """Whether the losses of runs that differ in tau alone differ."""
     claim = "The step tau decides what is learned."
     text, verdict = [], None
-    for fidelity, name in (("ours", "our solvers"), ("paper", "published solvers")):
+    for fidelity, name in reversed(evidence.MODES.items()):
         ratios = []
         for a, b in evidence.pairs(evidence.of_mode(records, fidelity), {}, {}, free=("tau",)):
             settings = a["settings"]
@@ -60,42 +62,31 @@ def authors_code(records):
 def norms(records):
     """Whether it helps to divide filters by their norms."""
     claim = "Filters of fixed norm reach a lower training loss than free ones."
-    source = "the question of the paper"
     pairs = evidence.pairs(records, {"norms": False}, {"norms": True})
-    if not pairs:
-        return evidence.claim(claim, source, None, "No such runs.")
-    ratios = evidence.ratios(pairs, "train_loss")
-    good = sum(ratio < 1 - SAME for ratio in ratios)
-    text = f"In {good} of {len(pairs)} pairs; training loss with norms over without: "
-    text += f"{evidence.spread(ratios)}."
-    return evidence.claim(claim, source, evidence.share(good, len(pairs)), text)
+    what = "training loss with norms over without"
+    return evidence.lower(claim, _QUESTION, pairs, "train_loss", what)
 
 
 def start_from_denoising(records):
     """Whether deconvolution gains from models that were trained for denoising."""
     claim = "For deconvolution, models that start from those for denoising reach a lower training "
     claim += "loss than from scratch."
-    source = "the question of the paper"
     pairs = evidence.pairs(records, {"start": "random"}, {"start": "denoising"})
-    if not pairs:
-        return evidence.claim(claim, source, None, "Both starts are in the full set of runs only.")
-    ratios = evidence.ratios(pairs, "train_loss")
-    good = sum(ratio < 1 - SAME for ratio in ratios)
-    text = f"In {good} of {len(pairs)} pairs: {evidence.spread(ratios)}."
-    return evidence.claim(claim, source, evidence.share(good, len(pairs)), text)
+    what = "training loss from denoising over from scratch"
+    missing = "Both starts are in the full set of runs only."
+    return evidence.lower(claim, _QUESTION, pairs, "train_loss", what, missing)
 
 
 def distance(records):
     """How far the two sets of filters of an equilibrium model come apart."""
     claim = "The filters A and C of the equilibrium model, equal at first, stay near each other."
-    source = "the question of the paper"
     found = [r["final"]["distance"] for r in records if r["final"].get("distance") is not None]
     if not found:
-        return evidence.claim(claim, source, None, "No equilibrium model.")
+        return evidence.claim(claim, _QUESTION, None, "No equilibrium model.")
     text = f"||C - A|| / ||A|| after training: {statistics.median(found):.2f} (median; "
     text += f"{min(found):.2f} to {max(found):.2f})."
     good = sum(distance < 0.5 for distance in found)
-    return evidence.claim(claim, source, evidence.share(good, len(found)), text)
+    return evidence.claim(claim, _QUESTION, evidence.share(good, len(found)), text)
 
 
 OF = {
