@@ -130,25 +130,10 @@ def test_the_page_is_complete_in_itself(tmp_path, settings):
     results = made_up(*settings)
     results["runs"][0]["original"] = [[0, 0.2304, 0.2299], [1, 0.1965, 0.1783]]
     page = written(tmp_path, results, pictures_of(results))
-    for image in page.all("img"):
-        assert image["src"].startswith("data:image/png;base64,")
-        assert image["alt"].strip()
-    for name, attrs in page.elements:
-        for key in ("src", "href", "xlink:href", "srcset", "data", "action", "poster"):
-            link = attrs.get(key)
-            if link and not link.startswith(("data:", "#")):
-                assert (name, link) == ("a", "https://arxiv.org/abs/2206.13193")
-    assert not re.search(r"url\((?!#)|@import", page.source)
-    assert "link" not in {name for name, _ in page.elements}
+    page.check_complete()
+    assert all(image["src"].startswith("data:image/png;") for image in page.all("img"))
     policy = next(m["content"] for m in page.all("meta") if "http-equiv" in m)
     assert policy.startswith("default-src 'none'")
-    ids = [attrs["id"] for _, attrs in page.elements if "id" in attrs]
-    assert len(set(ids)) == len(ids)
-    targets = [a["href"][1:] for a in page.all("a") if a["href"].startswith("#")]
-    targets += [u["xlink:href"][1:] for u in page.all("use")]
-    targets += re.findall(r"url\(#([^)]*)\)", page.source)
-    assert set(targets) <= set(ids)
-    assert "nan" not in page.words.lower().split()
 
 
 def test_the_page_holds_what_was_measured(tmp_path):
