@@ -13,7 +13,7 @@ OUTER = ("task", "activation")  # the base setting is chosen for each of these
 MODES = {"ours": (), "paper": (3, 1.4)}  # and the dashes of their lines
 _OTHER = (1, 1)  # of a mode with another name
 STARTS = {
-    "random": "from random weights",
+    "random": "from scratch",
     "bilevel": "from the bilevel weights",
     "bilevel_further": "trained further",
     "denoising": "from the denoising weights",
@@ -197,7 +197,7 @@ def method(run):
 
 
 def curve(run, among):
-    """What a run's curve is called among others: "Bilevel, ours, from random weights"."""
+    """What a run's curve is called among others: "Bilevel, ours, from scratch"."""
     own = settings(run)
     model = own.get("model")
     title = METHODS[model].label if model in METHODS else words(model or "a run").capitalize()

@@ -194,8 +194,8 @@ def test_the_authors_points_are_hollow_and_have_no_line():
 def test_starts_are_told_apart_by_name_and_marker():
     runs = four()[2:] + [made_up_run(model="equilibrium", start="bilevel")]
     assert [groups.curve(run, runs) for run in runs] == [
-        "Equilibrium, paper, from random weights",
-        "Equilibrium, ours, from random weights",
+        "Equilibrium, paper, from scratch",
+        "Equilibrium, ours, from scratch",
         "Equilibrium, ours, from the bilevel weights",
     ]
     assert len({groups.line(run, None, None).marker for run in runs}) == 2
