@@ -10,6 +10,7 @@ import pytest
 from absl import flags
 from absl.testing import flagsaver
 from PIL import Image
+from tensorflow.python.framework import config as framework
 
 
 class Ended(NamedTuple):
@@ -77,6 +78,8 @@ def run_program():
             finally:
                 _forget()
                 flags.FLAGS.unparse_flags()
+                # Of the whole process, with no public way back: some operations fail under it.
+                framework.disable_op_determinism()
         raise AssertionError("It did not end.")
 
     return run
