@@ -10,6 +10,8 @@ import sys
 import psutil
 import pytest
 
+from tests.seeds import Seeds
+
 # All of this must be in the environment before TensorFlow is imported; programs that tests
 # start inherit it.
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
@@ -26,6 +28,9 @@ for _name in ("TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS", "OMP_NUM_THREA
     os.environ[_name] = str(_THREADS)
 
 
+SEEDS = Seeds()
+
+
 def pytest_configure(config):
     """Splits the CPU into two devices, so that any test can distribute over them.
 
@@ -34,12 +39,14 @@ def pytest_configure(config):
     """
     if getattr(config.option, "numprocesses", None) and not hasattr(config, "workerinput"):
         return  # this process only hands out tests to its workers
+    gc.disable()  # nothing of what is imported is garbage; see `pytest_collection_finish`
     try:
         import tensorflow as tf
     except ImportError:
         return  # deq_keras says it better
     cpu = tf.config.list_physical_devices("CPU")[0]
     tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
+    SEEDS.watch()
 
 
 def pytest_collection_finish(session):
@@ -51,6 +58,7 @@ def pytest_collection_finish(session):
     gc.collect()
     gc.freeze()
     gc.set_threshold(100_000, 20, 20)
+    gc.enable()
 
 
 def pytest_collection_modifyitems(items):
@@ -123,7 +131,7 @@ def seeded_and_clean():
     if keras is None:  # then no test module in this process uses it, and importing it is slow
         yield
         return
-    keras.utils.set_random_seed(0)
+    SEEDS.set(keras)
     before = _keras_settings(keras)
     yield
     if _keras_settings(keras) != before:
@@ -136,6 +144,8 @@ def seeded_and_clean():
 def release_memory():
     """Drops the graphs and layer names of a test module once it is done."""
     yield
+    SEEDS.forget()
     if "keras" in sys.modules:
         sys.modules["keras"].utils.clear_session(free_memory=False)
         gc.collect()
+        gc.freeze()  # what stays is not looked through once more after the next module

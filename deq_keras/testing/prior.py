@@ -133,7 +133,7 @@ def prior_test(
 
 def _extreme_curvatures(prior, shape, dtype, rng, iterations=15):
     """The largest Lipschitz quotient and the least monotonicity quotient of pairs of images."""
-    gradient = tf.function(prior.gradient)
+    gradient = tf.function(prior.gradient, autograph=False)  # as in a Keras layer
     found = {"largest": 0.0, "least": np.inf}
 
     def difference(u, v):

@@ -123,7 +123,7 @@ def _gradients(problem, adjoint, graph=True, **kwargs):
     make, inputs = PROBLEMS[problem] if isinstance(problem, str) else problem
     keras.utils.set_random_seed(0)
     layer = make(**{"adjoint": adjoint, "solver": _solver(adjoint), **kwargs})
-    layer(inputs)
+    layer.build(tf.nest.map_structure(lambda x: x.shape, inputs))
     weights = [w.value for w in layer.trainable_weights]
 
     def differentiate(inputs):
@@ -183,7 +183,7 @@ def test_implicit_equals_unrolled(problem, implicit):
 def test_implicit_equals_finite_differences(problem):
     make, inputs = PROBLEMS[problem]
     layer = make(adjoint=EXACT["gmres"], solver=_solver(None))
-    layer(inputs)
+    layer.build(tf.nest.map_structure(lambda x: x.shape, inputs))
     function = tf.function(lambda y: layer(y), autograph=False)
     variables = [w for w in layer.trainable_weights if w.shape.rank == 4]  # all filters
     testing.gradient_test(function, inputs, variables=variables, directions=1, rtol=1e-5)
@@ -266,7 +266,7 @@ def test_an_untracked_variable_gets_its_gradient():
     def value():
         return tf.reduce_sum(COTANGENT * layer(IMAGES))
 
-    layer(IMAGES)
+    layer.build(IMAGES.shape)
     with tf.GradientTape() as tape:
         loss = value()
     gradient = float(tape.gradient(loss, variable))
@@ -284,7 +284,7 @@ def test_an_untracked_variable_gets_its_gradient():
 def test_unrolled_is_the_gradient_of_what_is_computed(solver):
     """Four steps are far from converged; their derivative is that of these four steps."""
     layer = _equilibrium(_untied)(adjoint=adjoints.Unrolled(4), solver=solver)
-    layer(IMAGES)
+    layer.build(IMAGES.shape)
     variables = layer.trainable_weights[:2]
     testing.gradient_test(lambda y: layer(y), IMAGES, variables=variables, directions=1)
 
@@ -328,7 +328,7 @@ def test_a_cotangent_solves_the_adjoint_equation():
 def test_a_loss_that_ignores_an_image_costs_it_no_steps():
     reports = []
     layer = _equilibrium(_untied)(adjoint="implicit")
-    layer(IMAGES)
+    layer.build(IMAGES.shape)
     with tf.GradientTape() as tape:
         tape.watch(IMAGES)
         problem = layer.cell.bind(IMAGES)

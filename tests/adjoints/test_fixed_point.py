@@ -26,7 +26,7 @@ def _gradient_step():
 def _gradients(cell, adjoint):
     keras.utils.set_random_seed(0)
     layer = layers.Equilibrium(cell(), solver=PICARD, adjoint=adjoint, dtype=DTYPE)
-    layer(IMAGES)
+    layer.build(IMAGES.shape)
 
     @tf.function(autograph=False)
     def differentiate(y):

@@ -1,5 +1,7 @@
 """The norms of convolutions: exact ones are exact, bounds are never violated, and are tight."""
 
+import functools
+
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -71,9 +73,11 @@ KERNELS = [(1, 2), (2, 1), (1, 5), (2, 2), (3, 3), (2, 3), (4, 3), (3, 4), (5, 1
 def test_reflect_bound_is_never_violated(kernel, channels):
     """On the smallest sizes it holds for, and on larger ones: over 2000 filters in all."""
     rng = np.random.default_rng(0)
+    # One graph for all sizes: see test_size_decides_between_the_bounds_for_reflect.
+    traced = tf.function(lambda f, size: norm_bound(f, "reflect", size), autograph=False)
     for more in ((0, 0), (1, 0), (0, 2)):
         size = tuple(n + m for n, m in zip(smallest(kernel), more, strict=True))
-        bound = tf.function(lambda f, size=size: norm_bound(f, "reflect", size), autograph=False)
+        bound = functools.partial(traced, size=tf.constant(size))
         filters = random_filters(rng, 36, (*kernel, *channels))
         for one, matrix in zip(filters, matrices(filters, size, "reflect"), strict=True):
             assert norm2(matrix) <= float(bound(tf.constant(one))) * (1 + 1e-10)

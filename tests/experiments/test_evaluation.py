@@ -39,6 +39,11 @@ def layer(tolerance=1e-5, max_steps=1000):
     )
 
 
+def _graph(function):
+    """Its graph, in which the loops of a solver are fast; not converted, as in a Keras layer."""
+    return tf.function(function, autograph=False, reduce_retracing=True)
+
+
 def scores(truth, estimate):
     """PSNR, SSIM and mean square error of one image, by scikit-image and NumPy."""
     truth, estimate = np.float64(truth), np.float64(estimate)
@@ -134,7 +139,7 @@ def test_loss_is_the_mean_over_all_images_whatever_the_batches():
     truth = rng.uniform(size=(5, 12, 12, 1)).astype(np.float32)
     y = truth + 0.1 * rng.normal(size=truth.shape).astype(np.float32)
     tested = layer()
-    expected = np.mean((tested.solve(y).value - truth) ** 2)
+    expected = np.mean((_graph(tested.solve)(y).value - truth) ** 2)
     for cuts in ([5], [2, 5], [1, 4, 5]):
         starts = [0, *cuts[:-1]]
         pieces = [slice(start, stop) for start, stop in zip(starts, cuts, strict=True)]
@@ -146,7 +151,7 @@ def test_residual_curve_is_the_history_of_the_solver():
     tested, (y, _) = layer(), images()[0]
     curve = residual_curve(LayerSolver(tested), y)
     # In a graph too: out of one the same operations round in another way.
-    solution = tf.function(lambda y: tested.solve(y, return_history=True))(y)
+    solution = _graph(lambda y: tested.solve(y, return_history=True))(y)
     history = solution.history
     assert len(curve) == int(solution.steps[0])
     np.testing.assert_array_equal(np.float32(curve), history[: len(curve), 0])
@@ -156,12 +161,13 @@ def test_residual_curve_is_the_history_of_the_solver():
 def test_quality_against_time_doubles_the_steps_until_the_solver_stops():
     tested, (y, truth) = layer(), images()[0]
     curve = quality_against_time(LayerSolver(tested), y, truth)
-    needed = int(tested.solve(y).steps[0])
+    limited = _graph(lambda y, most: tested.solve(y, max_steps=most))
+    needed = int(limited(y, tf.constant(tested.solver.max_steps)).steps[0])
     powers = [2**k for k in range(20) if 2**k < needed]
     assert curve["steps"] == [*powers, needed]
     assert all(seconds > 0 for seconds in curve["seconds"])
     for steps, psnr in zip(curve["steps"], curve["psnr"], strict=True):
-        value = tested.solve(y, max_steps=steps).value
+        value = limited(y, tf.constant(steps)).value
         assert psnr == pytest.approx(float(dk.metrics.psnr(truth, value)[0]), rel=1e-6)
 
 
@@ -234,8 +240,8 @@ def test_layer_among_others_is_seen_with_its_own_input():
     y, truth = square_images()
     solver = solver_of(model)
     assert isinstance(solver, ModelSolver)
-    found, alone = solver.solve(y), tf.function(tested.solve)(0.5 * y)
-    np.testing.assert_allclose(found.value, tf.function(model)(y), atol=1e-6)
+    found, alone = solver.solve(y), _graph(tested.solve)(0.5 * y)
+    np.testing.assert_allclose(found.value, _graph(model)(y), atol=1e-6)
     np.testing.assert_array_equal(found.steps, alone.steps)
     np.testing.assert_array_equal(found.residual, alone.residual)
     pairs = [(y[n : n + 1], truth[n : n + 1]) for n in range(3)]
@@ -254,7 +260,7 @@ def test_several_layers_add_up():
     solver = ModelSolver(model)
     found, each = solver.solve_each(y)
     assert list(each) == [layer.name for layer in solving_layers(model)]
-    parts = [tf.function(first.solve)(y), tf.function(second.solve)(tf.function(first)(y))]
+    parts = [_graph(first.solve)(y), _graph(second.solve)(_graph(first)(y))]
     np.testing.assert_array_equal(found.steps, parts[0].steps + parts[1].steps)
     np.testing.assert_allclose(
         found.residual, np.maximum(parts[0].residual, parts[1].residual), rtol=1e-3
@@ -270,7 +276,7 @@ def test_a_layer_in_a_model_in_a_model_is_seen():
     y, _ = square_images()
     solver = solver_of(model)
     assert isinstance(solver, ModelSolver)
-    found, alone = solver.solve(y), tf.function(tested.solve)(0.5 * y)
+    found, alone = solver.solve(y), _graph(tested.solve)(0.5 * y)
     np.testing.assert_array_equal(found.steps, alone.steps)
 
 
@@ -297,10 +303,10 @@ def test_of_several_outputs_the_last_is_the_image():
 def test_error_bound_holds():
     """The misfit is strongly convex with modulus 1, so there is a certificate."""
     pairs = images()
-    exact = layer(tolerance=1e-7, max_steps=20000)
+    exact = _graph(layer(tolerance=1e-7, max_steps=20000).solve)
     _, rows, estimates = evaluate(LayerSolver(layer(tolerance=1e-3)), pairs, NAMES, bounds=True)
     for row, estimate, (y, _) in zip(rows, estimates, pairs, strict=True):
-        error = np.sqrt(np.mean((estimate - exact.solve(y).value[0]) ** 2))
+        error = np.sqrt(np.mean((estimate - exact(y).value[0]) ** 2))
         assert 0 < error <= row["error_bound"] < 0.1
 
 

@@ -119,7 +119,7 @@ def test_gradients_are_those_of_unrolled_steps(kind):
     for adjoint in (exact, adjoints.Unrolled(200)):
         operator, inputs = _inputs(kind)
         layer = _layer(operator, Smooth(dtype=DTYPE), solver=solver, adjoint=adjoint)
-        layer(inputs)
+        layer.build(tf.nest.map_structure(lambda x: x if x is None else x.shape, inputs))
         weights = [w.value for w in layer.trainable_weights]
 
         @tf.function(autograph=False)

@@ -46,10 +46,24 @@ def _start(*arguments):
 
 
 @pytest.fixture(scope="module")
-def server(saved):
-    running = Server(saved("grey") / "1")
-    yield running
+def server_and_early_client(saved, tmp_path_factory):
+    """A server, a client that had waited for it before it was started, and the client's output."""
+    folder, port = tmp_path_factory.mktemp("early"), _free_port()
+    array = np.random.default_rng(1).integers(1, 256, (12, 17), np.uint8)
+    Image.fromarray(array).save(folder / "good.png")
+    flags = [f"--output={folder / 'out'}", f"--server=127.0.0.1:{port}", f"--name={NAME}"]
+    client = _start(folder / "good.png", *flags, "--timeout=100")
+    assert client.stderr.readline().startswith("Waiting for 127.0.0.1")
+    running = Server(saved("grey") / "1", port)
+    yield running, client, folder / "out"
     running.close()
+    client.kill()
+    client.communicate()
+
+
+@pytest.fixture(scope="module")
+def server(server_and_early_client):
+    return server_and_early_client[0]
 
 
 @pytest.fixture(scope="module")
@@ -73,6 +87,13 @@ def pictures(tmp_path, rng):
 def _read(path):
     with Image.open(path) as image:
         return np.asarray(image) / 255
+
+
+def test_a_server_that_comes_up_late(server_and_early_client):
+    _, client, folder = server_and_early_client
+    _, errors = client.communicate(timeout=120)
+    assert client.returncode == 0, errors
+    assert (folder / "good.png").exists()
 
 
 @pytest.mark.parametrize("protocol", PROTOCOLS)
@@ -208,25 +229,6 @@ def test_a_signal_ends_the_waiting(pictures, tmp_path, signum):
     assert f"Stopped by {signum.name}. 2 of 2 are left." in errors
     assert "Traceback" not in errors
     assert list((tmp_path / "out").iterdir()) == []
-
-
-def test_a_server_that_comes_up_late(saved, pictures, tmp_path):
-    port = _free_port()
-    client = _start(
-        pictures[0] / "good.png",
-        f"--output={tmp_path / 'out'}",
-        f"--server=127.0.0.1:{port}",
-        f"--name={NAME}",
-        "--timeout=100",
-    )
-    assert client.stderr.readline().startswith("Waiting for 127.0.0.1")
-    late = Server(saved("grey") / "1", port)
-    try:
-        _, errors = client.communicate(timeout=120)
-    finally:
-        late.close()
-    assert client.returncode == 0, errors
-    assert (tmp_path / "out" / "good.png").exists()
 
 
 def test_complex_measurements_over_a_server(saved, tmp_path, rng):
