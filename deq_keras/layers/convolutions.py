@@ -51,6 +51,7 @@ class Conv2D(keras.layers.Conv2D):
     """
 
     def convolution_op(self, inputs, kernel):
+        """The convolution itself, without bias and activation: Keras's hook for it."""
         plain = self.groups == 1 and _is_plain(self, inputs)
         if not plain or (self.padding == "valid" and _is_small(inputs, self.kernel_size)):
             return super().convolution_op(inputs, kernel)  # which says what is wrong with it

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from scipy import optimize, signal
 
-from benchmarks import measure, peers_suite, problems, reference
+from benchmarks import convolutions, measure, peers_suite, problems, reference
 from benchmarks.peers import ours
 from benchmarks.peers.torch_map import need
 
@@ -323,3 +323,10 @@ def test_the_suite_scaling(tmp_path):
     pairs = len(known["solvers"]) * (len(known["linear_solvers"]) + len(known["adjoints"]) - 1)
     assert len(results["combinations"]) == pairs
     assert {row["solver"] for row in results["compaction"]} == set(known["solvers"])
+
+
+def test_the_forms_of_a_convolution_agree():
+    values = [form() for form in convolutions.forms((2, 8, 9, 20), 5, 1)]
+    assert len(values) == len(convolutions.COLUMNS)
+    for plain, own in zip(values[:3], values[3:], strict=True):
+        np.testing.assert_allclose(plain, own, rtol=1e-3, atol=1e-3)
