@@ -31,6 +31,15 @@ def tables(record, console):
 
 
 def _peers(results, console):
+    loads = [load for load in results["load"]["over_time"] if load is not None]
+    if loads:
+        console.print(
+            f"Load of the machine's {results['load']['cores']} cores, the measured "
+            f"{results['load']['threads']} threads included: {min(loads):.1f} to {max(loads):.1f}. "
+            "Above the number of threads others took part, and times are too long, most of all "
+            "those of PyTorch, whose threads spin.",
+            highlight=False,
+        )
     columns = ("contestant", "settings", "seconds (quartiles)", "error of A", "error of y")
     for target in results["targets"]:
         title = f"Training step to a gradient error of {target['target']:g}"

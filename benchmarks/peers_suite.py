@@ -2,6 +2,7 @@
 
 import importlib
 import importlib.util
+import os
 
 from benchmarks import measure, problems, reference
 
@@ -11,6 +12,11 @@ OURS = {
     "ours, a user's cell": {
         "Equilibrium of a cell, defaults": {"route": "cell", "fixed": True},
         "Equilibrium of a cell, Anderson + GMRES": {"route": "cell"},
+        "a cell of dk.layers.Conv2D, defaults": {
+            "route": "cell",
+            "convolutions": "layers",
+            "fixed": True,
+        },
         "the same with the library's convolutions": {"route": "cell", "convolutions": "library"},
         "and conjugate gradients": {
             "route": "cell",
@@ -74,6 +80,7 @@ def run(settings, say):
     """
     problem = problems.peers(settings.batch, settings.size, settings.filters, seed=settings.seed)
     small = problems.peers(1, min(16, settings.size), settings.filters, seed=settings.seed)
+    loads = [measure.load()]
     say("Solving in float64 …")
     truth = reference.solve(problem, processes=settings.threads)
     rows, best = [], {}
@@ -87,10 +94,11 @@ def run(settings, say):
                 contest, name, module, families, settings.targets, lambda row: say(describe(row))
             )
             rows += found
-        targets = [
-            race(contest, best, rows, target, settings.repeats)
-            for target in sorted(settings.targets, reverse=True)
-        ]
+            loads.append(measure.load())
+        targets = []
+        for target in sorted(settings.targets, reverse=True):
+            targets.append(race(contest, best, rows, target, settings.repeats))
+            loads.append(measure.load())
     for target in targets:
         for entry in target["contestants"]:
             if entry["met"] and settings.memory:
@@ -110,6 +118,7 @@ def run(settings, say):
         "reference": reference_record(truth),
         "sweep": rows,
         "targets": targets,
+        "load": {"cores": os.cpu_count(), "threads": settings.threads, "over_time": loads},
     }
 
 

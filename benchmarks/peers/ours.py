@@ -36,7 +36,8 @@ def build(problem, options):
         problem: A `Problem`.
         options: `route`, `"energy"` or `"cell"`, and perhaps the names `solver`, `linear` and
             `adjoint`, `tolerance`, `steps` (the largest number), `step_size`, `compact` and, for
-            a cell, `convolutions`: `"library"` for ours in the place of TensorFlow's.
+            a cell, `convolutions`: `"library"` for ours in the place of TensorFlow's, `"layers"`
+            for a cell of `dk.layers.Conv2D` and `Conv2DTranspose`.
     """
     import tensorflow as tf
 
@@ -125,7 +126,8 @@ def _layer(problem, options):
         linear = _configured(dk.linear_solvers, options.get("linear") or default, options)
         arguments["adjoint"] = dk.adjoints.Implicit(linear)
     if options["route"] == "cell":
-        return dk.layers.Equilibrium(_cell(problem, options), **arguments), _Plain()
+        kind = _cell_of_layers if options.get("convolutions") == "layers" else _cell
+        return dk.layers.Equilibrium(kind(problem, options), **arguments), _Plain()
     transform = _Normalised(problem)
     prior = dk.priors.FieldsOfExperts(
         filters=problem.filters.shape[-1],
@@ -194,22 +196,62 @@ def _cell(problem, options):
         def initial_value(self, y):
             return y
 
-    if problem.blur is not None:
-        raise ValueError("This route knows denoising only.")
+    _check_denoising(problem)
     return Cell()
 
 
+def _cell_of_layers(problem, options):
+    """The map of two Keras layers. Each has weights of its own, both `A` here: the derivative by
+    `A` is the sum of theirs."""
+    import tensorflow as tf
+
+    import deq_keras as dk
+
+    common = {
+        "kernel_size": problem.filters.shape[:2],
+        "padding": "same",
+        "use_bias": False,
+        "kernel_initializer": lambda shape, dtype=None: problem.filters,
+    }
+
+    class Cell(dk.layers.Cell):
+        """The map as a user of Keras would write it."""
+
+        def build(self, z_shape, y_shape=None):
+            self.analysis = dk.layers.Conv2D(problem.filters.shape[-1], **common)
+            self.synthesis = dk.layers.Conv2DTranspose(1, **common)
+            self.analysis.build(z_shape)
+            self.synthesis.build((*z_shape[:-1], problem.filters.shape[-1]))
+            self.built = True
+
+        def call(self, z, y):
+            response = tf.tanh(problem.sharpness * self.analysis(z))
+            back = self.synthesis(response)
+            return z - problem.step * (problem.data_weight * (z - y) + back)
+
+        def initial_value(self, y):
+            return y
+
+    _check_denoising(problem)
+    return Cell()
+
+
+def _check_denoising(problem):
+    if problem.blur is not None:
+        raise ValueError("This route knows denoising only.")
+
+
 class _Plain:
-    """A layer whose weight is `A` itself."""
+    """A layer whose weights are `A` itself, once or several times."""
 
     def start(self, layer):
         pass
 
     def weights(self, layer):
-        return [layer.cell.filters]
+        return layer.trainable_variables
 
     def filters(self, layer, gradients):
-        return gradients[0]
+        return sum(gradients)
 
 
 class _Normalised:

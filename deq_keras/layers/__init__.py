@@ -1,6 +1,7 @@
 """Keras layers: cells, the equilibrium of a cell, and the minimiser of an energy."""
 
 from deq_keras.layers.cell import Cell, LayerCell
+from deq_keras.layers.convolutions import Conv2D, Conv2DTranspose
 from deq_keras.layers.corrected_equilibrium import CorrectedEquilibrium
 from deq_keras.layers.equilibrium import Equilibrium
 from deq_keras.layers.gradient_step import GradientStep
@@ -11,6 +12,8 @@ from deq_keras.layers.variational import Variational
 
 __all__ = [
     "Cell",
+    "Conv2D",
+    "Conv2DTranspose",
     "CorrectedEquilibrium",
     "Equilibrium",
     "GradientStep",

@@ -7,7 +7,7 @@ import tensorflow as tf
 
 from deq_keras import adjoints, certificates, regularizers, solvers
 from deq_keras.config import deserialise, serialise
-from deq_keras.layers import diagnostics, structure
+from deq_keras.layers import diagnostics, slow_convolutions, structure
 from deq_keras.layers.cell import Cell, LayerCell, WithTraining, symbolic
 from deq_keras.layers.observation import Observed
 from deq_keras.layers.observation import current as current_observation
@@ -105,7 +105,9 @@ class Equilibrium(keras.layers.Layer):
     def build(self, input_shape):
         state_shape = self.cell.state_shape(input_shape)
         self.cell.ensure_built(state_shape, input_shape)
-        self.structure = structure.find(self.cell, state_shape, input_shape, self.variable_dtype)
+        shapes = state_shape, input_shape
+        self.structure = structure.find(self.cell, *shapes, self.variable_dtype)
+        slow_convolutions.warn(self.cell, *shapes, self.variable_dtype)
         self.built = True
 
     def call(self, inputs, initial_value=None, training=None):

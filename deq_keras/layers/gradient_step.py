@@ -10,13 +10,17 @@ from deq_keras import constraints, fidelities
 from deq_keras.checks import positive
 from deq_keras.config import deserialise, serialise
 from deq_keras.layers.cell import Cell, expect, split, split_with_shape
-from deq_keras.linear_solvers import fourier_preconditioner
+from deq_keras.linear_solvers.preconditioners import divide_by_factors, fourier_factors
 from deq_keras.numerics.jacobian import power
 from deq_keras.numerics.partial import Partial
 from deq_keras.numerics.rows import norm, to_rows
 from deq_keras.operators import LinearOperator
 from deq_keras.priors import Prior
-from deq_keras.problems import Problem, Step
+from deq_keras.problems import Preconditioner, Problem, Step
+
+# Of solves by L-BFGS on a CPU: with 24 filters of 5 x 5 preconditioned ones take a tenth to a third
+# less time, with 2 of 11 x 11 a tenth more, with total variation twice as much.
+_MUCH_WORK = 1000
 
 
 @keras.saving.register_keras_serializable(package="deq_keras")
@@ -230,7 +234,7 @@ class GradientStep(Cell):
         return modulus if proven else None
 
     def _preconditioner(self, maps, prior, weight, tau):
-        """The map `z -> (w -> M w)` from a solution to an approximate inverse of `I - df/dz`.
+        """The `Preconditioner`, from a point to an approximate inverse `M` of `I - df/dz` there.
 
         `I - df/dz = tau (K^T K + lambda Hess R(z))` is approximated by a circular convolution, and
         scaled by its diagonal. `M` is symmetric and positive definite.
@@ -244,11 +248,12 @@ class GradientStep(Cell):
             if data_diagonal is not None and prior_diagonal is not None:
                 diagonal = data_diagonal() + weight * prior_diagonal(z)
             tau = tf.reshape(tau, (-1, 1, 1))  # one, or one for each image
-            return fourier_preconditioner(tau * (of_data() + weight * of_prior(z)), diagonal)
+            return fourier_factors(tau * (of_data() + weight * of_prior(z)), diagonal)
 
         shared = (*parts, maps.diagonal, prior.hessian_diagonal, weight)
         own = bool(tau.shape.rank)  # whether each image has a step of its own
-        return Partial(at, shared if own else (*shared, tau), (tau,) if own else ())
+        at = Partial(at, shared if own else (*shared, tau), (tau,) if own else ())
+        return Preconditioner(at, divide_by_factors, prior.work >= _MUCH_WORK)
 
     def get_config(self):
         config = super().get_config()

@@ -51,6 +51,7 @@ class Observation(list):
         tolerance: In place of that of the layers' solvers, a number or a tensor `(batch,)`; where
             it is not positive, and for `None`, the solver's own holds.
         max_steps: In place of that of the layers' solvers, in the same way.
+        precondition: `False`: the solvers do without the preconditioners of their problems.
 
     Example:
 
@@ -59,16 +60,19 @@ class Observation(list):
     Picard(damping=1.0, divergence=10000.0, tolerance=1e-05, max_steps=7, ...)
     """
 
-    def __init__(self, tolerance=None, max_steps=None):
+    def __init__(self, tolerance=None, max_steps=None, precondition=True):
         super().__init__()
         self._tolerance, self._max_steps = tolerance, max_steps
+        self._precondition = precondition
 
     def limited(self, solver: Solver) -> Solver:
         """The solver with the limits of this observation in place of its own."""
-        if self._tolerance is None and self._max_steps is None:
+        if self._tolerance is None and self._max_steps is None and self._precondition:
             return solver
         return solver.within(
-            _chosen(self._tolerance, solver.tolerance), _chosen(self._max_steps, solver.max_steps)
+            _chosen(self._tolerance, solver.tolerance),
+            _chosen(self._max_steps, solver.max_steps),
+            self._precondition,
         )
 
     def solution(self, value) -> Solution:
@@ -93,7 +97,7 @@ class Observation(list):
 
 
 @contextlib.contextmanager
-def observe(tolerance=None, max_steps=None) -> Iterator[Observation]:
+def observe(tolerance=None, max_steps=None, precondition=True) -> Iterator[Observation]:
     """Collects what the solvers of all layers find that are called within, in models as well.
 
     A model's call returns images alone. Within this context it says for each `Equilibrium`,
@@ -104,6 +108,8 @@ def observe(tolerance=None, max_steps=None) -> Iterator[Observation]:
         tolerance: Relative residual at which an image stops, in place of that of the solvers: a
             number, or a tensor `(batch,)`, in which a number <= 0 stands for the solver's own.
         max_steps: Largest number of evaluations of the map, in the same way.
+        precondition: `False`: the solvers do without the preconditioners of their problems, which
+            may take Fourier transforms.
 
     Yields:
         An `Observation`, a list of `Observed`.
@@ -120,7 +126,7 @@ def observe(tolerance=None, max_steps=None) -> Iterator[Observation]:
     >>> observation[0].layer is layer
     True
     """
-    observation = Observation(tolerance, max_steps)
+    observation = Observation(tolerance, max_steps, precondition)
     token = _CURRENT.set(observation)
     try:
         yield observation

@@ -82,9 +82,7 @@ def is_symmetric(cell, z_shape, y_shape, dtype, draws: int = 2) -> bool | None:
     Returns:
         `None` if the cell cannot be evaluated for images of a small size.
     """
-    return _tried(
-        lambda: all(_agrees(cell, z_shape, y_shape, dtype, seed) for seed in range(draws))
-    )
+    return tried(lambda: all(_agrees(cell, z_shape, y_shape, dtype, seed) for seed in range(draws)))
 
 
 def couples_batch(cell, z_shape, y_shape, dtype) -> bool | None:
@@ -96,7 +94,7 @@ def couples_batch(cell, z_shape, y_shape, dtype) -> bool | None:
     def probe():
         draw = _Normal(0)
         state = _weights_nearby(cell, draw)
-        z, y = (_fill(shape, dtype, draw, batch=2) for shape in (z_shape, y_shape))
+        z, y = (fill(shape, dtype, draw, batch=2) for shape in (z_shape, y_shape))
         # The first image stays as it was, the second one changes.
         other = tf.nest.map_structure(lambda leaf: tf.concat([leaf[:1], 2 * leaf[1:]], 0), z)
         rows = []
@@ -106,10 +104,12 @@ def couples_batch(cell, z_shape, y_shape, dtype) -> bool | None:
                 rows.append(tf.cast(result[0], tf.float64))
         return bool(tf.norm(rows[0] - rows[1]) > 1e-5 * tf.norm(rows[0]))
 
-    return _tried(probe)
+    return tried(probe)
 
 
-def _tried(probe):
+def tried(probe):
+    """What a function finds out, outside of graphs that are being traced; `None` if it cannot."""
+
     def run():
         try:
             return probe()
@@ -127,8 +127,8 @@ def _tried(probe):
 def _agrees(cell, z_shape, y_shape, dtype, seed):
     draw = _Normal(seed)
     state = _weights_nearby(cell, draw)
-    z, a, b = (_fill(z_shape, dtype, draw) for _ in range(3))
-    y = _fill(y_shape, dtype, draw)
+    z, a, b = (fill(z_shape, dtype, draw) for _ in range(3))
+    y = fill(y_shape, dtype, draw)
     with keras.StatelessScope(state_mapping=state):
         product = transposed_product(lambda z: cell.evaluate(z, y, False), z)
         rows = [to_rows(x)[0] for x in (a, product(b), product(a), b)]
@@ -160,9 +160,11 @@ class _Normal:
         return self.generator.normal(shape, dtype=dtype)
 
 
-def _fill(shapes, dtype, draw, batch=1):
-    def fill(shape):
+def fill(shapes, dtype, draw, batch=1):
+    """Tensors `draw(shape, dtype)` for a structure of shapes, small where sizes are not known."""
+
+    def one(shape):
         known = [batch if axis == 0 else n or _SIDE for axis, n in enumerate(shape)]
         return draw(known, dtype)
 
-    return map_shapes(fill, shapes)
+    return map_shapes(one, shapes)

@@ -36,6 +36,22 @@ def fourier_preconditioner(spectrum, diagonal=None) -> Callable:
     >>> half(images).shape
     TensorShape([2, 16, 16, 1])
     """
+    factors = fourier_factors(spectrum, diagonal)
+    return lambda w: divide_by_factors(w, *factors)
+
+
+def fourier_factors(spectrum, diagonal=None) -> tuple:
+    """What `divide_by_factors` needs of the arguments of `fourier_preconditioner`.
+
+    Returns:
+        One or two real tensors, with a row for each image or one for all.
+
+    Example:
+
+    >>> factors = deq_keras.linear_solvers.preconditioners.fourier_factors(tf.ones((1, 16, 9)))
+    >>> [factor.shape for factor in factors]
+    [TensorShape([1, 1, 16, 9])]
+    """
     spectrum = tf.convert_to_tensor(spectrum)
     if spectrum.shape.rank != 3 or not spectrum.dtype.is_floating:
         raise ValueError(
@@ -46,19 +62,30 @@ def fourier_preconditioner(spectrum, diagonal=None) -> Callable:
     floor = 100 * float(np.finfo(spectrum.dtype.as_numpy_dtype).eps)
     floor *= tf.reduce_max(spectrum, axis=[1, 2], keepdims=True)
     inverse = tf.math.reciprocal_no_nan(tf.maximum(spectrum, floor))[:, None]
-    inverse = tf.complex(inverse, tf.zeros_like(inverse))
-    scale = None if diagonal is None else _inverse_root(tf.cast(diagonal, spectrum.dtype))
+    if diagonal is None:
+        return (inverse,)
+    return inverse, _inverse_root(tf.cast(diagonal, spectrum.dtype))
 
-    def precondition(w):
-        shape = tf.shape(w)
-        x = tf.cast(w, spectrum.dtype)
-        planes = tf.transpose(x if scale is None else scale * x, [0, 3, 1, 2])
-        planes = tf.signal.irfft2d(tf.signal.rfft2d(planes) * inverse, shape[1:3])
-        result = tf.transpose(planes, [0, 2, 3, 1])
-        result = result if scale is None else scale * result
-        return tf.ensure_shape(tf.cast(result, w.dtype), w.shape)
 
-    return precondition
+def divide_by_factors(w, inverse, scale=None) -> tf.Tensor:
+    """The product of the preconditioner with images `w`; see `fourier_preconditioner`.
+
+    Example:
+
+    >>> factors = deq_keras.linear_solvers.preconditioners.fourier_factors(
+    ...     2.0 * tf.ones((1, 16, 9)))
+    >>> half = deq_keras.linear_solvers.preconditioners.divide_by_factors(
+    ...     tf.ones((1, 16, 16, 1)), *factors)
+    >>> np.allclose(half, 0.5)
+    True
+    """
+    shape = tf.shape(w)
+    x = tf.cast(w, inverse.dtype)
+    planes = tf.transpose(x if scale is None else scale * x, [0, 3, 1, 2])
+    planes = tf.signal.rfft2d(planes) * tf.complex(inverse, tf.zeros_like(inverse))
+    result = tf.transpose(tf.signal.irfft2d(planes, shape[1:3]), [0, 2, 3, 1])
+    result = result if scale is None else scale * result
+    return tf.ensure_shape(tf.cast(result, w.dtype), w.shape)
 
 
 def _inverse_root(diagonal):

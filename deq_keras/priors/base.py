@@ -29,6 +29,8 @@ class BoundPrior(NamedTuple):
             without an energy what of its Jacobian's is real and not negative; or `None`.
         hessian_diagonal: `Partial`, `u -> diagonal of the Hessian`, of the shape of `u`, or what is
             near it, not negative; or `None`.
+        work: About how many multiplications the linear maps of a gradient take for a pixel, a
+            Python number: whether a Fourier transform is little beside it.
     """
 
     gradient: Callable
@@ -37,6 +39,7 @@ class BoundPrior(NamedTuple):
     strong_convexity: Any = None
     hessian_spectrum: Callable | None = None
     hessian_diagonal: Callable | None = None
+    work: float = 0.0
 
 
 class Prior(keras.layers.Layer):

@@ -22,6 +22,8 @@ class Coefficients(NamedTuple):
         synthesis: The linear map `S`; the same tensor as `analysis` if the prior is tied.
         sharpness: `chi`, one positive number for each expert.
         bias: `b`, or `None`.
+        sharp: `chi A`: it is multiplied once, and not its many responses in each evaluation.
+        sharp_bias: `chi b`, or `None`.
         lipschitz: Certified Lipschitz constant of the gradient for images of the size.
     """
 
@@ -29,6 +31,8 @@ class Coefficients(NamedTuple):
     synthesis: tf.Tensor
     sharpness: tf.Tensor
     bias: tf.Tensor
+    sharp: tf.Tensor
+    sharp_bias: tf.Tensor
     lipschitz: tf.Tensor
 
 
@@ -136,7 +140,10 @@ class Experts(Prior):
         lipschitz = tf.reduce_max(sharpness)
         if ratio is not None:
             lipschitz *= ratio * other
-        return Coefficients(analysis, synthesis, sharpness, bias, lipschitz)
+        sharp_bias = None if bias is None else sharpness * bias
+        return Coefficients(
+            analysis, synthesis, sharpness, bias, sharpness * analysis, sharp_bias, lipschitz
+        )
 
     def _normalise(self, weights, size):
         """The weights divided by their norm for every image, and that at a size relative to it."""
@@ -168,6 +175,7 @@ class Experts(Prior):
             tf.zeros_like(c.lipschitz) if self.tied else self._untied_modulus(c.lipschitz),
             spectrum,
             diagonal,
+            2.0 * math.prod(self.analysis.shape),
         )
 
     def _size(self, image_shape):
@@ -178,10 +186,8 @@ class Experts(Prior):
         return None, None
 
     def _respond(self, u, c, function):
-        response = self._analyse(u, c.analysis)
-        if c.bias is not None:
-            response += c.bias
-        return function(c.sharpness * response)
+        response = self._analyse(u, c.sharp)
+        return function(response if c.sharp_bias is None else response + c.sharp_bias)
 
     def gradient_lipschitz(self, size=None):
         return self.coefficients(size).lipschitz

@@ -11,6 +11,7 @@ import tensorflow as tf
 from deq_keras.numerics import partial
 from deq_keras.numerics.partial import Partial
 from deq_keras.numerics.rows import column, first, norm
+from deq_keras.problems.preconditioner import Preconditioner
 
 
 class Step(NamedTuple):
@@ -63,7 +64,8 @@ class Problem(NamedTuple):
         symmetric: Whether the Jacobian of `f` is symmetric everywhere; `None`: not known.
         convex: Whether the energy of the step is certified to be convex.
         preconditioner: From a point `z` to a linear map near `(I - J)^{-1}` and its transposed,
-            symmetric and positive definite, or `None`.
+            symmetric and positive definite: a `deq_keras.problems.Preconditioner`, or another
+            function, which a solver cannot carry from step to step; or `None`.
         record: `f`, recorded by tapes, which may change the state of layers: an adjoint calls it
             once, at the solution. `None`: `f` itself.
 
@@ -96,6 +98,12 @@ class Problem(NamedTuple):
         """Whether `take` works: all functions that a solver calls show their tensors."""
         functions = (self.f, *(self.step or ()))
         return all(isinstance(f, Partial) for f in functions if callable(f))
+
+    @property
+    def can_take_preconditioner(self) -> bool:
+        """Whether the rows of the preconditioner can be taken as well."""
+        found = self.preconditioner
+        return isinstance(found.prepare if isinstance(found, Preconditioner) else found, Partial)
 
     def take(self, index) -> Problem:
         """The problem for the rows `index` `(k,)` of the batch: images that converged leave it."""
@@ -131,7 +139,10 @@ class Problem(NamedTuple):
                 proximal=proximal and (lambda rows, size: ravel(proximal(unravel(rows), size))),
             )
         at = self.preconditioner
-        preconditioner = at and (lambda rows: lift(at(unravel(rows))))
+        if isinstance(at, Preconditioner):
+            preconditioner = at.in_rows(ravel, unravel)
+        else:
+            preconditioner = at and (lambda rows: lift(at(unravel(rows))))
         return self._replace(f=lift(self.f), step=step, preconditioner=preconditioner)
 
 

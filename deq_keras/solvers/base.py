@@ -82,6 +82,7 @@ class Solver(Configurable):
     needs_energy = False
     keeps_best = True
     takes_products = False
+    precondition = False  # whether it uses the preconditioner of the problem
     # An image whose residual exceeds its best one by this factor is given up.
     divergence = float("inf")
 
@@ -125,12 +126,13 @@ class Solver(Configurable):
         """
         return self.step(problem, state), ()
 
-    def within(self, tolerance=None, max_steps=None) -> Solver:
+    def within(self, tolerance=None, max_steps=None, precondition=True) -> Solver:
         """The same solver with other limits, to use at once.
 
         Args:
             tolerance: A number, or a tensor, scalar or with a number for each image, `(batch,)`.
             max_steps: The same, of integers.
+            precondition: `False`: without the preconditioner of the problem, if it would use it.
 
         Example:
 
@@ -141,6 +143,7 @@ class Solver(Configurable):
         other = copy.copy(self)
         other.tolerance = self.tolerance if tolerance is None else tolerance
         other.max_steps = self.max_steps if max_steps is None else max_steps
+        other.precondition = self.precondition if precondition else False
         return other
 
     def solve(

@@ -11,7 +11,6 @@ import tensorflow as tf
 from deq_keras import linear_solvers
 from deq_keras.checks import positive, positive_int
 from deq_keras.config import serialise
-from deq_keras.numerics.partial import Partial
 from deq_keras.numerics.rows import column, dot, first, norm, safe_divide, scaled, where
 from deq_keras.problems.linearized import has_smooth_energy, is_symmetric, linearized
 from deq_keras.problems.problem import evaluate_residual, step_length
@@ -273,7 +272,7 @@ class NewtonKrylov(Solver):
 
     def _check(self, problem, compact=None):
         problem = super()._check(problem, compact)
-        hidden = not isinstance(problem.preconditioner, Partial)
+        hidden = not problem.can_take_preconditioner
         if self.compact and self._preconditions(problem) and hidden:
             raise ValueError(
                 "NewtonKrylov(compact=True) expected a preconditioner whose rows it can take, a "

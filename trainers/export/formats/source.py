@@ -66,7 +66,8 @@ def save(model, folder, specs):
         return model.stateless_call(*constants, y, training=False)[0]
 
     def outputs(**tensors):
-        return _outputs(model, specs, tensors, call)
+        # Few formats have the Fourier transforms of preconditioners.
+        return _outputs(model, specs, tensors, call, precondition=False)
 
     with _direct_sums(model):
         function = tf.function(outputs, autograph=False).get_concrete_function(**specs)
@@ -97,8 +98,8 @@ def random_batches(specs, sizes):
     return [{name: draw(spec, size) for name, spec in specs.items()} for size in sizes]
 
 
-def _outputs(model, specs, tensors, call, tolerance=None):
-    with dk.layers.observe(tolerance) as observation:
+def _outputs(model, specs, tensors, call, tolerance=None, precondition=True):
+    with dk.layers.observe(tolerance, precondition=precondition) as observation:
         value = image_of(call(structured(model, [tensors[name] for name in specs])))
     if not observation:
         return {"reconstruction": value}
