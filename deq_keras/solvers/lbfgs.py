@@ -8,9 +8,8 @@ import tensorflow as tf
 
 from deq_keras.checks import positive, positive_int
 from deq_keras.numerics.rows import column, dot, first, safe_divide, where
-from deq_keras.problems import Preconditioner
 from deq_keras.problems.problem import evaluate, step_length
-from deq_keras.solvers import line_search, metric
+from deq_keras.solvers import carried, line_search, metric
 from deq_keras.solvers.base import Solver
 from deq_keras.solvers.rounding import Rounding
 
@@ -111,12 +110,7 @@ class LBFGS(Solver):
         precondition: bool | str = "auto",
     ):
         super().__init__(tolerance, max_steps, compact, stopping)
-        if precondition not in ("auto", True, False):
-            raise ValueError(
-                "Expected `precondition` to be 'auto', True or False. Received "
-                f"precondition={precondition!r}."
-            )
-        self.precondition = precondition
+        self.precondition = carried.check_option(precondition)
         self.memory = positive_int("memory", memory, upper=20)
         self.caution = positive("caution", caution, zero=True)
         self.noise = positive("noise", noise)
@@ -125,7 +119,7 @@ class LBFGS(Solver):
         fz, gradient = evaluate(problem, z)
         energy, step = self._energy(problem, z), step_length(problem, z)
         direction, found = -column(step) * gradient, ()
-        if self._preconditions(problem):
+        if carried.wanted(self.precondition, problem):
             found = metric.start(problem, z, gradient, self.memory)
             direction = metric.apply(found, direction, ())
         nothing = tuple(tf.zeros_like(z) for _ in range(self.memory))
@@ -166,7 +160,7 @@ class LBFGS(Solver):
         gradient = where(accepted, gradient, state.gradient)
         found = state.metric
         if found:
-            found = metric.update(problem, found, z, gradient, s, y, first(rho) > 0)
+            found = metric.update(problem, found, z, gradient, s[0], y, first(rho) > 0)
         direction = _two_loops(gradient, s, y, rho, scale, found)
         direction = where(accepted, direction, state.direction)
         length = tf.where(accepted, tf.ones_like(scale), line_search.shorter(*search))
@@ -227,21 +221,8 @@ class LBFGS(Solver):
                 "LBFGS expected a smooth energy. Received one with a proximal map. Use "
                 "deq_keras.solvers.NonmonotoneAPG."
             )
-        wanted = self.compact if compact is None else compact
-        hidden = self._preconditions(problem) and not problem.can_take_preconditioner
-        if wanted and hidden:
-            raise ValueError(
-                "LBFGS(compact=True) expected a preconditioner whose rows it can take, prepared by "
-                "a `deq_keras.numerics.Partial`. Received another function. Take "
-                "precondition=False."
-            )
+        carried.check_rows(self, problem, compact)
         return problem
-
-    def _preconditions(self, problem):
-        known = isinstance(problem.preconditioner, Preconditioner)
-        if self.precondition == "auto":
-            return known and problem.preconditioner.is_cheap
-        return known and self.precondition
 
     def get_config(self):
         return {

@@ -113,8 +113,10 @@ def test_the_direction_is_minus_the_inverse_hessian_times_the_gradient():
     assert state.metric.preferred.numpy().all()
 
     def inverse(w):
-        moved = state.metric._replace(moved=problem.preconditioner.apply(w, *state.metric.factors))
-        return -_two_loops(w, state.s, state.y, state.rho, state.scale, moved)
+        carried = state.metric.carried
+        carried = carried._replace(moved=problem.preconditioner.apply(w, *carried.factors))
+        found = state.metric._replace(carried=carried)
+        return -_two_loops(w, state.s, state.y, state.rho, state.scale, found)
 
     np.testing.assert_allclose(inverse(state.y[0]), state.s[0], rtol=1e-9, atol=1e-12)
     rng = np.random.default_rng(3)
