@@ -30,12 +30,13 @@ def prior_class(name):
     return known[name]
 
 
-def prior(section, tied=True):
+def prior(section, tied=True, **options):
     """A prior from its section of a configuration: `name`, and the arguments of its class.
 
     Args:
         section: The section.
         tied: Whether it must have an energy. Otherwise its untied form is taken, if it has one.
+        **options: Arguments of the untied form.
 
     Raises:
         ConfigurationError: If there is no prior of that name, or it takes other arguments.
@@ -50,7 +51,7 @@ def prior(section, tied=True):
         )
     if not tied:
         cls = getattr(dk.priors, f"Untied{cls.__name__}", cls)
-    return cls(**arguments)
+    return cls(**arguments, **options)
 
 
 def bilevel(task, config, weight=0.1):
@@ -71,8 +72,14 @@ def equilibrium(task, config, weight=0.1):
     """
     solver = dk.solvers.get(config.train.equilibrium_solver)
     solver.tolerance = config.train.tolerance
+    limit, options, most = config.train.get("hypomonotonicity"), {}, None
+    if limit is not None:
+        # Then a denoiser is strongly monotone, with a modulus of at least a tenth of the data's.
+        options, most = {"hypomonotonicity": limit}, 0.9 / limit
+        weight = min(weight, most)
+    learned = prior(config.prior, tied=False, **options)
     return dk.layers.Equilibrium(
-        dk.layers.GradientStep(task.operator(), prior(config.prior, tied=False), weight),
+        dk.layers.GradientStep(task.operator(), learned, weight, max_weight=most),
         solver=solver,
         adjoint=dk.adjoints.Implicit(
             dk.linear_solvers.GMRES(tolerance=config.train.adjoint_tolerance)

@@ -16,6 +16,7 @@ from deq_keras.numerics.partial import Partial
 from deq_keras.numerics.rows import norm, to_rows
 from deq_keras.operators import LinearOperator
 from deq_keras.priors import Prior
+from deq_keras.priors.experts import AtMost
 from deq_keras.problems import Preconditioner, Problem, Step
 
 # Of solves by L-BFGS on a CPU: with 24 filters of 5 x 5 preconditioned ones take a tenth to a third
@@ -47,6 +48,7 @@ class GradientStep(Cell):
             certifies nothing, power iterations at the initial value estimate its constant.
         fidelity: `D`, a name such as `"least_squares"` or a `deq_keras.fidelities.Fidelity`.
         constraint: `G`, a name such as `"non_negative"` or a `deq_keras.constraints.Constraint`.
+        max_weight: Training keeps `lambda` at or below it, or `None`.
 
     Call arguments:
         z: Images `(batch, height, width, channels)`, the current reconstruction.
@@ -74,6 +76,7 @@ class GradientStep(Cell):
         step_size: float | None = None,
         fidelity: str | fidelities.Fidelity = "least_squares",
         constraint: str | constraints.Constraint | None = None,
+        max_weight: float | None = None,
         **kwargs,
     ):
         expect("operator", operator, LinearOperator)
@@ -88,7 +91,8 @@ class GradientStep(Cell):
                 )
         self.operator = operator
         self.prior = prior
-        self.weight = positive("weight", weight)
+        self.max_weight = None if max_weight is None else positive("max_weight", max_weight)
+        self.weight = positive("weight", weight, upper=self.max_weight)
         self.train_weight = bool(train_weight)
         self.step_size = None if step_size is None else positive("step_size", step_size)
         self.fidelity = fidelities.get(fidelity)
@@ -106,6 +110,7 @@ class GradientStep(Cell):
             shape=(),
             initializer=keras.initializers.Constant(np.log(self.weight)),
             trainable=self.train_weight,
+            constraint=None if self.max_weight is None else AtMost(np.log(self.max_weight)),
             name="log_weight",
         )
         self.built = True
@@ -268,6 +273,7 @@ class GradientStep(Cell):
             "step_size": self.step_size,
             "fidelity": serialise(self.fidelity),
             "constraint": serialise(self.constraint),
+            "max_weight": self.max_weight,
         }
 
     @classmethod

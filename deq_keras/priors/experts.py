@@ -25,6 +25,7 @@ class Coefficients(NamedTuple):
         sharp: `chi A`: it is multiplied once, and not its many responses in each evaluation.
         sharp_bias: `chi b`, or `None`.
         lipschitz: Certified Lipschitz constant of the gradient for images of the size.
+        hypomonotonicity: Certified `rho`, where the prior limits it, or `None`.
     """
 
     analysis: tf.Tensor
@@ -34,6 +35,7 @@ class Coefficients(NamedTuple):
     sharp: tf.Tensor
     sharp_bias: tf.Tensor
     lipschitz: tf.Tensor
+    hypomonotonicity: tf.Tensor | None = None
 
 
 @keras.saving.register_keras_serializable(package="deq_keras")
@@ -75,6 +77,7 @@ class Experts(Prior):
     """
 
     tied = True
+    hypomonotonicity = None  # a limit, of untied maps
 
     def __init__(
         self,
@@ -137,13 +140,30 @@ class Experts(Prior):
             synthesis, other = self._normalise(self.synthesis, size)
         sharpness = tf.exp(self.log_sharpness)
         bias = None if self.bias is None else tf.convert_to_tensor(self.bias)
+        rho = None
+        if self.hypomonotonicity is not None:
+            analysis, synthesis, rho = self._limit(analysis, synthesis, sharpness, size)
         lipschitz = tf.reduce_max(sharpness)
         if ratio is not None:
             lipschitz *= ratio * other
         sharp_bias = None if bias is None else sharpness * bias
         return Coefficients(
-            analysis, synthesis, sharpness, bias, sharpness * analysis, sharp_bias, lipschitz
+            analysis, synthesis, sharpness, bias, sharpness * analysis, sharp_bias, lipschitz, rho
         )
+
+    def _limit(self, analysis, synthesis, sharpness, size):
+        """Both maps brought nearer to each other where they are too far apart, and `rho`.
+
+        The Jacobian is `S^T D A` with `0 <= D <= chi`. With the halves `P, Q = (S + A, S - A) / 2`
+        its symmetric part is `P^T D P - Q^T D Q >= -||sqrt(chi) Q||^2`.
+        """
+        half = 0.5 * (synthesis - analysis)
+        norm, _ = self._norms(tf.sqrt(sharpness) * half, size)
+        rho = norm**2
+        limit = tf.constant(self.hypomonotonicity, rho.dtype)
+        factor = tf.sqrt(tf.where(rho > limit, limit / tf.maximum(rho, limit), 1.0))
+        middle = 0.5 * (synthesis + analysis)
+        return middle - factor * half, middle + factor * half, tf.minimum(rho, limit)
 
     def _normalise(self, weights, size):
         """The weights divided by their norm for every image, and that at a size relative to it."""
@@ -172,7 +192,7 @@ class Experts(Prior):
             Partial(gradient, (c,)),
             Partial(energy, (c,)) if self.tied else None,
             c.lipschitz,
-            tf.zeros_like(c.lipschitz) if self.tied else self._untied_modulus(c.lipschitz),
+            tf.zeros_like(c.lipschitz) if self.tied else self._untied_modulus(c),
             spectrum,
             diagonal,
             2.0 * math.prod(self.analysis.shape),
@@ -226,12 +246,14 @@ class Experts(Prior):
     def strong_convexity(self):
         if self.tied:
             return super().strong_convexity()
-        return self._untied_modulus(self.gradient_lipschitz())
+        return self._untied_modulus(self.coefficients())
 
-    def _untied_modulus(self, lipschitz):
+    def _untied_modulus(self, c):
+        if c.hypomonotonicity is not None:
+            return -c.hypomonotonicity
         # A map that is no gradient is only known to be Lipschitz continuous; and of free weights
         # the constant is too large to certify anything, and takes as long as some solves.
-        return -lipschitz if self.normalize else None
+        return -c.lipschitz if self.normalize else None
 
     def adopt(self, tied):
         """Start from the weights of the tied form of this prior, so that both maps are equal."""

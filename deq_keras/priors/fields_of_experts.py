@@ -6,7 +6,7 @@ import keras
 import tensorflow as tf
 
 from deq_keras import checks, convolution
-from deq_keras.checks import positive_int
+from deq_keras.checks import positive, positive_int
 from deq_keras.convolution import spectra
 from deq_keras.convolution.norm_bounds import norm_bounds
 from deq_keras.numerics.partial import Partial
@@ -214,17 +214,47 @@ class UntiedFieldsOfExperts(FieldsOfExperts):
     """Fields of experts with separate synthesis filters: a learned map `S^T sigma(chi A u)`.
 
     It is the gradient of nothing unless `S = A`, so it has no energy: use it in `Equilibrium`.
-    Args are those of `FieldsOfExperts`; `S` starts equal to `A`, and `adopt` starts it from a
-    trained prior.
+    `S` starts equal to `A`, and `adopt` starts it from a trained prior.
+
+    The Jacobian `S^T D A`, with a diagonal `0 <= D <= chi`, has the symmetric part
+
+        P^T D P - Q^T D Q >= -rho,    P = (S + A) / 2,  Q = (S - A) / 2,  rho = ||sqrt(chi) Q||^2,
+
+    so the map is `rho`-hypomonotone: `<g(a) - g(b), a - b> >= -rho ||a - b||^2`. With
+    `hypomonotonicity` training keeps a certified bound on `rho` at or below a limit: where it would
+    be above, `Q` is shrunk. If `lambda rho < 1`, a `GradientStep` for denoising is strongly
+    monotone: there is one fixed point, and an error bound is certified; `max_weight` of the
+    `GradientStep` keeps `lambda` there.
+
+    Args:
+        *args: Those of `FieldsOfExperts`.
+        hypomonotonicity: Limit of `rho` > 0, or `None`.
+        **kwargs: Those of `FieldsOfExperts`.
 
     Reference:
-        Riccio, Ehrhardt and Benning, arXiv:2206.13193: the deep equilibrium model.
+        Riccio, Ehrhardt and Benning, arXiv:2206.13193: the deep equilibrium model. Winston and
+        Kolter, Monotone operator equilibrium networks, NeurIPS 2020, for well-posedness by
+        parametrisation; the splitting above is for ridge maps.
 
     Example:
 
     >>> prior = deq_keras.priors.UntiedFieldsOfExperts(filters=8, kernel_size=5)
     >>> prior.has_energy, prior.gradient(tf.random.uniform((2, 32, 32, 1))).shape
     (False, TensorShape([2, 32, 32, 1]))
+    >>> limited = deq_keras.priors.UntiedFieldsOfExperts(8, 5, hypomonotonicity=4.0)
+    >>> limited.build((None, 32, 32, 1))
+    >>> limited.synthesis.assign_add(0.1 * tf.random.normal(limited.synthesis.shape))
+    >>> round(float(limited.strong_convexity()), 3)
+    -4.0
     """
 
     tied = False
+
+    def __init__(self, *args, hypomonotonicity: float | None = None, **kwargs):
+        super().__init__(*args, **kwargs)
+        if hypomonotonicity is not None:
+            hypomonotonicity = positive("hypomonotonicity", hypomonotonicity)
+        self.hypomonotonicity = hypomonotonicity
+
+    def get_config(self):
+        return {**super().get_config(), "hypomonotonicity": self.hypomonotonicity}

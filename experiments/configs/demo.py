@@ -7,6 +7,7 @@ denoising 29.24, 29.53, 29.79; inpainting 29.58, 30.18, 30.39; deconvolution 30.
 """
 
 from ml_collections import ConfigDict
+from ml_collections.config_dict import placeholder
 
 from experiments import tasks
 
@@ -47,6 +48,7 @@ def get_config():
     train.tolerance = 1e-4  # of forward solves: ||grad E(u)|| <= tolerance ||K^T y||
     train.adjoint_tolerance = 1e-3
     train.equilibrium_solver = "anderson"
+    train.hypomonotonicity = placeholder(float)  # see train_demo.py
 
     config.evaluate = ConfigDict()
     # Fixed training patches: weights are tuned on them, and training losses compared.

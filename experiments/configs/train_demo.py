@@ -40,6 +40,9 @@ def get_config():
     train.tolerance = 1e-4  # of forward solves: ||grad E(u)|| <= tolerance ||K^T y||
     train.adjoint_tolerance = 1e-2
     train.equilibrium_solver = "anderson"
+    # Of untied experts; see `dk.priors.UntiedFieldsOfExperts`. With a limit of 5, say, denoisers
+    # have one fixed point, and certified error bounds; None: no limit.
+    train.hypomonotonicity = placeholder(float)
 
     train.accumulation = 1  # parts of a batch that are computed one after the other
     train.clip_norm = placeholder(float)  # of the gradient over all weights
