@@ -16,7 +16,5 @@ def get_config():
     config.prior.max_sharpness = 8000.0
     config.train.steps = 500
     config.train.further_steps = 100
-    # Anderson acceleration takes over 1000 steps for experts as sharp as these.
-    config.train.equilibrium_solver = "nesterov"
     config.evaluate.training_batches = 16
     return config

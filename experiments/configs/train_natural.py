@@ -19,7 +19,5 @@ def get_config():
     config.train.steps_per_epoch = 20
     config.train.average = 0.98
     config.train.validation = "patches"
-    # Anderson acceleration takes over 1000 steps for experts as sharp as these.
-    config.train.equilibrium_solver = "nesterov"
     config.evaluate.training_batches = 16
     return config
