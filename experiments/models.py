@@ -123,6 +123,8 @@ def _variational(task, config, prior, name, weight=0.1):
         task.operator(),
         prior,
         weight,
+        # A weakly convex prior scales itself, and a weight that grew would spoil the convexity.
+        train_weight=prior.is_convex,
         solver=dk.solvers.LBFGS(tolerance=config.train.tolerance),
         adjoint=dk.adjoints.Implicit(
             dk.linear_solvers.ConjugateGradient(tolerance=config.train.adjoint_tolerance)

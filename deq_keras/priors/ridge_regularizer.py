@@ -68,14 +68,15 @@ class RidgeRegularizer(Prior):
         max_sharpness: Training keeps `mu` at or below it, or `None`.
         padding: How filters see the boundary: `"reflect"`, `"valid"`, `"zero"` or `"circular"`; see
             `FieldsOfExperts`. The certified norm is sharpest for the last three.
-        filters_initializer: Of the first layer: `"dct"`, or what `deq_keras.priors.initializers`
-            or Keras know for shape `(height, width, channels, filters)`. The filters of the other
-            layers start as random orthogonal ones, the same each time.
+        filters_initializer: Of the first layer: `"first_order"`, or what Keras or
+            `deq_keras.priors.initializers` know for shape `(height, width, channels, filters)`. The
+            filters of the other layers start as random orthogonal ones, the same each time.
 
     Reference:
         Goujon, Neumayer and Unser, Learning weakly convex regularizers for convergent
         image-reconstruction algorithms, SIAM J. Imaging Sci. 2024; Goujon, Neumayer, Bohra,
-        Ducotterd and Unser, A neural-network-based convex regularizer for inverse problems, IEEE TCI 2023.
+        Ducotterd and Unser, A neural-network-based convex regularizer for inverse problems, IEEE
+        TCI 2023.
 
     Example:
 
@@ -96,10 +97,10 @@ class RidgeRegularizer(Prior):
         weak_convexity: float = 0.0,
         activation="smoothed_l1",
         scaling: float = 5.0,
-        sharpness: float = 50.0,
-        max_sharpness: float | None = 500.0,
+        sharpness: float = 100.0,
+        max_sharpness: float | None = 1000.0,
         padding: str = "reflect",
-        filters_initializer="dct",
+        filters_initializer="first_order",
         **kwargs,
     ):
         super().__init__(**kwargs)
