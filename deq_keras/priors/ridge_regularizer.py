@@ -12,9 +12,14 @@ from deq_keras import checks, convolution
 from deq_keras.checks import positive
 from deq_keras.convolution.norm_bounds import norm_bounds
 from deq_keras.numerics.partial import Partial
+from deq_keras.numerics.shapes import sizes_of
 from deq_keras.priors import filtering, initializers, potentials
 from deq_keras.priors.base import BoundPrior, Prior
 from deq_keras.priors.experts import AtMost
+from deq_keras.priors.noise_levels import check_levels, interpolation_weights
+from deq_keras.priors.profiles import Profile
+
+_USUAL_NOISE = 0.1  # where `scaling` is the initial one
 
 
 class RidgeCoefficients(NamedTuple):
@@ -22,14 +27,12 @@ class RidgeCoefficients(NamedTuple):
 
     Attributes:
         filters: Those of all layers as one convolution, divided by a bound on its norm.
-        scaling: `alpha`, `(1, 1, 1, filters)`.
         sharpness: `mu`, `(filters,)`.
         square: Certified bound on the squared norm of the convolution for images of the size: 1
             unless they are tiny.
     """
 
     filters: tf.Tensor
-    scaling: tf.Tensor
     sharpness: tf.Tensor
     square: tf.Tensor
 
@@ -64,6 +67,11 @@ class RidgeRegularizer(Prior):
         activation: `s'`: `"smoothed_l1"`, `"tanh"` or another of `deq_keras.priors.potentials.get`.
         scaling: Initial `alpha` of each filter (trained), > 0. Responses to images on [0, 1] count
             as those to edges from `1 / alpha` on.
+        noise_levels: `None`; or increasing standard deviations for which each filter learns a
+            scaling of its own. Every image then comes with its noise level, and `log alpha` is
+            interpolated linearly in the logarithm of that: `Variational` takes the pair
+            `(y, noise_level)`. The initial `alpha` is `scaling` at 0.1 and inversely proportional
+            to the noise level.
         sharpness: Initial `mu` of each filter (trained), > 0.
         max_sharpness: Training keeps `mu` at or below it, or `None`.
         padding: How filters see the boundary: `"reflect"`, `"valid"`, `"zero"` or `"circular"`; see
@@ -97,6 +105,7 @@ class RidgeRegularizer(Prior):
         weak_convexity: float = 0.0,
         activation="smoothed_l1",
         scaling: float = 5.0,
+        noise_levels: tuple[float, ...] | None = None,
         sharpness: float = 100.0,
         max_sharpness: float | None = 1000.0,
         padding: str = "reflect",
@@ -116,9 +125,10 @@ class RidgeRegularizer(Prior):
             raise ValueError(
                 f"Expected 0 <= `weak_convexity` < 1. Received weak_convexity={weak_convexity!r}."
             )
-        self.potential = potentials.get(activation)
+        self._profile = Profile(potentials.get(activation), self.weak_convexity)
         self.activation = activation if isinstance(activation, str) else dict(activation)
         self.scaling = positive("scaling", scaling)
+        self.noise_levels = check_levels(noise_levels)
         self.max_sharpness = None
         if max_sharpness is not None:
             self.max_sharpness = positive("max_sharpness", max_sharpness)
@@ -129,6 +139,10 @@ class RidgeRegularizer(Prior):
     @property
     def is_convex(self):
         return not self.weak_convexity
+
+    @property
+    def takes_noise_level(self):
+        return self.noise_levels is not None
 
     @property
     def field(self) -> tuple[int, int]:
@@ -152,16 +166,20 @@ class RidgeRegularizer(Prior):
                 )
             )
             channels = count
-        limit = None if self.max_sharpness is None else AtMost(math.log(self.max_sharpness))
-        for name, value, constraint in (
-            ("log_scaling", self.scaling, None),
-            ("log_sharpness", self.sharpness, limit),
-        ):
-            initializer = keras.initializers.Constant(np.log(value))
-            weight = self.add_weight(
-                shape=(channels,), initializer=initializer, constraint=constraint, name=name
-            )
-            setattr(self, name, weight)
+        start = np.full(channels, np.log(self.scaling))
+        if self.takes_noise_level:
+            start = start - np.log(np.array(self.noise_levels)[:, None] / _USUAL_NOISE)
+        self.log_scaling = self.add_weight(
+            shape=start.shape,
+            initializer=lambda shape, dtype: tf.constant(start, dtype),
+            name="log_scaling",
+        )
+        self.log_sharpness = self.add_weight(
+            shape=(channels,),
+            initializer=keras.initializers.Constant(np.log(self.sharpness)),
+            constraint=None if self.max_sharpness is None else AtMost(math.log(self.max_sharpness)),
+            name="log_sharpness",
+        )
         self.built = True
 
     def _check_shape(self, shape):
@@ -186,28 +204,57 @@ class RidgeRegularizer(Prior):
             if size is not None:
                 large = [side >= least for side, least in zip(size, usual, strict=True)]
                 square = tf.where(tf.reduce_all(large), one, square)
-        scaling = tf.exp(self.log_scaling)[None, None, None]
-        return RidgeCoefficients(filters / norm, scaling, tf.exp(self.log_sharpness), square)
+        return RidgeCoefficients(filters / norm, tf.exp(self.log_sharpness), square)
 
-    def bind(self, image_shape):
+    def scaling_at(self, noise_level=None) -> tf.Tensor:
+        """`alpha`, `(batch, filters)`, or with one row if the prior takes no noise level.
+
+        Args:
+            noise_level: `(batch,)`, standard deviations, or `None`.
+
+        Raises:
+            ValueError: If there is a noise level and the prior takes none, or the other way round.
+        """
+        if self.takes_noise_level != (noise_level is not None):
+            expected = "the noise level of each image" if self.takes_noise_level else "none"
+            raise ValueError(
+                f"{type(self).__name__} with noise_levels={self.noise_levels!r} expected "
+                f"`noise_level` to be {expected}. Received {noise_level!r}."
+            )
+        logarithm = tf.convert_to_tensor(self.log_scaling)
+        if noise_level is None:
+            return tf.exp(logarithm)[None]
+        weights = interpolation_weights(tf.cast(noise_level, logarithm.dtype), self.noise_levels)
+        return tf.exp(tf.linalg.matmul(weights, logarithm))
+
+    def energy(self, u, noise_level=None):
+        self.ensure_built(u)
+        return self.bind(sizes_of(u), noise_level).energy(u)
+
+    def gradient(self, u, noise_level=None):
+        self.ensure_built(u)
+        return self.bind(sizes_of(u), noise_level).gradient(u)
+
+    def bind(self, image_shape, noise_level=None):
         c = self.coefficients(image_shape[1:3])
-        parts = (c.filters, c.sharpness), (c.scaling,)
+        parts = (c.filters, c.sharpness), (self.scaling_at(noise_level)[:, None, None],)
 
-        def energy(u, *c):
-            return tf.reduce_sum(self._potential(u, *c), axis=(1, 2, 3))
+        def energy(u, filters, *c):
+            values = self._profile.value(self._analyse(u, filters), *c)
+            return tf.reduce_sum(values, axis=(1, 2, 3))
 
         def gradient(u, filters, *c):
-            slopes = self._slopes(self._analyse(u, filters), *c)
+            slopes = self._profile.slope(self._analyse(u, filters), *c)
             image = convolution.correlate_adjoint(slopes, filters, self.padding)
             return tf.ensure_shape(image, u.shape)
 
         # Preconditioners take what is positive of both.
         def spectrum(u, filters, *c):
-            curvatures = self._curvatures(u, filters, *c)
+            curvatures = self._profile.curvature(self._analyse(u, filters), *c)
             return tf.maximum(filtering.hessian_spectrum(u, curvatures, filters, filters), 0)
 
         def diagonal(u, filters, *c):
-            curvatures = self._curvatures(u, filters, *c)
+            curvatures = self._profile.curvature(self._analyse(u, filters), *c)
             found = filtering.hessian_diagonal(u, curvatures, filters, filters, self.padding)
             return tf.maximum(found, 0)
 
@@ -220,30 +267,6 @@ class RidgeRegularizer(Prior):
     def _analyse(self, u, filters):
         self._check_shape(u.shape)
         return convolution.correlate(u, filters, self.padding)
-
-    def _potential(self, u, filters, sharpness, scaling):
-        t = scaling * self._analyse(u, filters)
-        value = self.potential.value
-        found = value(sharpness * t) / sharpness
-        if self.weak_convexity:
-            found -= self.weak_convexity * value(t)
-        return found / scaling**2
-
-    def _slopes(self, response, sharpness, scaling):
-        t = scaling * response
-        activation = self.potential.activation
-        found = activation(sharpness * t)
-        if self.weak_convexity:
-            found -= self.weak_convexity * activation(t)
-        return found / scaling
-
-    def _curvatures(self, u, filters, sharpness, scaling):
-        t = scaling * self._analyse(u, filters)
-        curvature = self.potential.curvature
-        found = sharpness * curvature(sharpness * t)
-        if self.weak_convexity:
-            found -= self.weak_convexity * curvature(t)
-        return found
 
     def _lipschitz(self, c):
         return c.square * tf.maximum(tf.reduce_max(c.sharpness), self.weak_convexity)
@@ -265,19 +288,25 @@ class RidgeRegularizer(Prior):
     def hessian_variation(self, p, size=None):
         self.ensure_built(p)
         c = self.coefficients(size)
-        # |psi_i'''| <= alpha_i (mu_i^2 + rho) sup |s'''|, and what it acts on is A p.
-        steep = c.scaling * (c.sharpness**2 + self.weak_convexity)
-        changes = steep * tf.abs(self._analyse(p, c.filters))
-        largest = tf.reduce_max(changes, axis=(1, 2, 3))
-        return c.square * self.potential.curvature_lipschitz * largest
+        scaling = tf.exp(tf.reshape(self.log_scaling, (-1, self.filters[-1])))
+        steepest = self._profile.curvature_lipschitz(c.sharpness, tf.reduce_max(scaling, axis=0))
+        changes = steepest * tf.abs(self._analyse(p, c.filters))
+        return c.square * tf.reduce_max(changes, axis=(1, 2, 3))
 
     def pictures(self):
         """The composed filters, as the map uses them: `"analysis"`."""
         return {"analysis": tf.transpose(self.coefficients().filters, [3, 0, 1, 2])}
 
     def get_config(self):
-        names = ("filters", "kernel_size", "weak_convexity", "activation", "scaling", "sharpness")
-        names += ("max_sharpness", "padding")
+        names = (
+            "filters",
+            "kernel_size",
+            "weak_convexity",
+            "activation",
+            "scaling",
+            "noise_levels",
+        )
+        names += ("sharpness", "max_sharpness", "padding")
         return {
             **super().get_config(),
             **{name: getattr(self, name) for name in names},

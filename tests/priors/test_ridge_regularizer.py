@@ -1,12 +1,23 @@
 """Ridge regularisers: energy, gradient, and what is certified of their curvature."""
 
+import keras
 import numpy as np
 import pytest
 import tensorflow as tf
 
-from deq_keras import convolution, layers, operators, priors, solvers, testing
+from deq_keras import (
+    adjoints,
+    convolution,
+    layers,
+    linear_solvers,
+    operators,
+    priors,
+    solvers,
+    testing,
+)
 from deq_keras.numerics.shapes import sizes_of
 
+EXACT = adjoints.Implicit(linear_solvers.MINRES(tolerance=1e-11))
 PADDINGS = ("valid", "zero", "circular", "reflect")
 
 
@@ -203,6 +214,20 @@ def test_an_energy_is_said_to_be_convex_only_if_all_weights_make_it_so():
         assert cell.bind(y).convex == (weak_convexity == 0.0)
 
 
+def test_a_deblurring_energy_is_not_said_to_be_convex_and_gets_solvers_for_that():
+    y = _images((1, 13, 9, 1))
+    blur = operators.GaussianBlur(kernel_size=5, stddev=1.5, dtype="float64")
+    layer = layers.Variational(blur, _prior(), weight=0.5, dtype="float64")
+    found, problem = layer.solve(y), layer.cell.bind(y)
+    assert found.converged.numpy().all()
+    assert not problem.convex
+    assert float(problem.strong_convexity) == 0.0
+    assert isinstance(layer.choose_solver(problem), solvers.LBFGS)
+    problem = problem._replace(symmetric=layer.structure.symmetric)
+    assert isinstance(layer.adjoint.choose(problem), linear_solvers.MINRES)
+    testing.cell_test(layer.cell, y)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("weak_convexity", [0.0, 0.9])
 def test_bilevel_derivatives(weak_convexity):
@@ -212,11 +237,12 @@ def test_bilevel_derivatives(weak_convexity):
         prior,
         weight=1.0,
         solver=solvers.LBFGS(tolerance=1e-12),
+        adjoint=EXACT,
         dtype="float64",
     )
     layer(y)
     solve = tf.function(layer, autograph=False)
-    testing.gradient_test(solve, y, variables=layer.trainable_weights, directions=1, rtol=1e-5)
+    testing.gradient_test(solve, y, variables=layer.trainable_weights, directions=1, rtol=1e-6)
 
 
 # Keras.
@@ -285,3 +311,117 @@ def test_images_that_do_not_fit():
         prior.gradient(tf.zeros((2, 13, 8, 2), tf.float64))
     with pytest.raises(ValueError, match=r"at least \(4, 3\) pixels"):
         prior.gradient(tf.zeros((2, 3, 8, 1), tf.float64))
+
+
+# Noise levels.
+
+LEVELS = (0.02, 0.1, 0.3)
+
+
+def _conditional(weak_convexity=0.9, **options):
+    return _prior(weak_convexity, filters=(2, 3), noise_levels=LEVELS, **options)
+
+
+def test_a_scaling_for_each_noise_level():
+    prior = priors.RidgeRegularizer((2, 3), noise_levels=LEVELS, scaling=5.0, dtype="float64")
+    prior.build((None, None, None, 1))
+    assert prior.log_scaling.shape == (3, 3)
+    # At first inversely proportional, between the levels too; and constant beyond them.
+    noise = tf.constant([0.1, 0.05, 0.2, 0.3, 5.0, 0.0], tf.float64)
+    start = 5.0 * 0.1 / np.array([0.1, 0.05, 0.2, 0.3, 0.3, 0.02])
+    np.testing.assert_allclose(prior.scaling_at(noise)[:, 0], start, rtol=1e-12)
+    prior.log_scaling.assign(np.log([[1.0, 2.0, 3.0], [4.0, 5.0, 6.0], [7.0, 8.0, 9.0]]))
+    np.testing.assert_allclose(prior.scaling_at(noise)[0], [4.0, 5.0, 6.0], rtol=1e-12)
+    np.testing.assert_allclose(prior.scaling_at(noise)[3], [7.0, 8.0, 9.0], rtol=1e-12)
+
+
+def test_at_its_noise_level_an_image_sees_the_prior_of_that_level():
+    prior, u = _conditional(), _images((3, 13, 8, 1))
+    together = prior.gradient(u, tf.constant(LEVELS, tf.float64))
+    energies = prior.energy(u, tf.constant(LEVELS, tf.float64))
+    for i in range(3):
+        fixed = _prior(0.9, filters=(2, 3))
+        values = [*prior.layers, prior.log_scaling[i], prior.log_sharpness]
+        for weight, value in zip(fixed.trainable_weights, values, strict=True):
+            weight.assign(value)
+        np.testing.assert_allclose(together[i], fixed.gradient(u[i : i + 1])[0], atol=1e-13)
+        np.testing.assert_allclose(energies[i], fixed.energy(u[i : i + 1])[0], rtol=1e-12)
+    # What is certified is the same for every level.
+    for method in ("gradient_lipschitz", "strong_convexity"):
+        np.testing.assert_allclose(getattr(prior, method)(), getattr(fixed, method)())
+
+
+def test_the_cell_takes_a_noise_level_beside_the_measurement():
+    y, noise = _images((3, 13, 9, 1)), tf.constant([0.05, 0.1, 0.2], tf.float64)
+    identity = operators.Identity(dtype="float64")
+    cell = layers.GradientStep(identity, _conditional(), weight=1.0, dtype="float64")
+    testing.cell_test(cell, (y, noise))
+    layer = layers.Variational(
+        identity,
+        _conditional(),
+        weight=1.0,
+        solver=solvers.LBFGS(tolerance=1e-11),
+        dtype="float64",
+    )
+    together = layer.solve((y, noise))
+    assert together.converged.numpy().all()
+    for i in range(3):
+        alone = layer.solve((y[i : i + 1], noise[i : i + 1])).value[0]
+        np.testing.assert_allclose(alone, together.value[i], atol=1e-7)
+    compact = layers.Variational(
+        identity, layer.prior, 1.0, solver=solvers.LBFGS(tolerance=1e-11, compact=True),
+        dtype="float64",
+    )  # fmt: skip
+    np.testing.assert_allclose(compact.solve((y, noise)).value, together.value, atol=1e-7)
+    with pytest.raises(ValueError, match=r"a pair \(measurement, noise level\).*alone"):
+        layer.solve(y)
+
+
+def test_per_image_data_of_the_operator_and_a_noise_level():
+    mask = operators.Mask()
+    layer = layers.Variational(mask, priors.RidgeRegularizer((2, 3), 3, noise_levels=LEVELS))
+    u, noise = tf.cast(_images((2, 12, 11, 1)), tf.float32), tf.constant([0.05, 0.2])
+    seen = tf.cast(u > 0.3, tf.float32)
+    assert layer(((seen * u, seen), noise)).shape == u.shape
+
+
+@pytest.mark.slow
+def test_bilevel_derivatives_by_scalings_and_noise_levels():
+    layer = layers.Variational(
+        operators.Identity(dtype="float64"),
+        _conditional(),
+        weight=1.0,
+        solver=solvers.LBFGS(tolerance=1e-12),
+        adjoint=EXACT,
+        dtype="float64",
+    )
+    y, noise = _images((2, 7, 6, 1)), tf.constant([0.05, 0.15], tf.float64)
+    layer((y, noise))
+    solve = tf.function(lambda y, noise: layer((y, noise)), autograph=False)
+    weights = [layer.prior.log_scaling, layer.prior.log_sharpness]
+    testing.gradient_test(solve, y, noise, variables=weights, directions=1, rtol=1e-6)
+
+
+def test_a_model_with_noise_levels_can_be_saved(tmp_path):
+    inputs = keras.Input((None, None, 1)), keras.Input(())
+    prior = priors.RidgeRegularizer((2, 3), 3, 0.5, noise_levels=LEVELS)
+    layer = layers.Variational(operators.Identity(), prior, 1.0, train_weight=False)
+    model = keras.Model(inputs, layer(inputs))
+    y, noise = tf.cast(_images((2, 12, 11, 1)), tf.float32), tf.constant([0.05, 0.2])
+    model.save(tmp_path / "model.keras")
+    loaded = keras.models.load_model(tmp_path / "model.keras")
+    np.testing.assert_allclose(loaded((y, noise)), model((y, noise)), atol=1e-6)
+
+
+@pytest.mark.parametrize("levels", [(), (0.1, 0.1), (0.2, 0.1), (0.0, 0.1), (-1.0,)])
+def test_wrong_noise_levels(levels):
+    with pytest.raises(ValueError, match="`noise_levels`"):
+        priors.RidgeRegularizer(noise_levels=levels)
+
+
+def test_a_noise_level_where_none_is_expected_and_none_where_one_is():
+    u = _images((1, 13, 8, 1))
+    with pytest.raises(ValueError, match="`noise_level` to be the noise level of each image"):
+        _conditional().gradient(u)
+    with pytest.raises(ValueError, match="`noise_level` to be none"):
+        _prior().energy(u, tf.constant([0.1], tf.float64))
