@@ -142,6 +142,7 @@ class RidgeRegularizer(Prior):
 
     @property
     def takes_noise_level(self):
+        """Whether each image comes with its noise level."""
         return self.noise_levels is not None
 
     @property

@@ -18,8 +18,8 @@ from tests.solvers.problems import (
 
 
 def _walk(solver, problem, steps):
-    """The states of a solve, each a `step` in a graph."""
-    known = problem.known()
+    """The states of a solve, each a `step` in a graph, of an energy not known to be convex."""
+    known = problem.known()._replace(strong_convexity=None)
     step = tf.function(lambda state: solver.step(known, state), autograph=False)
     states = [solver.init(known, problem.z0)]
     for _ in range(steps):
