@@ -291,7 +291,8 @@ class RidgeRegularizer(Prior):
         c = self.coefficients(size)
         scaling = tf.exp(tf.reshape(self.log_scaling, (-1, self.filters[-1])))
         steepest = self._profile.curvature_lipschitz(c.sharpness, tf.reduce_max(scaling, axis=0))
-        changes = steepest * tf.abs(self._analyse(p, c.filters))
+        # Where nothing is known, it may be infinity times zero.
+        changes = tf.math.multiply_no_nan(steepest, tf.abs(self._analyse(p, c.filters)))
         return c.square * tf.reduce_max(changes, axis=(1, 2, 3))
 
     def pictures(self):
@@ -299,15 +300,8 @@ class RidgeRegularizer(Prior):
         return {"analysis": tf.transpose(self.coefficients().filters, [3, 0, 1, 2])}
 
     def get_config(self):
-        names = (
-            "filters",
-            "kernel_size",
-            "weak_convexity",
-            "activation",
-            "scaling",
-            "noise_levels",
-        )
-        names += ("sharpness", "max_sharpness", "padding")
+        names = ("filters", "kernel_size", "weak_convexity", "activation", "scaling")
+        names += ("noise_levels", "sharpness", "max_sharpness", "padding")
         return {
             **super().get_config(),
             **{name: getattr(self, name) for name in names},

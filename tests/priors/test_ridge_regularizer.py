@@ -178,6 +178,12 @@ def test_variation_of_the_hessian(weak_convexity):
     assert 1e-3 * bound < np.linalg.norm(change) <= bound
 
 
+def test_nothing_is_known_of_the_hessian_of_a_potential_with_a_corner():
+    prior = _prior(activation="relu")
+    p = tf.concat([_images((1, 13, 8, 1)), tf.zeros((1, 13, 8, 1), tf.float64)], axis=0)
+    np.testing.assert_array_equal(prior.hessian_variation(p), [np.inf, 0.0])
+
+
 # In layers.
 
 
