@@ -126,14 +126,15 @@ def _function(name):
 
 
 def _variational(task, config, prior, name, weight=0.1):
+    kind = dk.linear_solvers.ConjugateGradient if prior.is_convex else dk.linear_solvers.MINRES
     return dk.layers.Variational(
         task.operator(),
         prior,
         weight,
+        # A weakly convex prior scales itself, and a weight that grew would spoil the convexity.
+        train_weight=prior.is_convex,
         solver=dk.solvers.LBFGS(tolerance=config.train.tolerance),
-        adjoint=dk.adjoints.Implicit(
-            dk.linear_solvers.ConjugateGradient(tolerance=config.train.adjoint_tolerance)
-        ),
+        adjoint=dk.adjoints.Implicit(kind(tolerance=config.train.adjoint_tolerance)),
         name=name,
     )
 

@@ -1,5 +1,6 @@
 """Convolutions with exact adjoints and certified norms: pure TensorFlow functions."""
 
+from deq_keras.convolution.composition import compose
 from deq_keras.convolution.correlation import correlate, correlate_adjoint, filter_spectrum
 from deq_keras.convolution.norm_bounds import norm_bound
 from deq_keras.convolution.norms_at_size import (
@@ -13,6 +14,7 @@ __all__ = [
     "PADDINGS",
     "check_padding",
     "circular_norm",
+    "compose",
     "composition_norm_bound",
     "correlate",
     "correlate_adjoint",

@@ -5,6 +5,7 @@ import numbers
 import tensorflow as tf
 
 from deq_keras.checks import positive_int
+from deq_keras.convolution.composition import compose
 from deq_keras.convolution.correlation import correlate, correlate_adjoint
 from deq_keras.convolution.norm_bounds import norm_bound, square_root
 from deq_keras.convolution.padding import check_padding
@@ -155,7 +156,7 @@ def _run_bound(filters, padding, size):
     """Bounds layers that are one convolution, or a single layer."""
     joint = filters[0]
     for one in filters[1:]:
-        joint = _compose(joint, one)
+        joint = compose(joint, one)
     if padding == "circular" and size is not None:
         return circular_norm(joint, size)
     bound = norm_bound(joint, padding, size)
@@ -165,18 +166,6 @@ def _run_bound(filters, padding, size):
             product *= norm_bound(one, padding)
         bound = tf.minimum(bound, product)
     return bound
-
-
-def _compose(first, second):
-    """The filters of `correlate(correlate(u, first), second)`: their full convolution."""
-    kh, kw = second.shape[:2]
-    composed = tf.nn.conv2d(
-        tf.transpose(first, [2, 0, 1, 3]),
-        tf.reverse(second, [0, 1]),
-        1,
-        [[0, 0], [kh - 1, kh - 1], [kw - 1, kw - 1], [0, 0]],
-    )
-    return tf.transpose(composed, [1, 2, 0, 3])
 
 
 def _wrapped(filters, size):

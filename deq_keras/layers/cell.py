@@ -254,6 +254,21 @@ def split_with_shape(y, operator, initial_value=None):
     return y, data, tuple(operator.image_shape(shapes_of(y), shapes_of(data)))
 
 
+def split_noise_level(y, prior):
+    """What a prior's cell is given, without the noise level, and that; `None` if it takes none.
+
+    It takes the shapes of these as well.
+    """
+    if not prior.takes_noise_level:
+        return y, None
+    if not isinstance(y, list | tuple) or len(y) != 2 or _is_shape(y):
+        raise ValueError(
+            f"Expected a pair (measurement, noise level), as {type(prior).__name__} takes the "
+            "noise level of each image, a standard deviation. Received a measurement alone."
+        )
+    return y[0], y[1]
+
+
 def expect(name, value, cls):
     """Raises a `ValueError` unless an argument is an object of a class of the library."""
     if not isinstance(value, cls):

@@ -9,7 +9,7 @@ import tensorflow as tf
 from deq_keras import constraints, fidelities
 from deq_keras.checks import positive
 from deq_keras.config import deserialise, serialise
-from deq_keras.layers.cell import Cell, expect, split, split_with_shape
+from deq_keras.layers.cell import Cell, expect, split, split_noise_level, split_with_shape
 from deq_keras.linear_solvers.preconditioners import divide_by_factors, fourier_factors
 from deq_keras.numerics.jacobian import power
 from deq_keras.numerics.partial import Partial
@@ -53,7 +53,8 @@ class GradientStep(Cell):
     Call arguments:
         z: Images `(batch, height, width, channels)`, the current reconstruction.
         y: Measurements, or a pair `(y, data)` with per-image data of the operator (a mask for each
-            image).
+            image). With a prior that takes a noise level, the pair of that and the standard
+            deviations `(batch,)`.
 
     Reference:
         Riccio, Ehrhardt and Benning, arXiv:2206.13193, section 3.
@@ -101,7 +102,10 @@ class GradientStep(Cell):
         self.symmetric = self.prior.has_energy and self.constraint is None
 
     def build(self, z_shape, y_shape=None):
-        data_shape = None if y_shape is None else split(y_shape, self.operator)[1]
+        data_shape = None
+        if y_shape is not None:
+            y_shape, _ = split_noise_level(y_shape, self.prior)
+            data_shape = split(y_shape, self.operator)[1]
         if not self.operator.built:
             self.operator.build(z_shape, data_shape)
         if not self.prior.built:
@@ -127,9 +131,10 @@ class GradientStep(Cell):
         return self.has_energy and all(part.is_convex for part in parts)
 
     def bind(self, y, initial_value=None, training=None) -> Problem:
+        y, noise_level = split_noise_level(y, self.prior)
         y, data, shape = split_with_shape(y, self.operator, initial_value)
         maps = self.operator.bind(shape, data, self.variable_dtype)
-        prior = self.prior.bind(shape)
+        prior = bind_prior(self.prior, shape, noise_level)
         weight = tf.exp(self.log_weight)
         slope = self._slope_at_zero(maps, y)
         gradient = Partial(_weighted_sum, (self._misfit(maps, y, slope), prior.gradient, weight))
@@ -176,10 +181,11 @@ class GradientStep(Cell):
 
     def initial_value(self, y):
         """Where to start: `K^T y`; more generally `-grad D(0)`, which satisfies the constraint."""
-        y, data, shape = split_with_shape(y, self.operator)
+        y, data, shape = split_with_shape(split_noise_level(y, self.prior)[0], self.operator)
         return self._start(self._slope_at_zero(self.operator.bind(shape, data), y))
 
     def state_shape(self, y_shape):
+        y_shape, _ = split_noise_level(y_shape, self.prior)
         return self.operator.image_shape(*split(y_shape, self.operator))
 
     def _slope_at_zero(self, maps, y):
@@ -279,6 +285,11 @@ class GradientStep(Cell):
     @classmethod
     def from_config(cls, config):
         return cls(**deserialise(config, "operator", "prior", "fidelity", "constraint"))
+
+
+def bind_prior(prior, shape, noise_level):
+    """The prior for images of a shape, and their noise level unless it takes none."""
+    return prior.bind(shape) if noise_level is None else prior.bind(shape, noise_level)
 
 
 def _weighted_sum(u, first, second, weight):

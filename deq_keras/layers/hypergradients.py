@@ -4,7 +4,8 @@ import tensorflow as tf
 
 from deq_keras import adjoints, certificates
 from deq_keras.adjoints.base import adjoint_operator
-from deq_keras.layers.cell import split
+from deq_keras.layers.cell import split, split_noise_level
+from deq_keras.layers.gradient_step import bind_prior
 from deq_keras.numerics.rows import norm, to_rows
 from deq_keras.numerics.shapes import sizes_of
 from deq_keras.priors.sensitivity import Sensitivity
@@ -53,8 +54,9 @@ def sensitivities(cell, u, y, radius):
         Dictionary from `"measurement"`, `"log_weight"` and the names of the prior's weights to
         `deq_keras.priors.sensitivity.Sensitivity`.
     """
+    y, noise_level = split_noise_level(y, cell.prior)
     (y, data), shape = split(y, cell.operator), sizes_of(u)
-    prior, weight = cell.prior.bind(shape), tf.exp(cell.log_weight)
+    prior, weight = bind_prior(cell.prior, shape, noise_level), tf.exp(cell.log_weight)
     ones, unknown = tf.ones_like(radius), _unknown(radius)
     of_measurement = unknown
     if cell.operator.certified:

@@ -43,7 +43,9 @@ class Variational(Equilibrium):
             `dtype`.
 
     Call arguments:
-        inputs: The measurement `y`, or a pair `(y, data)` with per-image data of the operator.
+        inputs: The measurement `y`, or a pair `(y, data)` with per-image data of the operator; with
+            a prior that takes a noise level, the pair of that and the standard deviations
+            `(batch,)`.
         initial_value: As in `Equilibrium`.
 
     Raises:

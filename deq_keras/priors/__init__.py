@@ -5,6 +5,7 @@ from deq_keras.priors.affine_experts import AffineExperts, UntiedAffineExperts
 from deq_keras.priors.base import BoundPrior, Prior
 from deq_keras.priors.fields_of_experts import FieldsOfExperts, UntiedFieldsOfExperts
 from deq_keras.priors.learned_gradient import LearnedGradient
+from deq_keras.priors.ridge_regularizer import RidgeRegularizer
 from deq_keras.priors.total_variation import TotalVariation
 
 __all__ = [
@@ -13,6 +14,7 @@ __all__ = [
     "FieldsOfExperts",
     "LearnedGradient",
     "Prior",
+    "RidgeRegularizer",
     "TotalVariation",
     "UntiedAffineExperts",
     "UntiedFieldsOfExperts",

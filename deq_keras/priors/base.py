@@ -55,7 +55,9 @@ class Prior(keras.layers.Layer):
     - `strong_convexity()`: a certified modulus `m` with
       `<grad R(a) - grad R(b), a - b> >= m ||a - b||^2`: 0 or more for a convex prior, negative for
       a weakly convex one;
-    - `bind(image_shape)`, in place of all these, for what is computed once and used often.
+    - `bind(image_shape)`, in place of all these, for what is computed once and used often;
+    - `takes_noise_level = True`: the energy depends on the noise level of each image, and
+      `bind(image_shape, noise_level)` is given it: standard deviations, `(batch,)`.
 
     `prior(u)` is `prior.gradient(u)`. Images are `(batch, height, width, channels)` on [0, 1].
 
@@ -71,6 +73,7 @@ class Prior(keras.layers.Layer):
     """
 
     is_convex = False
+    takes_noise_level = False
 
     @property
     def has_energy(self) -> bool:

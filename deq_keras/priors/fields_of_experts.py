@@ -7,10 +7,9 @@ import tensorflow as tf
 
 from deq_keras import checks, convolution
 from deq_keras.checks import positive, positive_int
-from deq_keras.convolution import spectra
 from deq_keras.convolution.norm_bounds import norm_bounds
 from deq_keras.numerics.partial import Partial
-from deq_keras.priors import initializers
+from deq_keras.priors import filtering, initializers
 from deq_keras.priors.experts import Experts
 
 
@@ -98,23 +97,9 @@ class FieldsOfExperts(Experts):
         self.built = True
 
     def _check_shape(self, shape):
-        channels = checks.shape_4d(type(self).__name__, shape)[-1]
-        if self.built and channels != self.analysis.shape[2]:
-            # TensorFlow would run a convolution of groups of channels.
-            raise ValueError(
-                f"{type(self).__name__} was built for {self.analysis.shape[2]} channels. Received "
-                f"images of shape {tuple(shape)}."
-            )
-        # A whole patch must fit, or the pixels that are mirrored or wrapped around must exist.
-        part = {"valid": 1.0, "reflect": 0.5, "circular": 0.5, "zero": 0.0}[self.padding]
-        least = tuple(int(part * side) + (self.padding == "reflect") for side in self.kernel_size)
-        if any(n is not None and n < m for n, m in zip(shape[1:3], least, strict=True)):
-            raise ValueError(
-                f"{type(self).__name__} with filters of {self.kernel_size} pixels and padding "
-                f"{self.padding!r} expected images of at least {least} pixels. Received shape "
-                f"{tuple(shape)}. Use larger images, smaller filters or `padding='zero'`."
-            )
-        return channels
+        channels = self.analysis.shape[2] if self.built else None
+        name = type(self).__name__
+        return filtering.check_images(name, shape, channels, self.kernel_size, self.padding)
 
     def _analyse(self, u, weights):
         self._check_shape(u.shape)
@@ -128,23 +113,19 @@ class FieldsOfExperts(Experts):
         return tuple(image_shape[1:3]) if self.padding == "reflect" else None
 
     def _hessian(self, c):
-        """Both from the Jacobian `S^T diag(d) A`, `d_i = chi_i sigma'(chi_i (a_i * u + b_i))`.
+        """Both from the curvatures `d_i = chi_i sigma'(chi_i (a_i * u + b_i))`.
 
-        For the spectrum `sum_i d_i conj(s_i^) a_i^` coefficients are replaced by their means; the
-        diagonal `sum_i (s_i a_i) * d_i` is exact where filters do not meet a mirrored boundary. If
-        the prior is not tied, of both the part that is real and not negative.
+        If the prior is not tied, of both the part that is real and not negative.
         """
 
         def spectrum(u, c):
-            analysis = tf.transpose(c.analysis, [2, 3, 0, 1])
-            synthesis = analysis if self.tied else tf.transpose(c.synthesis, [2, 3, 0, 1])
-            powers = spectra.cross_power(analysis, synthesis, *spectra.size_of(u))
-            weights = tf.reduce_mean(self._curvatures(u, c), axis=(1, 2))
-            mean = tf.tensordot(weights, tf.reduce_mean(powers, axis=0), 1)
-            return mean if self.tied else tf.maximum(mean, 0)
+            found = filtering.hessian_spectrum(u, self._curvatures(u, c), c.analysis, c.synthesis)
+            return found if self.tied else tf.maximum(found, 0)
 
         def diagonal(u, c):
-            found = self._synthesise(self._curvatures(u, c), c.analysis * c.synthesis, u)
+            found = filtering.hessian_diagonal(
+                u, self._curvatures(u, c), c.analysis, c.synthesis, self.padding
+            )
             return found if self.tied else tf.maximum(found, 0)
 
         return Partial(spectrum, (c,)), Partial(diagonal, (c,))

@@ -155,6 +155,18 @@ def as_problem(problem) -> Problem:
     raise TypeError(f"Expected a map, or a deq_keras.solvers.Problem. Received {problem!r}.")
 
 
+def certified_convex(problem):
+    """Whether the energy of the step is certified to be convex, by its kind or by a modulus.
+
+    Returns:
+        A boolean; or, where a weakly convex energy depends on its weights, a scalar tensor of one.
+    """
+    modulus = problem.strong_convexity
+    if problem.convex or modulus is None:
+        return bool(problem.convex)
+    return tf.reduce_all(modulus > 0) if tf.is_tensor(modulus) else modulus > 0
+
+
 def step_length(problem, z):
     """`step.length` for each row of `z`, `(batch,)`."""
     return tf.ones_like(first(z)) * tf.cast(problem.step.length, z.dtype)

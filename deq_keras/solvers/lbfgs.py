@@ -8,7 +8,7 @@ import tensorflow as tf
 
 from deq_keras.checks import positive, positive_int
 from deq_keras.numerics.rows import column, dot, first, safe_divide, where
-from deq_keras.problems.problem import evaluate, step_length
+from deq_keras.problems.problem import certified_convex, evaluate, step_length
 from deq_keras.solvers import carried, line_search, metric
 from deq_keras.solvers.base import Solver
 from deq_keras.solvers.rounding import Rounding
@@ -49,8 +49,9 @@ class LBFGS(Solver):
 
     A trial is accepted if it satisfies Armijo's condition or, where the energies differ by no more
     than their rounding, the approximate Wolfe condition, which looks at slopes: near a minimiser
-    energies lose all their digits long before gradients do. If the energy is
-    certified to be convex, it is not evaluated at all: a trial whose slope is not far on the rise
+    energies lose all their digits long before gradients do. If the energy is certified to be
+    convex, by its kind or by a positive modulus that its present weights give it (of a weakly
+    convex prior), it is not evaluated at all: a trial whose slope is not far on the rise
     is accepted, as `E(z + t d) - E(z) <= t <grad E(z + t d), d>`. Pairs whose curvature
     is not safely positive are left out, so the energy need not be convex; a pair that is left
     out, and a trial that is rejected, takes a place in the memory.
@@ -146,11 +147,9 @@ class LBFGS(Solver):
         fz, gradient = evaluate(problem, trial)
         energy, slope = self._energy(problem, trial), dot(gradient, state.direction)
         search = energy - state.energy, state.length, state.slope, slope
-        if problem.convex:
-            accepted = slope <= -line_search.OVERSHOOT * state.slope  # not if it is NaN
-        else:
-            accepted = line_search.accepts(*search, state.rounding.level())
-            accepted &= tf.math.is_finite(energy)
+        near = slope <= -line_search.OVERSHOOT * state.slope  # not if it is NaN
+        lower = line_search.accepts(*search, state.rounding.level()) & tf.math.is_finite(energy)
+        accepted = tf.where(certified_convex(problem), near, lower)
 
         s, y, rho, scale = self._remember(
             problem, state, accepted, trial - state.z, gradient - state.gradient
@@ -200,7 +199,10 @@ class LBFGS(Solver):
         )
 
     def _energy(self, problem, z):
-        return tf.zeros_like(first(z)) if problem.convex else problem.step.energy(z)
+        convex, nothing = certified_convex(problem), tf.zeros_like(first(z))
+        if tf.is_tensor(convex):
+            return tf.cond(convex, lambda: nothing, lambda: problem.step.energy(z))
+        return nothing if convex else problem.step.energy(z)
 
     def _remember(self, problem, state, accepted, s, y):
         """The memory with a new pair. A pair that is not used must not hold NaNs."""

@@ -7,7 +7,9 @@ import tensorflow as tf
 from ml_collections import ConfigDict
 
 import deq_keras as dk
-from experiments.models import compiled, model, prior, prior_class, start_from
+from experiments import tasks
+from experiments.configs import train_convex, train_weakly_convex
+from experiments.models import bilevel, compiled, model, prior, prior_class, start_from
 
 Y = tf.constant(np.random.default_rng(0).uniform(size=(2, 17, 14, 1)))
 Z = tf.constant(np.random.default_rng(1).uniform(size=(2, 17, 14, 1)))
@@ -170,3 +172,18 @@ def test_prior_without_an_untied_form_is_taken_over_as_it_is():
         layer.build(Y.shape)
     start_from(fresh, trained)
     assert float(tf.exp(fresh.cell.log_weight)) == pytest.approx(0.3)
+
+
+@pytest.mark.parametrize("module", [train_convex, train_weakly_convex])
+def test_the_weight_of_a_weakly_convex_prior_stays_so_that_its_energy_is_convex(module):
+    config = module.get_config()
+    config.prior.filters = (2, 3)
+    layer = bilevel(tasks.get("denoising", config), config, config.train.weight)
+    layer.build((None, None, None, 1))
+    convex = module is train_convex
+    assert layer.prior.is_convex == convex
+    assert layer.cell.log_weight.trainable == convex
+    assert float(layer.prior.strong_convexity((48, 48))) == pytest.approx(0.0 if convex else -0.95)
+    kind = dk.linear_solvers.ConjugateGradient if convex else dk.linear_solvers.MINRES
+    assert isinstance(layer.adjoint.linear_solver, kind)
+    assert float(layer.cell.bind(tf.ones((1, 48, 48, 1))).strong_convexity) > 0 or convex

@@ -11,7 +11,13 @@ import tensorflow as tf
 from ml_collections import ConfigDict
 
 from experiments import configuration, models, tasks, train
-from experiments.configs import demo, train_demo, train_natural
+from experiments.configs import (
+    demo,
+    train_convex,
+    train_demo,
+    train_natural,
+    train_weakly_convex,
+)
 from experiments.inverse_problem import InverseProblem, fingerprint, load_images
 from tests.experiments.conftest import logged, make_pictures, weights
 from trainers.callbacks.tensorboard import TensorBoard
@@ -162,10 +168,14 @@ def test_configuration_of_the_comparison_is_refused(program, tmp_path):
     assert "a configuration of experiments.train. Received one without" in ended.errors
 
 
-@pytest.mark.parametrize("module", [train_demo, train_natural])
+CONFIGURATIONS = (train_demo, train_natural, train_convex, train_weakly_convex)
+
+
+@pytest.mark.parametrize("module", CONFIGURATIONS)
 def test_configurations_are_right(module):
     config = module.get_config()
     configuration.check_training(config)
+    models.prior(config.prior)
     assert config.train.decay_steps == config.train.epochs * config.train.steps_per_epoch
     named = set(configuration.names(config))
     assert set(config.may_change) <= named

@@ -18,8 +18,8 @@ from tests.solvers.problems import (
 
 
 def _walk(solver, problem, steps):
-    """The states of a solve, each a `step` in a graph."""
-    known = problem.known()
+    """The states of a solve, each a `step` in a graph, of an energy not known to be convex."""
+    known = problem.known()._replace(strong_convexity=None)
     step = tf.function(lambda state: solver.step(known, state), autograph=False)
     states = [solver.init(known, problem.z0)]
     for _ in range(steps):
@@ -35,6 +35,28 @@ def test_lbfgs_never_accepts_a_higher_energy():
         assert (np.diff(energies, axis=0) < 0).any(axis=0).all()
         expected = problem.known().step.energy(states[-1].z)
         np.testing.assert_allclose(states[-1].energy, expected)
+
+
+@pytest.mark.parametrize("modulus", [0.5, 0.0])
+def test_lbfgs_evaluates_no_energy_where_a_modulus_certifies_convexity(modulus):
+    """As of a weakly convex prior, by its present weights: in a graph it is a tensor."""
+
+    @tf.function(autograph=False)
+    def solved(modulus):
+        curvature = tf.constant([1.0, 10.0])
+        step = solvers.Step(energy=lambda u: tf.fill(tf.shape(u)[:1], np.nan), length=0.05)
+        problem = solvers.Problem(
+            lambda u: u - 0.05 * curvature * (u - 3.0),
+            tf.zeros((1, 2)),
+            strong_convexity=modulus,
+            step=step,
+        )
+        return solvers.LBFGS(max_steps=50).solve(problem)
+
+    solution = solved(tf.constant(modulus))
+    assert bool(solution.converged[0]) == (modulus > 0)
+    if modulus > 0:
+        np.testing.assert_allclose(solution.value, [[3.0, 3.0]], rtol=1e-3)
 
 
 def test_lbfgs_is_exact_on_quadratics_in_its_memory():

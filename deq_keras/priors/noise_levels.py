@@ -1,0 +1,56 @@
+"""What depends on the noise level: interpolated between the levels for which it is learned."""
+
+import math
+
+import tensorflow as tf
+
+from deq_keras.checks import positive
+
+
+def check_levels(levels) -> tuple[float, ...] | None:
+    """Increasing positive numbers as a tuple of floats; `None` stays.
+
+    Raises:
+        ValueError: If they are something else.
+    """
+    if levels is None:
+        return None
+    found = tuple(positive("noise_levels", level) for level in levels)
+    if not found or any(a >= b for a, b in zip(found, found[1:], strict=False)):
+        raise ValueError(
+            "Expected `noise_levels` to be one or more increasing standard deviations, such as "
+            f"(0.02, 0.1, 0.2), or None. Received noise_levels={levels!r}."
+        )
+    return found
+
+
+def interpolation_weights(noise_level, levels) -> tf.Tensor:
+    """The weights of the levels in a piecewise linear function of the logarithm of the noise level.
+
+    What is inversely proportional to the noise level at all levels is so between them, too, if it
+    is learned as a logarithm. Beyond the first and the last level the function is constant.
+
+    Args:
+        noise_level: `(batch,)`, standard deviations.
+        levels: Increasing positive numbers.
+
+    Returns:
+        `(batch, levels)`, not negative, of sum one.
+
+    Example:
+
+    >>> from deq_keras.priors.noise_levels import interpolation_weights
+    >>> interpolation_weights(tf.constant([0.1, 0.2, 9.0]), (0.1, 0.4)).numpy().round(2)
+    array([[1. , 0. ],
+           [0.5, 0.5],
+           [0. , 1. ]], dtype=float32)
+    """
+    place = tf.math.log(tf.clip_by_value(noise_level, levels[0], levels[-1]))
+    ones = tf.ones_like(place)
+    # How far the noise level is beyond each of the levels: at least the first, never the last.
+    beyond = [ones]
+    for low, high in zip(levels, levels[1:], strict=False):
+        part = (place - math.log(low)) / (math.log(high) - math.log(low))
+        beyond.append(tf.clip_by_value(part, 0.0, 1.0))
+    beyond.append(tf.zeros_like(ones))
+    return tf.stack([a - b for a, b in zip(beyond, beyond[1:], strict=False)], axis=1)

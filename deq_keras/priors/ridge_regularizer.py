@@ -1,0 +1,315 @@
+"""Convex and weakly convex ridge regularisers with filters of several layers."""
+
+import functools
+import math
+from typing import NamedTuple
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from deq_keras import checks, convolution
+from deq_keras.checks import positive
+from deq_keras.convolution.norm_bounds import norm_bounds
+from deq_keras.numerics.partial import Partial
+from deq_keras.numerics.shapes import sizes_of
+from deq_keras.priors import filtering, initializers, potentials
+from deq_keras.priors.base import BoundPrior, Prior
+from deq_keras.priors.experts import AtMost
+from deq_keras.priors.noise_levels import check_levels, interpolation_weights
+from deq_keras.priors.profiles import Profile
+
+_USUAL_NOISE = 0.1  # where `scaling` is the initial one
+
+
+class RidgeCoefficients(NamedTuple):
+    """The weights as the energy uses them.
+
+    Attributes:
+        filters: Those of all layers as one convolution, divided by a bound on its norm.
+        sharpness: `mu`, `(filters,)`.
+        square: Certified bound on the squared norm of the convolution for images of the size: 1
+            unless they are tiny.
+    """
+
+    filters: tf.Tensor
+    sharpness: tf.Tensor
+    square: tf.Tensor
+
+
+@keras.saving.register_keras_serializable(package="deq_keras")
+class RidgeRegularizer(Prior):
+    """Ridge regulariser, convex or weakly convex, with filters that are composed of layers.
+
+        R(u)     = sum_i sum_x psi_i((a_i * u)(x))
+        psi_i(t) = (s(mu_i alpha_i t) / mu_i - rho s(alpha_i t)) / alpha_i^2,    A = A_n ... A_1
+
+    with a smoothed absolute value `s`, `0 <= s'' <= 1`. The first term grows like `|t| / alpha_i`
+    from `1 / (mu_i alpha_i)` on; the second one takes a part `rho` of that slope away again from
+    `1 / alpha_i` on, so large edges cost less than in a convex prior (`rho = 0`).
+
+    The layers `A_k` are convolutions with nothing between them. An image is padded once for all of
+    them, so `A` is one convolution with the composed filters, and computed so: for grey images
+    that is the faster way. They are divided by a certified bound on the norm of the whole
+    convolution, so for images that are not tiny
+
+        -rho <= Hess R <= max_i mu_i,
+
+    whatever the weights and however long they are trained. Denoising with a weight of at most
+    `1 / rho` is a convex problem: use `Variational(operator, prior, weight=1.0,
+    train_weight=False)`, for the scaling of each filter is learned and makes another one needless.
+
+    Args:
+        filters: Number of filters of each layer.
+        kernel_size: Side of the filters of each layer in pixels, or a pair `(height, width)`. Three
+            layers of 5 x 5 see 13 x 13 pixels.
+        weak_convexity: `rho` in [0, 1); 0 for a convex prior.
+        activation: `s'`: `"smoothed_l1"`, `"tanh"` or another of `deq_keras.priors.potentials.get`.
+        scaling: Initial `alpha` of each filter (trained), > 0. Responses to images on [0, 1] count
+            as those to edges from `1 / alpha` on.
+        noise_levels: `None`; or increasing standard deviations for which each filter learns a
+            scaling of its own. Every image then comes with its noise level, and `log alpha` is
+            interpolated linearly in the logarithm of that: `Variational` takes the pair
+            `(y, noise_level)`. The initial `alpha` is `scaling` at 0.1 and inversely proportional
+            to the noise level.
+        sharpness: Initial `mu` of each filter (trained), > 0.
+        max_sharpness: Training keeps `mu` at or below it, or `None`.
+        padding: How filters see the boundary: `"reflect"`, `"valid"`, `"zero"` or `"circular"`; see
+            `FieldsOfExperts`. The certified norm is sharpest for the last three.
+        filters_initializer: Of the first layer: `"first_order"`, or what Keras or
+            `deq_keras.priors.initializers` know for shape `(height, width, channels, filters)`. The
+            filters of the other layers start as random orthogonal ones, the same each time.
+
+    Reference:
+        Goujon, Neumayer and Unser, Learning weakly convex regularizers for convergent
+        image-reconstruction algorithms, SIAM J. Imaging Sci. 2024; Goujon, Neumayer, Bohra,
+        Ducotterd and Unser, A neural-network-based convex regularizer for inverse problems, IEEE
+        TCI 2023.
+
+    Example:
+
+    >>> prior = deq_keras.priors.RidgeRegularizer(filters=(2, 8), weak_convexity=0.9)
+    >>> images = tf.random.uniform((2, 32, 48, 1))
+    >>> prior.energy(images).shape, prior.gradient(images).shape
+    (TensorShape([2]), TensorShape([2, 32, 48, 1]))
+    >>> round(float(prior.strong_convexity((32, 48))), 2)
+    -0.9
+    """
+
+    has_energy = True
+
+    def __init__(
+        self,
+        filters: tuple[int, ...] = (4, 8, 64),
+        kernel_size: int | tuple[int, int] = 5,
+        weak_convexity: float = 0.0,
+        activation="smoothed_l1",
+        scaling: float = 5.0,
+        noise_levels: tuple[float, ...] | None = None,
+        sharpness: float = 100.0,
+        max_sharpness: float | None = 1000.0,
+        padding: str = "reflect",
+        filters_initializer="first_order",
+        **kwargs,
+    ):
+        super().__init__(**kwargs)
+        if not isinstance(filters, list | tuple) or not filters:
+            raise ValueError(
+                "Expected `filters` to be a tuple with the number of filters of each layer, such "
+                f"as (4, 8, 64). Received filters={filters!r}."
+            )
+        self.filters = tuple(checks.positive_int("filters", count) for count in filters)
+        self.kernel_size = checks.kernel_size(kernel_size)
+        self.weak_convexity = positive("weak_convexity", weak_convexity, zero=True)
+        if self.weak_convexity >= 1:
+            raise ValueError(
+                f"Expected 0 <= `weak_convexity` < 1. Received weak_convexity={weak_convexity!r}."
+            )
+        self._profile = Profile(potentials.get(activation), self.weak_convexity)
+        self.activation = activation if isinstance(activation, str) else dict(activation)
+        self.scaling = positive("scaling", scaling)
+        self.noise_levels = check_levels(noise_levels)
+        self.max_sharpness = None
+        if max_sharpness is not None:
+            self.max_sharpness = positive("max_sharpness", max_sharpness)
+        self.sharpness = positive("sharpness", sharpness, upper=self.max_sharpness)
+        self.padding = convolution.check_padding(padding)
+        self.filters_initializer = initializers.get(filters_initializer)
+
+    @property
+    def is_convex(self):
+        return not self.weak_convexity
+
+    @property
+    def takes_noise_level(self):
+        """Whether each image comes with its noise level."""
+        return self.noise_levels is not None
+
+    @property
+    def field(self) -> tuple[int, int]:
+        """Height and width of the composed filters in pixels."""
+        return tuple(1 + len(self.filters) * (side - 1) for side in self.kernel_size)
+
+    def build(self, input_shape):
+        channels = self._check_shape(input_shape)
+        self.layers = []
+        for number, count in enumerate(self.filters):
+            first = number == 0
+            self.layers.append(
+                self.add_weight(
+                    shape=(*self.kernel_size, channels, count),
+                    initializer=(
+                        self.filters_initializer
+                        if first
+                        else keras.initializers.Orthogonal(seed=number)
+                    ),
+                    name=f"layer_{number + 1}",
+                )
+            )
+            channels = count
+        start = np.full(channels, np.log(self.scaling))
+        if self.takes_noise_level:
+            start = start - np.log(np.array(self.noise_levels)[:, None] / _USUAL_NOISE)
+        self.log_scaling = self.add_weight(
+            shape=start.shape,
+            initializer=lambda shape, dtype: tf.constant(start, dtype),
+            name="log_scaling",
+        )
+        self.log_sharpness = self.add_weight(
+            shape=(channels,),
+            initializer=keras.initializers.Constant(np.log(self.sharpness)),
+            constraint=None if self.max_sharpness is None else AtMost(math.log(self.max_sharpness)),
+            name="log_sharpness",
+        )
+        self.built = True
+
+    def _check_shape(self, shape):
+        channels = self.layers[0].shape[2] if self.built else None
+        name = type(self).__name__
+        return filtering.check_images(name, shape, channels, self.field, self.padding)
+
+    def coefficients(self, size=None) -> RidgeCoefficients:
+        """The `RidgeCoefficients` of the current weights, for images of a size or any."""
+        first, *others = (tf.convert_to_tensor(layer) for layer in self.layers)
+        # Then the composed filters have no mean either: constant images cost nothing.
+        first -= tf.reduce_mean(first, axis=(0, 1), keepdims=True)
+        filters = functools.reduce(convolution.compose, others, first)
+        # The filters must not depend on the size of the images, and the bound for mirrored
+        # boundaries at every size is up to twice that for all sizes but the smallest.
+        usual = tuple(2 * max(side - 1, 2) for side in self.field)
+        every, norm = norm_bounds(filters, self.padding, usual)
+        norm = tf.where(norm > 0, norm, tf.ones_like(norm))
+        square = one = tf.ones_like(norm)
+        if self.padding == "reflect":
+            square = tf.maximum(every / norm, 1.0) ** 2
+            if size is not None:
+                large = [side >= least for side, least in zip(size, usual, strict=True)]
+                square = tf.where(tf.reduce_all(large), one, square)
+        return RidgeCoefficients(filters / norm, tf.exp(self.log_sharpness), square)
+
+    def scaling_at(self, noise_level=None) -> tf.Tensor:
+        """`alpha`, `(batch, filters)`, or with one row if the prior takes no noise level.
+
+        Args:
+            noise_level: `(batch,)`, standard deviations, or `None`.
+
+        Raises:
+            ValueError: If there is a noise level and the prior takes none, or the other way round.
+        """
+        if self.takes_noise_level != (noise_level is not None):
+            expected = "the noise level of each image" if self.takes_noise_level else "none"
+            raise ValueError(
+                f"{type(self).__name__} with noise_levels={self.noise_levels!r} expected "
+                f"`noise_level` to be {expected}. Received {noise_level!r}."
+            )
+        logarithm = tf.convert_to_tensor(self.log_scaling)
+        if noise_level is None:
+            return tf.exp(logarithm)[None]
+        weights = interpolation_weights(tf.cast(noise_level, logarithm.dtype), self.noise_levels)
+        return tf.exp(tf.linalg.matmul(weights, logarithm))
+
+    def energy(self, u, noise_level=None):
+        self.ensure_built(u)
+        return self.bind(sizes_of(u), noise_level).energy(u)
+
+    def gradient(self, u, noise_level=None):
+        self.ensure_built(u)
+        return self.bind(sizes_of(u), noise_level).gradient(u)
+
+    def bind(self, image_shape, noise_level=None):
+        c = self.coefficients(image_shape[1:3])
+        parts = (c.filters, c.sharpness), (self.scaling_at(noise_level)[:, None, None],)
+
+        def energy(u, filters, *c):
+            values = self._profile.value(self._analyse(u, filters), *c)
+            return tf.reduce_sum(values, axis=(1, 2, 3))
+
+        def gradient(u, filters, *c):
+            slopes = self._profile.slope(self._analyse(u, filters), *c)
+            image = convolution.correlate_adjoint(slopes, filters, self.padding)
+            return tf.ensure_shape(image, u.shape)
+
+        # Preconditioners take what is positive of both.
+        def spectrum(u, filters, *c):
+            curvatures = self._profile.curvature(self._analyse(u, filters), *c)
+            return tf.maximum(filtering.hessian_spectrum(u, curvatures, filters, filters), 0)
+
+        def diagonal(u, filters, *c):
+            curvatures = self._profile.curvature(self._analyse(u, filters), *c)
+            found = filtering.hessian_diagonal(u, curvatures, filters, filters, self.padding)
+            return tf.maximum(found, 0)
+
+        functions = (Partial(f, *parts) for f in (gradient, energy, spectrum, diagonal))
+        gradient, energy, spectrum, diagonal = functions
+        return BoundPrior(
+            gradient,
+            energy,
+            self._lipschitz(c),
+            self._modulus(c),
+            spectrum,
+            diagonal,
+            2 * c.filters.shape.num_elements(),
+        )
+
+    def _analyse(self, u, filters):
+        self._check_shape(u.shape)
+        return convolution.correlate(u, filters, self.padding)
+
+    def _lipschitz(self, c):
+        return c.square * tf.maximum(tf.reduce_max(c.sharpness), self.weak_convexity)
+
+    def _modulus(self, c):
+        return -self.weak_convexity * c.square
+
+    def gradient_lipschitz(self, size=None):
+        return self._lipschitz(self.coefficients(size))
+
+    def strong_convexity(self, size=None):
+        """Certified modulus `-rho`, or less where images may be tiny.
+
+        Args:
+            size: As for `gradient_lipschitz`.
+        """
+        return self._modulus(self.coefficients(size))
+
+    def hessian_variation(self, p, size=None):
+        self.ensure_built(p)
+        c = self.coefficients(size)
+        scaling = tf.exp(tf.reshape(self.log_scaling, (-1, self.filters[-1])))
+        steepest = self._profile.curvature_lipschitz(c.sharpness, tf.reduce_max(scaling, axis=0))
+        # Where nothing is known, it may be infinity times zero.
+        changes = tf.math.multiply_no_nan(steepest, tf.abs(self._analyse(p, c.filters)))
+        return c.square * tf.reduce_max(changes, axis=(1, 2, 3))
+
+    def pictures(self):
+        """The composed filters, as the map uses them: `"analysis"`."""
+        return {"analysis": tf.transpose(self.coefficients().filters, [3, 0, 1, 2])}
+
+    def get_config(self):
+        names = ("filters", "kernel_size", "weak_convexity", "activation", "scaling")
+        names += ("noise_levels", "sharpness", "max_sharpness", "padding")
+        return {
+            **super().get_config(),
+            **{name: getattr(self, name) for name in names},
+            "filters_initializer": keras.initializers.serialize(self.filters_initializer),
+        }
