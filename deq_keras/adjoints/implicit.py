@@ -33,10 +33,10 @@ class Implicit(Adjoint):
         linear_solver: For the adjoint equation: a name, a `deq_keras.linear_solvers.LinearSolver`,
             or `"auto"`: conjugate gradients if `f` is a gradient step on a convex energy, MINRES
             for another symmetric Jacobian, and GMRES where it is not symmetric or not known to be.
-        precondition: Use the preconditioner of the map, if it has one: that of a `GradientStep` on
-            an energy (`deq_keras.linear_solvers.fourier_preconditioner`) halves the steps.
-            It is not used for steps on no energy, nor for Neumann's series, which may diverge with
-            one, nor for `FixedPoint`, which has no place for it.
+        precondition: Use the preconditioner of the map, if it has one: that of a `GradientStep`
+            (`deq_keras.linear_solvers.fourier_preconditioner`) halves the steps.
+            It is not used for Neumann's series, which may diverge with one, nor for
+            `FixedPoint`, which has no place for it.
         higher_order: Make derivatives differentiable, to any order, by the measurement and the
             weights of the cell: the adjoint equation is then itself differentiated by the implicit
             function theorem. A few more evaluations of the map for each derivative. Tensors that
@@ -78,10 +78,7 @@ class Implicit(Adjoint):
         linear_solver = self.choose(problem)
         if self.higher_order:
             return recursion.output(problem, solution.value, linear_solver, report), solution
-        # That of steps on no energy is for the directions of `NewtonKrylov`: adjoint equations take
-        # half of the products with it, and yet models were trained to another, worse end.
-        untied = problem.step is not None and problem.step.energy is None
-        wanted = self.precondition and not untied and linear_solver.takes_any_preconditioner
+        wanted = self.precondition and linear_solver.takes_any_preconditioner
 
         def correct(z, d):
             precondition = frozen.preconditioner if wanted else None
