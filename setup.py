@@ -48,7 +48,10 @@ setup(
     # `trainers`, `experiments` and `benchmarks` run from a checkout: their names are too general
     # to install.
     packages=find_packages(include=["deq_keras", "deq_keras.*"]),
-    package_data={"deq_keras": ["py.typed"]},  # type checkers of other projects read the hints
+    package_data={
+        "deq_keras": ["py.typed"],  # type checkers of other projects read the hints
+        "deq_keras.presets": ["*/*.json", "*/*.h5"],  # weights and their cards
+    },
     python_requires=">=3.10",
     # TensorFlow is missing here on purpose: several distributions hold the same module, and
     # whoever has one must not be given a second. deq_keras/_backend.py checks that there is one.

@@ -7,7 +7,7 @@ run the same solvers and differentiate the solution with the same implicit deriv
 
 - `operators`: the linear operators `K`, each with its adjoint.
 - `fidelities` and `constraints`: how `K u` is compared with `y`, and what `u` must satisfy.
-- `priors`: the regularisers, each with an energy and a gradient.
+- `priors`: the regularisers, each with an energy and a gradient; `presets`: trained ones.
 - `solvers` and `linear_solvers`: fixed points, and the linear systems of their derivatives.
 - `adjoints`: how a derivative passes through a solution.
 - `certificates`: how far a solution is from the exact one.
@@ -31,6 +31,7 @@ from deq_keras import (
     linear_solvers,
     metrics,
     operators,
+    presets,
     priors,
     regularizers,
     solvers,
@@ -49,6 +50,7 @@ __all__ = [
     "linear_solvers",
     "metrics",
     "operators",
+    "presets",
     "priors",
     "regularizers",
     "solvers",

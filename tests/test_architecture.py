@@ -38,6 +38,7 @@ LIBRARY = {
     "layers": ("numerics", "convolution", "problems", "solvers", "linear_solvers", "adjoints")
     + MODELS,
     "testing": ("numerics", "operators", "layers"),
+    "presets": ("priors",),
 }
 for _room, _below in LIBRARY.items():
     FORBIDDEN[f"deq_keras/{_room}"] = tuple(

@@ -11,7 +11,7 @@ from ml_collections import ConfigDict
 from PIL import Image
 
 import deq_keras as dk
-from experiments import evaluate, models, tasks, train
+from experiments import evaluate, models, preset, tasks, train
 from experiments.inverse_problem import InverseProblem, load_images
 from experiments.report.sheet import filter_picture, sheet
 from tests.experiments.conftest import make_pictures
@@ -302,3 +302,47 @@ def test_output_that_cannot_be_written(program, small, tmp_path):
 @pytest.mark.parametrize("flag", ["--checkpoint=first", "--split=train", "--pictures=-1"])
 def test_wrong_flags(program, small, flag):
     refused(program, exits.USAGE, flag.split("=")[0].strip("-"), f"--workdir={small}", flag)
+
+
+# A preset of it
+
+
+CARD = ("--description=Tiny", "--data=noise", "--command=none", "--licence=none")
+
+
+def test_a_preset_holds_the_trained_prior(run_program, bilevel, tmp_path):
+    folder = tmp_path / "preset"
+    arguments = (f"--workdir={bilevel}", f"--output={folder}", *CARD)
+    assert run_program(preset, *arguments) == 0
+    results, _ = read(bilevel / "evaluation")
+    card, prior = dk.presets.card(folder), dk.presets.load(folder)
+    assert card["results"]["psnr"] == round(results["means"]["psnr"], 4)
+    assert (card["noise"], card["channels"], card["parameters"]) == (0.1, 1, 2 * 9 + 2)
+    config = ConfigDict(results["config"])
+    task = tasks.get(config.task, config)
+    layer = dk.layers.Variational(task.operator(), prior, card["weight"], solver="lbfgs")
+    layer.solver.tolerance = config.train.tolerance
+    problem = InverseProblem(task, config, load_images(config))
+    measurement, truth = next(iter(problem.test))
+    found = layer.solve(measurement).value
+    psnr = -10.0 * np.log10(np.mean((found - truth) ** 2))
+    np.testing.assert_allclose(psnr, results["images"][0]["psnr"], atol=1e-3)
+
+
+def test_a_preset_without_a_card(program, bilevel, tmp_path):
+    ended = program(preset, f"--workdir={bilevel}", f"--output={tmp_path}", *CARD[1:])
+    assert "Received no ['--description']" in ended.errors
+    assert ended.code == exits.CONFIG
+
+
+@pytest.mark.parametrize(
+    ("which", "message"), [("small", "training of a bilevel model"), ("bilevel", "run python -m")]
+)
+def test_presets_of_other_things(program, request, which, message, tmp_path):
+    workdir = tmp_path / "copy"
+    skipped = shutil.ignore_patterns("evaluation")
+    shutil.copytree(request.getfixturevalue(which), workdir, ignore=skipped)
+    ended = program(preset, f"--workdir={workdir}", f"--output={tmp_path / 'new'}", *CARD)
+    assert message in ended.errors
+    assert ended.code == exits.CONFIG
+    assert not (tmp_path / "new").exists()

@@ -1,0 +1,88 @@
+"""A preset of `deq_keras.presets` from a trained and evaluated bilevel model.
+
+    python -m experiments.evaluate --workdir=runs/mine
+    python -m experiments.preset --workdir=runs/mine --output=presets/mine \\
+        --description="Weakly convex ridge regulariser" --data="400 photographs" \\
+        --command="python -m experiments.train --config=…" --licence=Apache-2.0
+
+Writes the prior's configuration and weights, and a card: what the flags say, and from the working
+directory weight, noise, time of training and results on the test images.
+"""
+
+import json
+from pathlib import Path
+
+from experiments import command_line
+
+# isort: split
+# It chooses Keras's backend, so it comes first.
+import numpy as np
+from absl import flags
+
+import deq_keras as dk
+from experiments import trained
+from trainers.process.errors import ConfigurationError
+from trainers.process.files import make_writable
+
+flags.adopt_module_key_flags(command_line)
+flags.adopt_module_key_flags(trained)
+_TEXTS = {
+    name: flags.DEFINE_string(name, None, text)
+    for name, text in {
+        "description": "What the prior is, in a sentence.",
+        "data": "The images it was trained on, and what their licence allows.",
+        "command": "The command that trained it.",
+        "licence": "Licence of the weights.",
+    }.items()
+}
+
+
+def preset():
+    """Everything, from the flags to the files."""
+    command_line.check_folders()
+    workdir = Path(command_line.WORKDIR.value)
+    wanted = {"output": trained.OUTPUT, **_TEXTS}
+    if missing := [f"--{name}" for name, flag in wanted.items() if not flag.value]:
+        raise ConfigurationError(f"Expected {', '.join(wanted)}. Received no {missing}.")
+    found = trained.load(workdir, trained.CHECKPOINT.value)
+    layers = [one for one in found.model.layers if isinstance(one, dk.layers.Variational)]
+    if len(layers) != 1:
+        raise ConfigurationError(
+            f"Expected the training of a bilevel model. {str(workdir)!r} holds {found.name!r}."
+        )
+    if not found.metrics:
+        raise ConfigurationError(
+            f"Expected an evaluation of these weights in {str(workdir / 'evaluation')!r}. Found "
+            f"none: run python -m experiments.evaluate --workdir={workdir} first."
+        )
+    layer, channels = layers[0], found.model.output.shape[-1]
+    lines = (workdir / "metrics.jsonl").read_text("utf-8").splitlines()
+    epochs = [row["seconds"] for row in map(json.loads, lines) if "epoch" in row]
+    output = trained.OUTPUT.value
+    make_writable(output, "folder", "Name another one with --output.")
+    task = found.config[found.config.task]
+    card = {
+        **{name: flag.value for name, flag in _TEXTS.items()},
+        "channels": channels,
+        "parameters": int(sum(np.prod(v.shape) for v in layer.prior.trainable_variables)),
+        "weight": float(np.exp(layer.cell.log_weight)),
+        "noise": float(task.noise),
+        "results": {
+            "task": found.config.task,
+            "images": "test split",
+            "weights": found.weights,
+            **{name: round(found.metrics[name], 4) for name in ("psnr", "ssim")},
+        },
+        "time": f"{sum(epochs) / 60:.0f} minutes with validation, on the machine of the training",
+    }
+    dk.presets.save(layer.prior, output, card)
+    print(f"Preset: {output}")
+
+
+def run():
+    """Entry point: flags, then `preset`."""
+    command_line.run(preset)
+
+
+if __name__ == "__main__":
+    run()
