@@ -49,6 +49,11 @@ class Cell(keras.layers.Layer):
         self.symmetric = None if symmetric is None else bool(symmetric)
         self.couples_batch = None if couples_batch is None else bool(couples_batch)
 
+    @property
+    def may_certify(self) -> bool:
+        """Whether its problems may have a certified modulus, with which errors are bounded."""
+        return type(self).bind is not Cell.bind
+
     def bind(self, y, initial_value=None, training=None) -> Problem:
         """The problem `z = f(z, y)` for one measurement, and the present weights.
 

@@ -116,6 +116,11 @@ class GradientStep(Cell):
         return self.prior.has_energy
 
     @property
+    def may_certify(self) -> bool:
+        # A map that is no gradient only does while its prior weighs next to nothing.
+        return self.has_energy
+
+    @property
     def is_convex(self) -> bool:
         """Whether a step is one on an energy that is convex."""
         parts = (self.prior, self.fidelity, *([self.constraint] if self.constraint else []))

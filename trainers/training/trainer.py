@@ -239,13 +239,17 @@ class Trainer:
             results = self.results()
             if kept is not None:
                 self._state.write(kept)
-        # A layer that reports in training only has measured nothing.
-        silent = {m.name for m in self.model.metrics if isinstance(m, Diagnostic)}
-        return {k: v for k, v in results.items() if k not in silent or not math.isnan(v)}
+        return results
 
     def results(self) -> dict[str, float]:
-        """The metrics so far, over all replicas. All workers must call it."""
-        return {name: float(value) for name, value in self.model.get_metrics_result().items()}
+        """The metrics so far, over all replicas. All workers must call it.
+
+        What a layer has not measured is left out: steps in validation, say, or a bound on errors
+        where nothing is certified.
+        """
+        found = {name: float(value) for name, value in self.model.get_metrics_result().items()}
+        silent = {m.name for m in self.model.metrics if isinstance(m, Diagnostic)}
+        return {k: v for k, v in found.items() if k not in silent or not math.isnan(v)}
 
     @contextlib.contextmanager
     def averaged(self):
