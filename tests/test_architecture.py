@@ -46,6 +46,7 @@ for _room, _below in LIBRARY.items():
 # The files beside the rooms are what all of these build on, but for some.
 ALONE = {
     "certificates.py": ("linear_solvers", "numerics", "problems"),
+    "conditioning.py": ("numerics", "problems"),
     "config.py": (),
     "checks.py": (),
     "constraints.py": (),

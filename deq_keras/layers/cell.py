@@ -117,6 +117,10 @@ class Cell(keras.layers.Layer):
         """Where to start: zeros like the measurement."""
         return tf.zeros_like(tf.nest.flatten(y)[0])
 
+    def scalars(self) -> dict[str, tf.Tensor]:
+        """What can be followed of the weights over a training: a name to a scalar tensor."""
+        return {}
+
     def ensure_built(self, z_shape, y_shape):
         """Create the weights from the shapes of `z` and `y`, if they do not exist yet."""
         if type(self).build is not keras.layers.Layer.build:

@@ -179,6 +179,9 @@ class GradientStep(Cell):
         y, data, shape = split_with_shape(y, self.operator)
         return self._start(self._slope_at_zero(self.operator.bind(shape, data), y))
 
+    def scalars(self):
+        return {"weight": tf.exp(self.log_weight), **self.prior.scalars()}
+
     def state_shape(self, y_shape):
         return self.operator.image_shape(*split(y_shape, self.operator))
 

@@ -121,6 +121,7 @@ class Trainer:
         epochs: int,
         steps_per_epoch: int | None = None,
         validation: Validation | None = None,
+        measure: Callable[[], dict[str, Any]] | None = None,
         callbacks: tuple | list = (),
         verbose: str | int = "auto",
     ) -> list[dict[str, Any]]:
@@ -136,6 +137,9 @@ class Trainer:
             steps_per_epoch: Steps of an epoch; by default one pass over a dataset of known length.
             validation: `(input_context)` to the finite dataset of this worker's part, or a dataset
                 of batches, evaluated after each epoch; images may be of different sizes.
+            measure: Called after each epoch and its validation, with the same weights: what it
+                returns, names to numbers, joins the logs. All workers call it, each for itself, so
+                it must be the same everywhere: of the weights and of fixed images, say.
             callbacks: Keras callbacks. They run on all workers, for they may change the training;
                 those that write files run on the chief only: Keras's own, and any with an attribute
                 `chief_only = True`. What they remember is in the checkpoints.
@@ -153,7 +157,8 @@ class Trainer:
             StorageError: If a checkpoint cannot be read or written.
             ConfigurationError: If a checkpoint, or an argument, does not fit.
         """
-        loop = Loop(self, batches, epochs, steps_per_epoch, validation, callbacks, verbose)
+        data = (batches, epochs, steps_per_epoch, validation, measure)
+        loop = Loop(self, *data, callbacks, verbose)
         with self.peers(), interruptible() as received:
             return loop.run(received)
 
