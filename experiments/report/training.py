@@ -21,6 +21,9 @@ _DASHED = (4, 1.6)
 _STEPS = "_forward_steps"  # how the name of a layer that solves is known
 _X = "training step"
 
+_WORK = """Means over the images of an epoch's steps. A <i>map</i> is an evaluation of the map that
+is solved, a <i>product</i> one with its Jacobian; the steps <i>backward</i> are products with the
+transposed Jacobian."""
 _CONDITIONING = """Measured after each epoch on one fixed batch of validation images, at the
 solutions: <i>A = I − J</i> with the Jacobian <i>J</i> of the map that is solved. All are estimates
 by a few Lanczos steps, the extremes over the images: the true condition is rather worse. The
@@ -73,8 +76,7 @@ def write_training_report(path, title, steps, epochs):
         raise ValueError(
             "Expected rows of at least one epoch. Received none: the training has not got so far."
         )
-    layers = [key[: -len(_STEPS)] for key in epochs[-1] if key.endswith(_STEPS)]
-    layers = [name for name in layers if not name.startswith("val_")]
+    layers = _layers(epochs[-1])
     parts = [("training", "Training", "", _learning(steps, epochs))]
     for number, layer in enumerate(layers):
         suffix = f" of {layer}" if len(layers) > 1 else ""
@@ -92,24 +94,16 @@ def write_training_report(path, title, steps, epochs):
     return document.write(path, page)
 
 
-_WORK = """Means over the images of an epoch's steps. A <i>map</i> is an evaluation of the map that
-is solved, a <i>product</i> one with its Jacobian; the steps <i>backward</i> are products with the
-transposed Jacobian."""
-
-
 def _header(title, steps, epochs):
     last, best = epochs[-1], _best(epochs)
-    skipped = last.get("skipped")
-    said = [
-        f"{integer(last['epoch'])} epoch{'s' if last['epoch'] != 1 else ''}",
-        f"{integer(last['step'])} steps",
-    ]
+    counts = [(last["epoch"], "epoch"), (last["step"], "step")]
+    said = listing(f"{integer(n)} {what}{'' if n == 1 else 's'}" for n, what in counts)
     seconds = sum(finite(row.get("seconds")) or 0.0 for row in epochs)
-    if skipped:
-        said.append(f"{integer(skipped)} steps left out, for their gradient was not finite")
+    if seconds:
+        said += f", in {duration(seconds)}"
     numbers = []
-    for name, row in (("Best epoch", best), ("Last epoch", last)):
-        shown = [f"no. {integer(row['epoch'])}"]
+    for name, row in (("Least loss", best), ("Last epoch", last)):
+        shown = [f"epoch {integer(row['epoch'])}"]
         for what, key in (("on validation images", "val_"), ("in training", "")):
             loss, psnr = row.get(f"{key}loss"), row.get(f"{key}psnr")
             if finite(loss) is not None:
@@ -119,25 +113,28 @@ def _header(title, steps, epochs):
     half = [finite(row.get("seconds")) for row in steps[len(steps) // 2 :]]
     half = sorted(value for value in half if value is not None)
     if half:
-        numbers.append(
-            ("A step takes", f"{duration(half[len(half) // 2])}, the median of late ones")
-        )
+        median = duration(half[len(half) // 2])
+        numbers.append(("A step takes", f"{median}, the median of the second half"))
     numbers += _solves(last)
+    if skipped := last.get("skipped"):
+        numbers.append(("Left out", f"{integer(skipped)} steps without a finite gradient"))
     return f"""<header>
 <p class="kicker">deq_keras · a training</p>
 <h1>{escape(title)}</h1>
-<p class="lead"><b>{escape(listing(said))}, in {duration(seconds)}.</b></p>
+<p class="lead"><b>{escape(said)}.</b></p>
 <div class="figures">{document.pairs(numbers)}</div>
 </header>"""
 
 
+def _layers(row):
+    """The names of the layers that say of an epoch how they solved."""
+    return [key[: -len(_STEPS)] for key in row if key.endswith(_STEPS) and key[:4] != "val_"]
+
+
 def _solves(last):
     """What the last epoch's solves took, a line for each layer."""
-    for key in last:
-        layer = key.removesuffix(_STEPS)
-        if layer == key or finite(last[key]) is None:
-            continue
-        said = [f"{decimals(last[key], 1)} steps forward"]
+    for layer in _layers(last):
+        said = [f"{decimals(last[layer + _STEPS], 1)} steps forward"]
         if (backward := finite(last.get(f"{layer}_backward_steps"))) is not None:
             said.append(f"{decimals(backward, 1)} backward")
         share = percent(last.get(f"{layer}_converged"))
@@ -166,12 +163,12 @@ class _Panels:
 
     def add(self, title, lines, y_label, **options):
         """A figure of those lines that have points: pairs of a label and a `plots.Line`."""
-        lines = [(label, line) for label, line in lines if _has_points(line)]
+        found = [(label, line) for label, line in lines if _has_points(line)]
         name = f"{self.key}-{len(self.figures)}"
-        drawn = [line for _, line in lines]
+        drawn = [line for _, line in found]
         svg = plots.draw(name, title, drawn, _X, y_label, log_x=False, smooth=True, **options)
         if svg:
-            legend = plots.legend(lines) if len(lines) > 1 else ""
+            legend = plots.legend(found) if len(lines) > 1 else ""
             self.figures.append(
                 f"<figure><figcaption>{escape(title)}</figcaption>{legend}{svg}</figure>"
             )
@@ -194,20 +191,19 @@ def _has_points(line):
 def _learning(steps, epochs):
     panels = _Panels("learning", epochs)
 
-    def every(label, key, colour):
-        return label, plots.Line(
-            [row["step"] for row in steps], [r.get(key) for r in steps], colour
-        )
+    def every(label, key):
+        x, y = [row["step"] for row in steps], [row.get(key) for row in steps]
+        return label, plots.Line(x, y, _FIRST, marker="o")
 
-    loss = [every("each step", "loss", _FIRST), panels.line("validation", "val_loss", _SECOND)]
+    loss = [every("each step", "loss"), panels.line("validation", "val_loss", _SECOND, marker="D")]
     panels.add("Loss", loss, "loss", log_y=True)
     psnr = [
         panels.line("training", "psnr", _FIRST),
         panels.line("validation", "val_psnr", _SECOND, marker="D"),
     ]
     panels.add("PSNR", psnr, "PSNR [dB]")
-    panels.add("Time of a step", [every("each step", "seconds", _FIRST)], "seconds", log_y=True)
-    gradient = [every("each step", "gradient_norm", _FIRST)]
+    panels.add("Time of a step", [every("each step", "seconds")], "seconds", log_y=True)
+    gradient = [every("each step", "gradient_norm")]
     panels.add("Norm of the gradient", gradient, "norm", log_y=True)
     return panels.html()
 
