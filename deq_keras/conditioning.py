@@ -9,7 +9,7 @@ import tensorflow as tf
 
 from deq_keras.checks import positive_int
 from deq_keras.numerics.jacobian import linearize
-from deq_keras.numerics.rows import column, dot, norm, to_rows
+from deq_keras.numerics.rows import column, norm, ranks_only, to_rows
 from deq_keras.problems.linearized import is_symmetric
 from deq_keras.problems.problem import as_problem, step_length
 
@@ -119,20 +119,30 @@ def _krylov(product, start, steps):
 
     Where the space ends early, as for a multiple of the identity, the rest are zero.
     """
-    basis, images, w = [], [], start
     rounding = 100.0 * float(np.finfo(start.dtype.as_numpy_dtype).eps)
-    for _ in range(steps):
+    empty = tf.zeros_like(start)[:, None] * tf.ones((steps, 1), start.dtype)
+
+    def step(k, w, basis, images):
         before = norm(w, keepdims=True)
         for _ in range(2):  # once is not enough in single precision
-            for v in basis:
-                w -= dot(v, w, keepdims=True) * v
+            w -= tf.linalg.matvec(basis, tf.linalg.matvec(basis, w), transpose_a=True)
         size = norm(w, keepdims=True)
-        known = size > rounding * before if basis else size > 0
+        known = size > rounding * before
         v = tf.where(known, w / tf.where(known, size, tf.ones_like(size)), tf.zeros_like(w))
         w = product(v)
-        basis.append(v)
-        images.append(w)
-    return tf.stack(basis, 1), tf.stack(images, 1)
+        here = tf.one_hot(k, steps, dtype=w.dtype)[:, None]
+        return k + 1, w, basis + here * v[:, None], images + here * w[:, None]
+
+    # A loop: a graph of so many products, one after the other, takes long to make.
+    state = (tf.constant(0), start, empty, empty)
+    state = tf.while_loop(
+        lambda k, *_: k < steps,
+        step,
+        state,
+        maximum_iterations=steps,
+        shape_invariants=ranks_only(state),
+    )
+    return state[2:]
 
 
 def _extremes(product, start, steps):

@@ -204,6 +204,7 @@ def test_loops_are_in_the_solvers():
         for name in _uses("while_loop")
         if name not in ("deq_keras/solvers/loop.py", "deq_keras/solvers/base.py")
         and name != "deq_keras/operators/estimates.py"  # a power iteration, of no problem
+        and name != "deq_keras/conditioning.py"  # Lanczos's, which solves nothing
         and not _within(name, "deq_keras/linear_solvers")
     ]
     assert not outside

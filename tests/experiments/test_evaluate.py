@@ -202,7 +202,10 @@ def test_numbers_of_another_solver_are_not_those_of_the_model(run_program, bilev
 @pytest.mark.parametrize(
     ("flag", "message"),
     [
-        ("--solver=newton", "Unknown solver: 'newton'. Expected one of ['anderson', 'broyden'"),
+        (
+            "--solver=newton",
+            "'newton'. Did you mean 'newton_krylov'? Expected one of ['anderson', ",
+        ),
         ("--solver=andersen", "Did you mean 'anderson'"),
         ("--tolerance=0", "`--tolerance` to be a finite number > 0"),
     ],

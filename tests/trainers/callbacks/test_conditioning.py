@@ -65,7 +65,7 @@ def test_any_cell_has_the_numbers_and_one_without_a_solver_none():
 
 def fit(folder, strategy=None, options=None):
     trainer = Trainer(lambda: model_of(equilibrium()), folder, strategy=strategy, options=options)
-    measure = ConditioningMeasure(trainer.model, tf.constant(IMAGES))
+    measure = ConditioningMeasure(trainer.model, tf.constant(IMAGES), steps=3)
     pair = tf.data.Dataset.from_tensors((0.9 * IMAGES[:2], IMAGES[:2]))
     arguments = {"epochs": 2, "steps_per_epoch": 1, "validation": pair, "verbose": 0}
     return trainer, measure, trainer.fit(pair, measure=measure, **arguments)
