@@ -10,7 +10,7 @@ run the same solvers and differentiate the solution with the same implicit deriv
 - `priors`: the regularisers, each with an energy and a gradient; `presets`: trained ones.
 - `solvers` and `linear_solvers`: fixed points, and the linear systems of their derivatives.
 - `adjoints`: how a derivative passes through a solution.
-- `certificates`: how far a solution is from the exact one.
+- `certificates` and `conditioning`: how far a solution is from the exact one, and how hard it is.
 - `convolution` and `regularizers`: what cells of one's own are made of, and kept stable by.
 - `layers`: cells, and the two layers that solve for an image.
 - `metrics` and `testing`: quality measures, and checks for operators and cells of your own.
@@ -24,6 +24,7 @@ from deq_keras import _backend  # noqa: F401, I001
 from deq_keras import (
     adjoints,
     certificates,
+    conditioning,
     constraints,
     convolution,
     fidelities,
@@ -43,6 +44,7 @@ __all__ = [
     "__version__",
     "adjoints",
     "certificates",
+    "conditioning",
     "constraints",
     "convolution",
     "fidelities",

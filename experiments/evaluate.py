@@ -2,11 +2,14 @@
 
     python -m experiments.evaluate --workdir=runs/train
     python -m experiments.evaluate --workdir=runs/train --data_dir=FOLDER --output=runs/mine
+    python -m experiments.evaluate --workdir=runs/train --solver=newton_krylov --output=runs/newton
 
 The model is that of `experiments.train` in the working directory, with the weights of its best
 epoch. The images are the test split of its training; with `--data_dir` the folder's own: its `test`
-split if it has one, else all of it. Writes `results.json`, `results.csv`, `pictures/` (measurement,
-reconstruction, truth, error), `reconstructions/` and `filters/`.
+split if it has one, else all of it. The solver is that of the training, unless `--solver`,
+`--tolerance` or `--max_steps` say otherwise; the results say which it was. Writes `results.json`,
+`results.csv`, `pictures/` (measurement, reconstruction, truth, error), `reconstructions/`,
+`filters/`, and `training.html`, the curves of the training.
 """
 
 import csv
@@ -26,7 +29,15 @@ from ml_collections import ConfigDict
 from rich.console import Console
 from rich.table import Table
 
-from experiments import configuration, evaluation, inverse_problem, tasks, trained
+from experiments import (
+    configuration,
+    evaluation,
+    inverse_problem,
+    other_solver,
+    tasks,
+    trained,
+    training_page,
+)
 from experiments.provenance import provenance
 from experiments.report import images as drawing
 from experiments.report.sheet import filter_picture, sheet
@@ -39,6 +50,7 @@ from trainers.process.files import make_writable, write_json
 
 flags.adopt_module_key_flags(command_line)
 flags.adopt_module_key_flags(trained)
+flags.adopt_module_key_flags(other_solver)
 _SPLIT = flags.DEFINE_enum("split", None, ["test", "all"], "Which of the images.")
 _MAX_SIDE = flags.DEFINE_integer(
     "max_side", None, "Shrink larger images to this side; 0: none; as in training if not given.", 0
@@ -53,6 +65,7 @@ _FORMS = ("{}", "{:.2f}", "{:.4f}", "{:.3e}", "{:.0f}", "{:.1e}", "{}", "{:.1e}"
 def load_config():
     """The configuration of the training, with what the flags say of the images."""
     command_line.check_folders()
+    other_solver.check_flags()
     config = ConfigDict(read_config(command_line.WORKDIR.value))
     trained.check_training(config, command_line.WORKDIR.value)
     return config
@@ -150,6 +163,7 @@ def evaluate():
     trainer = trained.trainer_of(
         problem, config, command_line.WORKDIR.value, trained.CHECKPOINT.value
     )
+    solvers = other_solver.apply(trainer.model, problem.test[0][0])
     solver = solver_of(trainer.model)
     _, rows, estimates = evaluation.evaluate(solver, problem.test, images.names, bounds=True)
     _, measured, _ = evaluation.evaluate(None, problem.test, images.names, picture=task.picture)
@@ -163,6 +177,7 @@ def evaluate():
                 "step": trainer.position.step,
                 "epoch": trainer.position.epoch,
             },
+            "solvers": solvers,
             "config": config.to_dict(),
             "data": {"source": source, "max_side": config.data.max_side, "images": len(images)},
             "means": means,
@@ -176,7 +191,10 @@ def evaluate():
         writer.writeheader()
         writer.writerows(rows)
     draw(output, rows, measured, estimates, problem, trainer.model)
+    training_page.write(command_line.WORKDIR.value, output)
     title = f"{config.model}, {config.task}, {trained.CHECKPOINT.value} checkpoint, {source}"
+    if solvers:
+        title += f"\n{other_solver.words(solvers)}"
     print_table(rows, means, title, Console(width=None if sys.stdout.isatty() else 140))
     print(f"Results: {output / 'results.json'}, {output / 'results.csv'}")
 

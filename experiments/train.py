@@ -6,9 +6,9 @@
         python -m experiments.train --workdir=runs/two --strategy=multi_worker
 
 Writes into the working directory: `config.json`, the configuration as it was; `metrics.jsonl`, a
-line a step and a line an epoch; `tensorboard/`; `checkpoints/` and `best/`; at the end
-`final.weights.h5`. Started again, it goes on from the last checkpoint. The exit codes are those of
-`trainers.process.exits`; `experiments.evaluate` looks at the result.
+line a step and a line an epoch; `training.html`, their curves; `tensorboard/`; `checkpoints/` and
+`best/`; at the end `final.weights.h5`. Started again, it goes on from the last checkpoint. The exit
+codes are those of `trainers.process.exits`; `experiments.evaluate` looks at the result.
 """
 
 import tempfile
@@ -24,10 +24,14 @@ from absl import flags
 
 from experiments import configuration, inverse_problem, models, tasks
 from experiments.configs import train_demo
+from experiments.training_page import TrainingPage
 from experiments.workspace import Workspace, without
+from trainers.callbacks.conditioning import ConditioningMeasure
+from trainers.callbacks.model_solver import solving_layers
 from trainers.callbacks.tensorboard import TensorBoard
 from trainers.cluster import strategy as strategies
 from trainers.process import files
+from trainers.process.errors import ConfigurationError
 from trainers.training import Trainer
 
 flags.adopt_module_key_flags(command_line)
@@ -73,7 +77,25 @@ def callbacks(problem, config, trainer):
                 show=problem.task.picture,
             )
         )
+    found.append(TrainingPage(trainer.workdir))
     return found
+
+
+def measure(problem, config, trainer):
+    """What is measured after each epoch beside the validation, `None` for nothing.
+
+    Raises:
+        ConfigurationError: If it is the conditioning of a model that solves nothing.
+    """
+    if not config.train.conditioning:
+        return None
+    if not solving_layers(trainer.model):
+        raise ConfigurationError(
+            f"Expected a model with a layer that is solved, for train.conditioning. Received "
+            f"{config.model!r}, which has none: set train.conditioning to False."
+        )
+    measurement, _ = next(iter(problem.validation()))  # of all workers the same
+    return ConditioningMeasure(trainer.model, measurement)
 
 
 def save_final(trainer):
@@ -142,6 +164,7 @@ def train():
             if config.train.validation
             else None
         ),
+        measure=measure(problem, config, trainer),
         callbacks=callbacks(problem, config, trainer),
     )
     save_final(trainer)

@@ -76,6 +76,8 @@ def load(workdir, which="best", task=None, name=None):
     trainer = trainer_of(problem, config, workdir, which)
     found = _read(Path(workdir) / "evaluation" / "results.json")
     same = found.get("checkpoint", {}).get("step") == trainer.position.step
+    # Another solver of the evaluation is not the one that comes with this model.
+    same &= not any("training" in solver for solver in found.get("solvers", {}).values())
     return Trained(
         trainer.model,
         problem.task,

@@ -35,6 +35,7 @@ PUBLIC = [
 # show them.
 WITHOUT = {
     "certificates.ErrorBound",
+    "conditioning.Conditioning",
     "operators.LinearMap",
     "priors.BoundPrior",
     "priors.potentials.Potential",

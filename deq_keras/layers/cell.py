@@ -49,6 +49,11 @@ class Cell(keras.layers.Layer):
         self.symmetric = None if symmetric is None else bool(symmetric)
         self.couples_batch = None if couples_batch is None else bool(couples_batch)
 
+    @property
+    def may_certify(self) -> bool:
+        """Whether its problems may have a certified modulus, with which errors are bounded."""
+        return type(self).bind is not Cell.bind
+
     def bind(self, y, initial_value=None, training=None) -> Problem:
         """The problem `z = f(z, y)` for one measurement, and the present weights.
 
@@ -111,6 +116,10 @@ class Cell(keras.layers.Layer):
     def initial_value(self, y):
         """Where to start: zeros like the measurement."""
         return tf.zeros_like(tf.nest.flatten(y)[0])
+
+    def scalars(self) -> dict[str, tf.Tensor]:
+        """What can be followed of the weights over a training: a name to a scalar tensor."""
+        return {}
 
     def ensure_built(self, z_shape, y_shape):
         """Create the weights from the shapes of `z` and `y`, if they do not exist yet."""

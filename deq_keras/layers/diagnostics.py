@@ -9,6 +9,7 @@ from deq_keras.checks import unknown_name_error
 
 NAMES = (
     "forward_steps",
+    "forward_products",
     "forward_residual",
     "converged",
     "error_bound",
@@ -38,11 +39,25 @@ def make(prefix):
     return {name: Diagnostic(name=f"{prefix}_{name}") for name in NAMES}
 
 
+def reported(metrics, takes_products, may_certify):
+    """The metrics of a layer that it can have something to say of.
+
+    Args:
+        metrics: Those of `make`.
+        takes_products: Whether its solver counts products with the Jacobian.
+        may_certify: Whether its cell may certify a modulus, and so bound errors.
+    """
+    silent = {"forward_products": not takes_products, "error_bound": not may_certify}
+    return [metric for name, metric in metrics.items() if not silent.get(name)]
+
+
 def record(metrics, direction, solution, error_bound=None):
     """Put a `Solution` into the metrics of a direction, `"forward"` or `"backward"`."""
     converged = "converged" if direction == "forward" else "backward_converged"
     metrics[f"{direction}_steps"].update_state(solution.steps)
     metrics[f"{direction}_residual"].update_state(solution.residual)
+    if direction == "forward" and solution.products is not None:
+        metrics["forward_products"].update_state(solution.products)
     metrics[converged].update_state(tf.cast(solution.converged, tf.float32))
     if error_bound is not None:
         # An image without a certified modulus has no bound, and is left out of the mean.

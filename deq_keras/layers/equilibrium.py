@@ -28,8 +28,9 @@ class Equilibrium(keras.layers.Layer):
     normalisations. State is committed once a call.
 
     In training the layer reports, as metrics that `fit` shows and logs, the mean number of forward
-    and backward steps, the relative residuals, the share of images that converged, and, where the
-    cell certifies a modulus, a bound on the error of the solution (root mean square over the
+    and backward steps (and how many of the forward ones were products with the Jacobian, of a
+    solver that takes some), the relative residuals, the share of images that converged, and, where
+    the cell may certify a modulus, a bound on the error of the solution (root mean square over the
     pixels): an implicit gradient at a point that is no fixed point is wrong.
 
     Args:
@@ -102,6 +103,14 @@ class Equilibrium(keras.layers.Layer):
         self.structure = None
         self._diagnostics = diagnostics.make(self.name)
 
+    @property
+    def metrics(self):
+        """The metrics of this layer and of those in it, but for what it cannot report."""
+        own = list(self._diagnostics.values())
+        takes_products = self.solver != "auto" and self.solver.takes_products
+        kept = diagnostics.reported(self._diagnostics, takes_products, self.cell.may_certify)
+        return [m for m in super().metrics if m in kept or m not in own]
+
     def build(self, input_shape):
         state_shape = self.cell.state_shape(input_shape)
         self.cell.ensure_built(state_shape, input_shape)
@@ -160,7 +169,9 @@ class Equilibrium(keras.layers.Layer):
         diagnostics.enforce(self.on_failure, self.name, "forward", solution)
         if not training:
             return
-        bound = certificates.root_mean_square_bound(problem, solution)
+        bound = None
+        if self.cell.may_certify:
+            bound = certificates.root_mean_square_bound(problem, solution)
         diagnostics.record(self._diagnostics, "forward", solution, bound)
         if self.jacobian_regularizer is not None:
             z = tf.nest.map_structure(tf.stop_gradient, solution.value)

@@ -125,6 +125,11 @@ class GradientStep(Cell):
         return self.prior.has_energy
 
     @property
+    def may_certify(self) -> bool:
+        # A map that is no gradient only does while its prior weighs next to nothing.
+        return self.has_energy
+
+    @property
     def is_convex(self) -> bool:
         """Whether a step is one on an energy that is convex."""
         parts = (self.prior, self.fidelity, *([self.constraint] if self.constraint else []))
@@ -183,6 +188,9 @@ class GradientStep(Cell):
         """Where to start: `K^T y`; more generally `-grad D(0)`, which satisfies the constraint."""
         y, data, shape = split_with_shape(split_noise_level(y, self.prior)[0], self.operator)
         return self._start(self._slope_at_zero(self.operator.bind(shape, data), y))
+
+    def scalars(self):
+        return {"weight": tf.exp(self.log_weight), **self.prior.scalars()}
 
     def state_shape(self, y_shape):
         y_shape, _ = split_noise_level(y_shape, self.prior)

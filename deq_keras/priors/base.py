@@ -181,6 +181,20 @@ class Prior(keras.layers.Layer):
         """
         return {}
 
+    def scalars(self) -> dict[str, tf.Tensor]:
+        """What can be followed of the weights over a training: a name to a scalar tensor.
+
+        Empty by default; experts say how sharp the sharpest of them is.
+
+        Example:
+
+        >>> prior = deq_keras.priors.FieldsOfExperts(filters=8, kernel_size=5, sharpness=100.0)
+        >>> prior.build((None, 32, 32, 1))
+        >>> {name: round(float(value)) for name, value in prior.scalars().items()}
+        {'largest_sharpness': 100}
+        """
+        return {}
+
     def ensure_built(self, u):
         """Create the weights from the shape of `u` if they do not exist yet."""
         if not self.built:

@@ -243,6 +243,9 @@ class Experts(Prior):
         """`u` without the part that all possible changes of the experts map to zero."""
         return u
 
+    def scalars(self):
+        return {"largest_sharpness": tf.reduce_max(tf.exp(self.log_sharpness))}
+
     def strong_convexity(self):
         if self.tied:
             return super().strong_convexity()

@@ -62,6 +62,8 @@ def get_config():
     train.keep = 3  # checkpoints, in addition to the best one
     train.save_every = placeholder(int)  # steps, in addition to the end of each epoch
     train.tensorboard = True
+    # After each epoch: how well I - J is conditioned, estimated on a batch of validation images.
+    train.conditioning = False
 
     config.evaluate = ConfigDict()
     config.evaluate.training_batches = 4  # fixed training patches, to find the first lambda
@@ -75,6 +77,7 @@ def get_config():
         "train.keep",
         "train.save_every",
         "train.tensorboard",
+        "train.conditioning",
         "evaluate.pictures",
         "may_change",
     )

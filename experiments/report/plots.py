@@ -197,6 +197,8 @@ def draw(
     whole_x=False,
     x_ticks=None,
     fork=None,
+    smooth=False,
+    y_limits=None,
 ):
     """One plot of some lines.
 
@@ -211,11 +213,13 @@ def draw(
         whole_x: whether the horizontal axis counts.
         x_ticks: where its ticks are, if they are few; None to choose them.
         fork: where to mark that the bilevel model goes on as two.
+        smooth: whether a long line is drawn thin, and its running median thick; with a fork it is.
+        y_limits: the ends of the vertical axis; None to choose them.
 
     Returns:
         An `<svg>` element, or an empty string if there is nothing to draw.
     """
-    drawn = []
+    drawn, smooth = [], smooth or fork is not None
     for line in lines:
         x, y = _series(line.x, line.y, positive=log_y)
         if len(x):
@@ -225,7 +229,7 @@ def draw(
     figure = Figure(figsize=(4.6, 2.9), layout="constrained")
     axes = figure.add_subplot()
     for line, x, y in drawn:
-        _draw_line(axes, line, x, y, noisy=fork is not None and len(y) > NOISY)
+        _draw_line(axes, line, x, y, noisy=smooth and len(y) > NOISY)
     every_x, every_y = (np.concatenate([v[i] for v in drawn]) for i in (1, 2))
     for axis in (axes.xaxis, axes.yaxis):
         whole = whole_x and axis is axes.xaxis
@@ -233,6 +237,8 @@ def draw(
         axis.set_major_formatter(FuncFormatter(lambda value, _: tick(value)))
     if log_y:
         _logarithmic(axes.yaxis, every_y)
+    if y_limits is not None:
+        axes.set_ylim(*y_limits)
     if log_x is None:
         ends = [x.max() for _, x, _ in drawn]
         log_x = fork is None and min(ends) > 0 and max(ends) > 8 * min(ends)

@@ -11,7 +11,7 @@ from ml_collections import ConfigDict
 from PIL import Image
 
 import deq_keras as dk
-from experiments import evaluate, models, preset, tasks, train
+from experiments import evaluate, models, preset, tasks, train, trained
 from experiments.inverse_problem import InverseProblem, load_images
 from experiments.report.sheet import filter_picture, sheet
 from tests.experiments.conftest import make_pictures
@@ -146,6 +146,78 @@ def test_model_without_a_solver_has_empty_columns(run_program, small, tmp_path):
         assert line["steps"] == line["converged"] == ""
         assert row["psnr"] > 0
     assert not list((tmp_path / "filters").iterdir())
+
+
+# Solvers
+
+
+def test_solver_is_that_of_the_training(program, bilevel, tmp_path):
+    """It is said where the results are; what was evaluated has the curves of its training too."""
+    ended = program(evaluate, f"--workdir={bilevel}", f"--output={tmp_path}", "--pictures=0")
+    assert ended.code == 0, ended.errors
+    record = {"solver": "LBFGS", "tolerance": 1e-4, "max_steps": 1000}
+    assert read(tmp_path)[0]["solvers"] == {"bilevel": record}
+    assert "LBFGS to 0.0001, at most 1000 steps" in ended.output
+    assert "training:" not in ended.output
+    assert "2 epochs and 4 steps" in (tmp_path / "training.html").read_text("utf-8")
+
+
+def test_another_solver_is_taken_and_said(program, bilevel, tmp_path):
+    flags = ("--solver=newton_krylov", "--tolerance=1e-5", "--pictures=0")
+    ended = program(evaluate, f"--workdir={bilevel}", f"--output={tmp_path}", *flags)
+    assert ended.code == 0, ended.errors
+    found, before = read(tmp_path)[0], read(bilevel / "evaluation")[0]
+    (record,) = found["solvers"].values()
+    assert record["solver"] == "NewtonKrylov"
+    assert record["tolerance"] == 1e-5
+    assert record["training"] == before["solvers"]["bilevel"]
+    assert "NewtonKrylov to 1e-05" in ended.output
+    assert "(training: LBFGS to 0.0001" in ended.output
+    for new, old in zip(found["images"], before["images"], strict=True):
+        assert new["residual"] <= 1e-5 < old["residual"]
+        assert new["psnr"] == pytest.approx(old["psnr"], abs=0.01)
+        assert new["steps"] != old["steps"]
+
+
+def test_steps_may_be_limited(run_program, bilevel, tmp_path):
+    flags = ("--max_steps=2", "--pictures=0")
+    assert run_program(evaluate, f"--workdir={bilevel}", f"--output={tmp_path}", *flags) == 0
+    results, _ = read(tmp_path)
+    assert [row["steps"] for row in results["images"]] == [2, 2]
+    assert results["means"]["converged"] == 0
+    assert results["solvers"]["bilevel"]["max_steps"] == 2
+
+
+def test_numbers_of_another_solver_are_not_those_of_the_model(run_program, bilevel):
+    """Its card, say, has what its own solver takes."""
+    own = trained.load(bilevel).metrics
+    assert own["forward_steps" if "forward_steps" in own else "steps"] > 2
+    results = bilevel / "evaluation" / "results.json"
+    kept = results.read_text()
+    assert run_program(evaluate, f"--workdir={bilevel}", "--max_steps=2", "--pictures=0") == 0
+    assert trained.load(bilevel).metrics == {}
+    results.write_text(kept)
+
+
+@pytest.mark.parametrize(
+    ("flag", "message"),
+    [
+        (
+            "--solver=newton",
+            "'newton'. Did you mean 'newton_krylov'? Expected one of ['anderson', ",
+        ),
+        ("--solver=andersen", "Did you mean 'anderson'"),
+        ("--tolerance=0", "`--tolerance` to be a finite number > 0"),
+    ],
+)
+def test_wrong_solvers_end_before_any_work(program, tmp_path, flag, message):
+    refused(program, exits.CONFIG, message, f"--workdir={tmp_path / 'none'}", flag)
+    assert not (tmp_path / "none").exists()
+
+
+def test_solver_of_a_model_that_solves_nothing(program, small, tmp_path):
+    flags = (f"--output={tmp_path}", "--solver=anderson")
+    refused(program, exits.CONFIG, "for a model with a layer", f"--workdir={small}", *flags)
 
 
 # Pictures

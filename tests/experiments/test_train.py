@@ -19,6 +19,7 @@ from experiments.configs import (
     train_weakly_convex,
 )
 from experiments.inverse_problem import InverseProblem, fingerprint, load_images
+from experiments.training_page import TrainingPage
 from tests.experiments.conftest import logged, make_pictures, weights
 from trainers.callbacks.tensorboard import TensorBoard
 from trainers.datasets.images import ImageSet
@@ -201,6 +202,48 @@ def test_everything_is_in_the_folder(trained, data):
     assert all(row["val_loss"] > 0 and row["val_psnr"] > 0 for row in epochs)
 
 
+def test_page_of_the_training_is_that_of_all_its_epochs(start, trained, tmp_path):
+    """Also where it was stopped in between, and where the run was over before there were pages."""
+    assert "3 epochs and 6 steps" in (trained / "training.html").read_text("utf-8")
+    assert start(tmp_path, "--config.train.epochs=1") == 0
+    page = tmp_path / "training.html"
+    assert "1 epoch and 2 steps" in page.read_text("utf-8")
+    assert start(tmp_path, "--config.train.epochs=2", "--config.train.validation=") == exits.CONFIG
+    assert start(tmp_path, "--config.train.epochs=2") == 0
+    assert "2 epochs and 4 steps" in page.read_text("utf-8")
+    page.unlink()
+    assert start(tmp_path, "--config.train.epochs=2") == 0
+    assert "2 epochs and 4 steps" in page.read_text("utf-8")
+
+
+CONDITIONING = ("smallest", "largest", "skew", "norm", "condition")
+
+
+def test_conditioning_is_logged_after_each_epoch_and_may_be_turned_on_later(start, tmp_path):
+    own = "--config.model=tests.experiments.own_model:solving"
+    assert start(tmp_path, own, "--config.train.epochs=1") == 0
+    more = ("--config.train.epochs=2", "--config.train.conditioning=True")
+    assert start(tmp_path, own, *more) == 0
+    _, (before, after) = rows(tmp_path)
+    assert "tv_condition" not in before
+    assert all(after[f"tv_{name}"] is not None for name in CONDITIONING)
+    assert after["tv_skew"] == 0.0  # of an energy
+    assert 0 < after["tv_smallest"] < after["tv_largest"] <= 1
+    assert after["tv_condition"] == pytest.approx(after["tv_norm"] / after["tv_smallest"])
+    assert after["tv_weight"] > 0
+    assert "Conditioning" in (tmp_path / "training.html").read_text("utf-8")
+    written = b"".join(p.read_bytes() for p in (tmp_path / "tensorboard").iterdir())
+    assert b"epoch/tv_condition" in written
+
+
+def test_conditioning_of_a_model_that_solves_nothing_is_refused(program, tmp_path, data):
+    arguments = (f"--workdir={tmp_path}", f"--data_dir={data}", *TINY)
+    ended = program(train, *arguments, "--config.train.conditioning=True")
+    assert ended.code == exits.CONFIG
+    assert "Expected a model with a layer that is solved, for train.conditioning" in ended.errors
+    assert not (tmp_path / "metrics.jsonl").exists()
+
+
 def test_last_line_says_what_was_reached(program, tmp_path, data):
     options = ("--config.train.epochs=2", "--config.train.tensorboard=False")
     ended = program(train, f"--workdir={tmp_path}", f"--data_dir={data}", *TINY, *options)
@@ -323,16 +366,18 @@ def test_callbacks_are_those_of_the_configuration(tmp_path, data, is_chief):
     config.train.monitor, config.train.mode = "val_psnr", "max"
     problem = InverseProblem(tasks.get("denoising", config), config, load_images(config))
     found = train.callbacks(problem, config, fake_trainer(tmp_path, is_chief))
-    plateau, stopping, board = found
+    plateau, stopping, board, page = found
     assert isinstance(plateau, keras.callbacks.ReduceLROnPlateau)
     assert isinstance(stopping, keras.callbacks.EarlyStopping)
     assert isinstance(board, TensorBoard)
+    assert isinstance(page, TrainingPage)
     assert (plateau.patience, stopping.patience) == (2, 3)
     assert plateau.monitor == stopping.monitor == "val_psnr"
     assert (board.examples is not None) == is_chief
     config.train.early_stopping = config.train.reduce_on_plateau = None
     config.train.tensorboard = False
-    assert train.callbacks(problem, config, fake_trainer(tmp_path)) == []
+    (page,) = train.callbacks(problem, config, fake_trainer(tmp_path))
+    assert isinstance(page, TrainingPage)
 
 
 def test_only_the_chief_writes_the_final_weights(tmp_path):

@@ -438,8 +438,32 @@ def test_diagnostics_are_metrics_of_fit_and_in_tensorboard(tmp_path):
 def test_there_is_no_error_bound_without_a_modulus():
     layer = layers.Equilibrium(Cell(), **EXACT, dtype=DTYPE, name="deq")
     history = _fit(_model(layer), IMAGES)
-    assert np.isnan(history["deq_error_bound"]).all()
+    assert "deq_error_bound" not in history
     assert np.isfinite([history[f"deq_{key}"][0] for key in REPORTED if key != "error_bound"]).all()
+
+
+def test_there_is_no_error_bound_of_a_map_that_is_no_gradient():
+    untied = priors.UntiedFieldsOfExperts(filters=2, kernel_size=3, dtype=DTYPE)
+    cell = layers.GradientStep(operators.Identity(dtype=DTYPE), untied, dtype=DTYPE)
+    assert not cell.may_certify
+    layer = layers.Equilibrium(cell, **EXACT, dtype=DTYPE, name="deq")
+    history = _fit(_model(layer), IMAGES)
+    assert "deq_error_bound" not in history
+    assert history["deq_converged"] == [1.0]
+
+
+def test_products_are_told_apart_from_maps():
+    """Of a solver that takes some; of others there is no such metric, whatever it was before."""
+    layer = layers.Equilibrium(Cell(), "newton_krylov", dtype=DTYPE, name="deq")
+    model = _model(layer)
+    solution = layer.solve(IMAGES)
+    assert (solution.products.numpy() > 0).all()
+    history = _fit(model, IMAGES)
+    assert history["deq_forward_products"] == [pytest.approx(np.mean(solution.products))]
+    assert history["deq_forward_products"][0] < history["deq_forward_steps"][0]
+    layer.solver = solvers.Anderson()
+    assert "deq_forward_products" not in {metric.name for metric in layer.metrics}
+    assert "deq_forward_products" not in _fit(_model(layer), IMAGES)
 
 
 def test_only_images_with_a_modulus_take_part_in_the_mean_bound():

@@ -28,8 +28,11 @@ _WRITERS = (
 class Loop:
     """One call of `trainers.training.Trainer.fit`, which see for the arguments."""
 
-    def __init__(self, trainer, batches, epochs, steps_per_epoch, validation, callbacks, verbose):
-        self.trainer, self.batches, self.validation = trainer, batches, validation
+    def __init__(
+        self, trainer, batches, epochs, steps_per_epoch, validation, measure, callbacks, verbose
+    ):
+        self.trainer, self.batches = trainer, batches
+        self.validation, self.measure = validation, measure
         self.options, self.model = trainer.options, trainer.model
         self.epochs, self.steps = epochs, _steps(batches, steps_per_epoch)
         if not isinstance(epochs, int) or epochs < 1 or self.steps < 1:
@@ -98,10 +101,13 @@ class Loop:
         while position.batch < self.steps and not self.model.stop_training:
             self._step()
         logs = trainer.results()
-        if self.validation is not None:
-            with trainer.averaged():
+        with trainer.averaged():
+            if self.validation is not None:
                 results = trainer.evaluate(self.validation)
-            logs.update({f"val_{name}": value for name, value in results.items()})
+                logs.update({f"val_{name}": value for name, value in results.items()})
+            if self.measure is not None:
+                logs.update({name: float(value) for name, value in self.measure().items()})
+                beat()
         position.epoch += 1
         position.begin_epoch()
         row = {"epoch": position.epoch, "step": position.step}

@@ -121,6 +121,7 @@ class Trainer:
         epochs: int,
         steps_per_epoch: int | None = None,
         validation: Validation | None = None,
+        measure: Callable[[], dict[str, Any]] | None = None,
         callbacks: tuple | list = (),
         verbose: str | int = "auto",
     ) -> list[dict[str, Any]]:
@@ -136,6 +137,9 @@ class Trainer:
             steps_per_epoch: Steps of an epoch; by default one pass over a dataset of known length.
             validation: `(input_context)` to the finite dataset of this worker's part, or a dataset
                 of batches, evaluated after each epoch; images may be of different sizes.
+            measure: Called after each epoch and its validation, with the same weights: what it
+                returns, names to numbers, joins the logs. All workers call it, each for itself, so
+                it must be the same everywhere: of the weights and of fixed images, say.
             callbacks: Keras callbacks. They run on all workers, for they may change the training;
                 those that write files run on the chief only: Keras's own, and any with an attribute
                 `chief_only = True`. What they remember is in the checkpoints.
@@ -153,7 +157,8 @@ class Trainer:
             StorageError: If a checkpoint cannot be read or written.
             ConfigurationError: If a checkpoint, or an argument, does not fit.
         """
-        loop = Loop(self, batches, epochs, steps_per_epoch, validation, callbacks, verbose)
+        data = (batches, epochs, steps_per_epoch, validation, measure)
+        loop = Loop(self, *data, callbacks, verbose)
         with self.peers(), interruptible() as received:
             return loop.run(received)
 
@@ -239,13 +244,17 @@ class Trainer:
             results = self.results()
             if kept is not None:
                 self._state.write(kept)
-        # A layer that reports in training only has measured nothing.
-        silent = {m.name for m in self.model.metrics if isinstance(m, Diagnostic)}
-        return {k: v for k, v in results.items() if k not in silent or not math.isnan(v)}
+        return results
 
     def results(self) -> dict[str, float]:
-        """The metrics so far, over all replicas. All workers must call it."""
-        return {name: float(value) for name, value in self.model.get_metrics_result().items()}
+        """The metrics so far, over all replicas. All workers must call it.
+
+        What a layer has not measured is left out: steps in validation, say, or a bound on errors
+        where nothing is certified.
+        """
+        found = {name: float(value) for name, value in self.model.get_metrics_result().items()}
+        silent = {m.name for m in self.model.metrics if isinstance(m, Diagnostic)}
+        return {k: v for k, v in found.items() if k not in silent or not math.isnan(v)}
 
     @contextlib.contextmanager
     def averaged(self):
