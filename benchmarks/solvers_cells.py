@@ -84,11 +84,12 @@ def _network(seed, dtype):
 
     def convolution(filters, seed, activation=None):
         def kernel(shape, dtype=None):
-            return tf.constant(np.random.default_rng(seed).normal(size=shape), dtype)
+            drawn = np.random.default_rng(seed).normal(size=shape)
+            return tf.constant(drawn / float(dk.convolution.norm_bound(drawn, "zero")), dtype)
 
-        options = {"always": True, "activation": activation, "use_bias": False}
+        options = {"padding": "same", "activation": activation, "use_bias": False}
         options.update(kernel_initializer=kernel, dtype=dtype)
-        return dk.layers.NormalizedConv2D(filters, 5, **options)
+        return dk.layers.Conv2D(filters, 5, **options)
 
     x = keras.Input((None, None, 1), dtype=dtype.variable_dtype)
     hidden = convolution(16, seed, "tanh")(x)

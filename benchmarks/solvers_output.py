@@ -3,6 +3,12 @@
 import numpy as np
 from rich.table import Table
 
+_COSTS = {
+    "seconds": "seconds",
+    "processor": "processor seconds",
+    "work": "evaluations + products",
+}
+
 
 def tables(results, console):
     """Print where which solver wins, and who failed."""
@@ -11,7 +17,8 @@ def tables(results, console):
         console.print(
             f"Load of the machine's {results['load']['cores']} cores, the measured "
             f"{results['load']['threads']} threads included: {min(loads):.1f} to {max(loads):.1f}. "
-            "Above the number of threads, times say less than evaluations and products.",
+            "Above the number of threads others took part: times say less than those that cores "
+            "worked (in the file and the plot), and these less than evaluations and products.",
             highlight=False,
         )
     groups = results["groups"]
@@ -40,15 +47,15 @@ def _factors(entry, problems):
 
 
 def draw(results, plt):
-    """The performance profiles: a row for energies and one for maps."""
-    kinds = list(dict.fromkeys(part["kind"] for part in results["profiles"]))
-    columns = list(dict.fromkeys((p["target"], p["cost"]) for p in results["profiles"]))
+    """The performance profiles: a row for energies or maps and a target, a column for a cost."""
+    rows = list(dict.fromkeys((part["kind"], part["target"]) for part in results["profiles"]))
+    columns = list(_COSTS)
     names = list(dict.fromkeys(n for part in results["profiles"] for n in part["factors"]))
-    size = (4.2 * len(columns), 3.6 * len(kinds))
-    figure, panels = plt.subplots(len(kinds), len(columns), figsize=size, squeeze=False)
+    size = (4.6 * len(columns), 3.4 * len(rows))
+    figure, panels = plt.subplots(len(rows), len(columns), figsize=size, squeeze=False)
     for part in results["profiles"]:
-        row, column = kinds.index(part["kind"]), columns.index((part["target"], part["cost"]))
-        axes = panels[row, column]
+        row = rows.index((part["kind"], part["target"]))
+        axes = panels[row, columns.index(part["cost"])]
         most = 1.1 * max((f for values in part["factors"].values() for f in values), default=1.0)
         for index, name in enumerate(names):
             if name in part["factors"]:
@@ -57,8 +64,8 @@ def draw(results, plt):
                     style = {"color": "black", "ls": ":", "lw": 2.5}
                 x, y = steps(part["factors"][name], part["problems"], max(most, 2.0))
                 axes.step(x, y, where="post", label=name, **style)
-        cost = {"seconds": "seconds", "work": "evaluations + products"}[part["cost"]]
-        axes.set(xscale="log", ylim=(0, 1.03), xlabel=f"factor over the best, {cost}")
+        axes.set(xscale="log", ylim=(0, 1.03))
+        axes.set_xlabel(f"factor over the best, {_COSTS[part['cost']]}")
         axes.set_title(f"{part['kind']} ({part['problems']}), error {part['target']:g}")
     for row in panels:
         row[0].set_ylabel("share of problems solved")
