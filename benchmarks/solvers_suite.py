@@ -34,15 +34,15 @@ def run(settings, say):
         say: Called with lines for the terminal.
     """
     rows, loads, grid = [], [measure.load()], grid_of(settings)
-    for family in grid:
-        say(f"{family.name} …")
-        with Remote(settings.threads, settings.log, "solvers_worker") as remote:
+    with Remote(settings.threads, settings.log, "solvers_worker") as remote:
+        for family in grid:
+            say(f"{family.name} …")
             labels, auto = remote.open(family, CAP)
             for sharpness in family.levels(settings.sharpness):
                 row = problem(remote, family, sharpness, labels, settings)
                 rows.append({**row, "auto": auto})
                 say(describe(rows[-1]))
-        loads.append(measure.load())
+            loads.append(measure.load())
     targets = sorted(settings.targets, reverse=True)
     return {
         "images": [grid[0].batch, grid[0].size, grid[0].size, 1],
