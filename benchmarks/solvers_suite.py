@@ -85,7 +85,7 @@ def contest(remote, label, uncertainty, settings):
     for target in sorted(settings.targets, reverse=True):
         if uncertainty > TRUSTED * target:
             found = {"met": False, "why": "no reference"}
-        elif runs and runs[-1]["why"] not in (None, "rounding"):
+        elif runs and not runs[-1]["met"]:
             found = {"met": False, "why": runs[-1]["why"]}  # nor will it reach a harder one
         else:
             try:

@@ -238,6 +238,27 @@ def test_nothing_is_compared_with_a_reference_that_is_not_exact():
     ]
 
 
+class Capped:
+    """A worker whose solver gets nowhere."""
+
+    def __init__(self):
+        self.asked = 0
+
+    def run(self, *_):
+        self.asked += 1
+        return {"error": 1.0, "maps": 1000.0, "products": 0.0, "converged": False, "seconds": 1.0}
+
+
+def test_who_fails_at_a_target_is_not_asked_for_a_harder_one():
+    worker, settings = Capped(), SimpleNamespace(targets=(1e-5, 1e-3), repeats=1)
+    runs = solvers_suite.contest(worker, "x", 1e-12, settings)
+    assert [(run["target"], run["met"], run["why"]) for run in runs] == [
+        (1e-3, False, "cap"),
+        (1e-5, False, "cap"),
+    ]
+    assert worker.asked == 1
+
+
 def program(path, *arguments):
     command = [sys.executable, "-m", "benchmarks", "--suite=solvers", f"--output={path}"]
     environment = {**os.environ, "MPLBACKEND": "Agg"}
