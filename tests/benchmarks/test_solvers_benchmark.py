@@ -71,7 +71,7 @@ def test_the_way_to_a_sharp_problem():
     ("one", "sharpness", "solver"),
     [
         (family("inpainting", "tied experts"), 2000.0, dk.solvers.LBFGS),
-        (family("deconvolution", "untied experts"), 50.0, dk.solvers.Anderson),
+        (family("denoising", "untied experts"), 500.0, dk.solvers.Anderson),
         (family("super-resolution", "proximal network"), None, dk.solvers.Anderson),
     ],
     ids=lambda value: getattr(value, "name", None),
