@@ -31,7 +31,7 @@ help:
 	@echo 'make serving-test  exported models behind a real Triton, under load (in $(SERVING_VENV))'
 	@echo 'make wheel      build the wheel of the library into dist/'
 	@echo 'make addons-reference  what tensorflow-addons computes, for the tests (in $(ADDONS_VENV))'
-	@echo 'make benchmark  measure it, against other libraries too, 40 minutes; writes $(BENCHMARK)'
+	@echo 'make benchmark  measure it, against other libraries too, an hour; writes $(BENCHMARK)'
 	@echo 'make clean      remove what was built and cached ($(VENV) and runs/ stay)'
 	@echo
 	@echo 'The first of them makes $(VENV) and installs into it; a TensorFlow found there is kept.'
@@ -127,7 +127,7 @@ $(ADDONS_VENV)/.installed: $(ADDONS)/requirements.txt
 # The peers are installed on top of what the other programs need. A PyTorch that is in
 # $(BENCHMARK_VENV) already, such as a smaller build for the CPU, is kept.
 benchmark: $(BENCHMARK_VENV)/.deq_keras-peers-installed
-	for suite in peers paper scaling distributed; do \
+	for suite in peers paper scaling solvers distributed; do \
 	  $(BENCHMARK_VENV)/bin/python -m benchmarks --suite=$$suite \
 	    --output=$(BENCHMARK)/$$suite.json || exit 1; \
 	done

@@ -4,9 +4,10 @@
     python -m benchmarks --suite=paper --output=runs/benchmark/paper.json
     python -m benchmarks --suite=paper --full --output=runs/benchmark/paper.json
     python -m benchmarks --suite=scaling --output=runs/benchmark/scaling.json
+    python -m benchmarks --suite=solvers --output=runs/benchmark/solvers.json
     python -m benchmarks --suite=distributed --output=runs/benchmark/distributed.json
 
-`make benchmark` runs the four, in an environment with the peers (the extra `benchmark`). Each
+`make benchmark` runs the five, in an environment with the peers (the extra `benchmark`). Each
 writes a JSON file, a plot (`.png`) next to it, and tables to the terminal.
 
 - `peers`: one training step on the map u - 0.1 ((u - y) + A^T tanh(A u)) to relative errors of the
@@ -14,6 +15,7 @@ writes a JSON file, a plot (`.png`) next to it, and tables to the terminal.
 - `paper`: the energy of arXiv:2206.13193 on photographs: our defaults against its procedure.
 - `scaling`: our time and peak memory against size, batch, iterations and tolerance; each solver
   with each adjoint; compaction.
+- `solvers`: every solver on a grid of problems at equal true error, and performance profiles.
 - `distributed`: two processes against one at the same global batch, the share of communication,
   and on paper what more would give.
 
@@ -38,7 +40,15 @@ from pathlib import Path
 from absl import app, flags
 from rich.console import Console
 
-from benchmarks import distributed_suite, output, paper_suite, peers_suite, scaling_suite
+from benchmarks import (
+    distributed_suite,
+    output,
+    paper_suite,
+    peers_suite,
+    scaling_suite,
+    solvers_grid,
+    solvers_suite,
+)
 from benchmarks.remote import RemoteError
 from trainers.process.versions import installed
 
@@ -46,6 +56,7 @@ SUITES = {
     "peers": peers_suite,
     "paper": paper_suite,
     "scaling": scaling_suite,
+    "solvers": solvers_suite,
     "distributed": distributed_suite,
 }
 
@@ -63,8 +74,13 @@ _LOG = flags.DEFINE_string("log", None, "File for what the frameworks print.")
 _CONTESTANTS = flags.DEFINE_list(
     "contestants", list(peers_suite.GROUPS), "peers: some of these groups."
 )
-_ONLY = flags.DEFINE_string("only", "", "peers: only settings whose label contains this.")
-_TARGETS = flags.DEFINE_list("targets", ["1e-3", "1e-5"], "peers: errors to reach.")
+_ONLY = flags.DEFINE_string(
+    "only", "", "peers: only settings, solvers: only problems, whose name contains this."
+)
+_TARGETS = flags.DEFINE_list("targets", ["1e-3", "1e-5"], "peers, solvers: errors to reach.")
+_SHARPNESS = flags.DEFINE_list(
+    "sharpness", ["50", "500", "5000", "20000"], "solvers: sharpnesses of the experts."
+)
 _SIZE = flags.DEFINE_integer("size", 96, "All but paper: side of the images.", lower_bound=8)
 _BATCH = flags.DEFINE_integer(
     "batch", 8, "All but paper: images (distributed: of each process).", lower_bound=1
@@ -111,6 +127,7 @@ class Settings:
     batch: int
     filters: int
     memory: bool
+    sharpness: tuple
     iterations: tuple
     steps: int
     tasks: tuple
@@ -130,11 +147,15 @@ def settings():
         ValueError: If a value is not among those that there are.
     """
     targets = tuple(_number("targets", text, float) for text in _TARGETS.value)
+    sharpness = tuple(_number("sharpness", text, float) for text in _SHARPNESS.value)
     iterations = tuple(_number("iterations", text, int) for text in _ITERATIONS.value)
     for name in _TASKS.value:
         if name not in ("denoising", "deblurring"):
             raise ValueError(f"Expected --tasks of denoising and deblurring. Received {name!r}.")
-    peers_suite.contestants(_CONTESTANTS.value, _ONLY.value)
+    if _SUITE.value == "solvers":
+        solvers_grid.families(1, 8, 1, 0, _ONLY.value)
+    else:
+        peers_suite.contestants(_CONTESTANTS.value, _ONLY.value)
     if min(targets, default=1.0) < 1e-6:
         raise ValueError(f"Expected --targets >= 1e-6: it is all float32. Received {targets}.")
     return Settings(
@@ -149,6 +170,7 @@ def settings():
         batch=_BATCH.value,
         filters=_FILTERS.value,
         memory=_MEMORY.value,
+        sharpness=sharpness,
         iterations=iterations,
         steps=_STEPS.value,
         tasks=tuple(_TASKS.value),

@@ -5,7 +5,7 @@ import math
 
 from rich.table import Table
 
-from benchmarks import distributed_output
+from benchmarks import distributed_output, solvers_output
 
 
 def write(path, record):
@@ -26,7 +26,7 @@ def _finite(value):
 def tables(record, console):
     """Print the numbers of a suite."""
     show = {"peers": _peers, "paper": _paper, "scaling": _scaling}
-    show["distributed"] = distributed_output.tables
+    show.update(distributed=distributed_output.tables, solvers=solvers_output.tables)
     show[record["suite"]](record["results"], console)
 
 
@@ -170,7 +170,7 @@ def plot(path, record):
     import matplotlib.pyplot as plt
 
     draw = {"peers": _draw_peers, "paper": _draw_paper, "scaling": _draw_scaling}
-    draw["distributed"] = distributed_output.draw
+    draw.update(distributed=distributed_output.draw, solvers=solvers_output.draw)
     figure = draw[record["suite"]](record["results"], plt)
     figure.savefig(path, dpi=120, bbox_inches="tight")
     plt.close(figure)
