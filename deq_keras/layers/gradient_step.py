@@ -126,8 +126,8 @@ class GradientStep(Cell):
 
     @property
     def may_certify(self) -> bool:
-        # A map that is no gradient only does while its prior weighs next to nothing.
-        return self.has_energy
+        # A map that is no gradient does where its prior is kept from weighing too much.
+        return self.has_energy or self.max_weight is not None
 
     @property
     def is_convex(self) -> bool:

@@ -114,6 +114,7 @@ def test_a_denoiser_is_strongly_monotone_and_certifies_its_error():
     other = layer.solve(y, initial_value=10.0 * tf.ones_like(y), max_steps=4000)
     np.testing.assert_allclose(exact.value, other.value, atol=1e-3)
     rough = layer.solve(y, max_steps=5).value
+    assert any(metric.name.endswith("error_bound") for metric in layer.metrics)
     bound = layer.error_bound(y, rough)
     assert bound.certified.numpy().all()
     assert tf.norm(rough - exact.value) <= bound.value[0] * (1 + 1e-6)
