@@ -1,4 +1,4 @@
-"""A preset of `deq_keras.presets` from a trained and evaluated bilevel model.
+"""A preset of `deq_keras.presets` from a trained and evaluated model.
 
     python -m experiments.evaluate --workdir=runs/mine
     python -m experiments.preset --workdir=runs/mine --output=presets/mine \\
@@ -45,17 +45,18 @@ def preset():
     if missing := [f"--{name}" for name, flag in wanted.items() if not flag.value]:
         raise ConfigurationError(f"Expected {', '.join(wanted)}. Received no {missing}.")
     found = trained.load(workdir, trained.CHECKPOINT.value)
-    layers = [one for one in found.model.layers if isinstance(one, dk.layers.Variational)]
-    if len(layers) != 1:
+    layers = [one for one in found.model.layers if isinstance(one, dk.layers.Equilibrium)]
+    cells = [one.cell for one in layers if isinstance(one.cell, dk.layers.GradientStep)]
+    if len(cells) != 1:
         raise ConfigurationError(
-            f"Expected the training of a bilevel model. {str(workdir)!r} holds {found.name!r}."
+            f"Expected the training of a model with a prior. {str(workdir)!r} holds {found.name!r}."
         )
     if not found.metrics:
         raise ConfigurationError(
             f"Expected an evaluation of these weights in {str(workdir / 'evaluation')!r}. Found "
             f"none: run python -m experiments.evaluate --workdir={workdir} first."
         )
-    layer, channels = layers[0], found.model.output.shape[-1]
+    cell, channels = cells[0], found.model.output.shape[-1]
     lines = (workdir / "metrics.jsonl").read_text("utf-8").splitlines()
     epochs = [row["seconds"] for row in map(json.loads, lines) if "epoch" in row]
     output = trained.OUTPUT.value
@@ -64,8 +65,8 @@ def preset():
     card = {
         **{name: flag.value for name, flag in _TEXTS.items()},
         "channels": channels,
-        "parameters": int(sum(np.prod(v.shape) for v in layer.prior.trainable_variables)),
-        "weight": float(np.exp(layer.cell.log_weight)),
+        "parameters": int(sum(np.prod(v.shape) for v in cell.prior.trainable_variables)),
+        "weight": float(np.exp(cell.log_weight)),
         "noise": float(task.noise),
         "results": {
             "task": found.config.task,
@@ -75,7 +76,7 @@ def preset():
         },
         "time": f"{sum(epochs) / 60:.0f} minutes with validation, on the machine of the training",
     }
-    dk.presets.save(layer.prior, output, card)
+    dk.presets.save(cell.prior, output, card)
     print(f"Preset: {output}")
 
 

@@ -408,7 +408,8 @@ def test_a_preset_without_a_card(program, bilevel, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("which", "message"), [("small", "training of a bilevel model"), ("bilevel", "run python -m")]
+    ("which", "message"),
+    [("small", "training of a model with a prior"), ("bilevel", "run python -m")],
 )
 def test_presets_of_other_things(program, request, which, message, tmp_path):
     workdir = tmp_path / "copy"
