@@ -3,6 +3,7 @@
 import json
 import math
 
+from rich.markup import escape
 from rich.table import Table
 
 from benchmarks import distributed_output, solvers_output
@@ -134,7 +135,7 @@ def _scaling(results, console):
     for row in results["combinations"]:
         adjoint = row["linear"] or row["adjoint"]
         if "failed" in row:
-            table.add_row(row["solver"], adjoint, row["failed"][:90], "-")
+            table.add_row(row["solver"], adjoint, escape(row["failed"][:90]), "-")
         else:
             error = row["errors"]["gradient"]
             table.add_row(row["solver"], adjoint, f"{row['seconds']:.3f}", f"{error:.1e}")
@@ -142,7 +143,7 @@ def _scaling(results, console):
     table = Table("solver", "times faster with compaction", "mean steps", title="Compaction")
     for row in results["compaction"]:
         if "failed" in row:
-            table.add_row(row["solver"], row["failed"][:90], "-")
+            table.add_row(row["solver"], escape(row["failed"][:90]), "-")
         else:
             ratio, steps = row["ratio"]["median"], row["mean_forward_steps"]
             table.add_row(row["solver"], f"{ratio:.2f}", f"{steps:.0f}")

@@ -23,6 +23,16 @@ def one_of(name, value, allowed):
     return value
 
 
+def solvable(layer):
+    """A `ValueError` for a layer whose variables, in which solves run, are of half precision."""
+    if layer.variable_dtype in ("float16", "bfloat16"):
+        raise ValueError(
+            "Expected variables of float32 or float64, in which a fixed point can be solved for. "
+            f"Received {type(layer).__name__} of dtype={layer.variable_dtype!r}. Use "
+            f"dtype='mixed_{layer.variable_dtype}' for outputs of half precision."
+        )
+
+
 def kernel_size(value):
     """`(height, width)` from one positive integer or a pair of them, else a `ValueError`."""
     try:

@@ -16,16 +16,16 @@ except (ImportError, RuntimeError) as problem:  # it has checked them, and says 
     print(f"Error: {problem}", file=sys.stderr)
     raise SystemExit(exits.CONFIG) from None
 import tensorflow as tf
-from absl import flags
 
 from experiments import program
 from experiments.program import parse
+from trainers.process import folder_flag
 from trainers.process.errors import ConfigurationError
 
-WORKDIR = flags.DEFINE_string(
+WORKDIR = folder_flag.define(
     "workdir", None, "Folder for results; a run is continued there.", required=True
 )
-DATA_DIR = flags.DEFINE_string("data_dir", None, "Folder of your own PNG or JPEG images.")
+DATA_DIR = folder_flag.define("data_dir", None, "Folder of your own PNG or JPEG images.")
 
 
 def check_folders():

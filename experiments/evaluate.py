@@ -28,6 +28,7 @@ from absl import flags
 from ml_collections import ConfigDict
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from experiments import (
     configuration,
@@ -103,7 +104,7 @@ def load_images(config):
 
 
 def _same(folder, other):
-    return os.path.realpath(folder) == os.path.realpath(other)
+    return len({os.path.realpath(os.path.expanduser(name)) for name in (folder, other)}) == 1
 
 
 def draw(output, rows, measured, estimates, problem, model):
@@ -143,10 +144,12 @@ def draw(output, rows, measured, estimates, problem, model):
 
 def print_table(rows, means, title, console):
     """A row for each image, and their mean."""
-    table = Table(*COLUMNS, title=title, title_justify="left")
+    # Names of images and folders may have [brackets], which are no markup.
+    table = Table(*COLUMNS, title=Text(title, "table.title"), title_justify="left")
     for row in [*rows, {"name": "mean", **means}]:
         cells = zip(COLUMNS, _FORMS, strict=True)
-        table.add_row(*("-" if row.get(k) is None else form.format(row[k]) for k, form in cells))
+        texts = ("-" if row.get(k) is None else form.format(row[k]) for k, form in cells)
+        table.add_row(*map(Text, texts))
     console.print(table)
 
 

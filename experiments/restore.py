@@ -35,7 +35,7 @@ from experiments.restoration import connection, inputs, summary, tiles
 from experiments.restoration.jobs import Restorer
 from experiments.restoration.operator_data import OperatorData
 from experiments.restoration.restoring import Settings
-from trainers.process import exits
+from trainers.process import exits, folder_flag
 from trainers.process.errors import ConfigurationError, Interrupted
 from trainers.process.files import make_writable
 from trainers.process.signals import interruptible
@@ -43,7 +43,7 @@ from trainers.process.signals import interruptible
 # Flags of its own: those that other programs share belong to training.
 FLAGS = flags.FlagValues()
 _HELP = flags.DEFINE_bool("help", False, "Shows this.", flag_values=FLAGS)
-_OUTPUT = flags.DEFINE_string("output", None, "Folder for the results.", flag_values=FLAGS)
+_OUTPUT = folder_flag.define("output", None, "Folder for the results.", flag_values=FLAGS)
 _MODEL = flags.DEFINE_string(
     "model", None, "SavedModel of this machine: a version or all of them.", flag_values=FLAGS
 )

@@ -55,7 +55,7 @@ def effective_config():
 def callbacks(problem, config, trainer):
     """The Keras callbacks that a configuration asks for."""
     train, found = config.train, []
-    watched = {"monitor": train.monitor, "mode": train.mode}
+    watched = {"monitor": trainer.monitor.name, "mode": trainer.monitor.mode}
     if train.reduce_on_plateau:
         found.append(
             keras.callbacks.ReduceLROnPlateau(
@@ -107,13 +107,12 @@ def save_final(trainer):
         trainer.model.save_weights(Path(folder) / "other.weights.h5")
 
 
-def summary(history, config):
+def summary(history, monitor):
     """A line that says what was reached, and in which epoch."""
-    train, last = config.train, history[-1]
-    name = train.monitor if last.get(train.monitor) is not None else "loss"
-    rows = [row for row in history if row.get(name) is not None]
-    choose = min if train.mode == "min" or name == "loss" else max
-    best = choose(rows, key=lambda row: row[name], default=last)
+    last = history[-1]
+    rows = [row for row in history if row.get(monitor.name) is not None]
+    choose = min if monitor.mode == "min" else max
+    best = choose(rows, key=lambda row: row[monitor.name], default=last)
     line = f"Trained for {last['epoch']} epochs, {last['step']} steps."
     for what, row in (("Best", best), ("Last", last)):
         shown = (f"{k} {row[k]:.4g}" for k in ("loss", "val_loss", "val_psnr") if row.get(k))
@@ -146,30 +145,32 @@ def train():
         options=configuration.training_options(config),
         config=without(entries, config.may_change),
     )
-    workspace = Workspace(workdir, entries, config.may_change, writes=trainer.is_chief)
-    if trainer.is_chief:
-        workspace.write_config()
     whole = config.train.validation == "images"
 
     def batches(context, step):
         return problem.training(step, input_context=context)
 
     batches.describe = problem.describe  # of an image whose gradient is not finite, in messages
+
+    def validate(context):
+        return problem.validation(context, whole)
+
+    validation = validate if config.train.validation else None
+    trainer.prepare(batches, validation)  # what cannot be monitored is refused, and may be mended
+    workspace = Workspace(workdir, entries, config.may_change, writes=trainer.is_chief)
+    if trainer.is_chief:
+        workspace.write_config()
     history = trainer.fit(
         batches,
         epochs=config.train.epochs,
         steps_per_epoch=config.train.steps_per_epoch,
-        validation=(
-            (lambda context: problem.validation(context, whole))
-            if config.train.validation
-            else None
-        ),
+        validation=validation,
         measure=measure(problem, config, trainer),
         callbacks=callbacks(problem, config, trainer),
     )
     save_final(trainer)
     if trainer.is_chief:
-        print(summary(history, config))
+        print(summary(history, trainer.monitor))
 
 
 def run():

@@ -15,6 +15,7 @@ from experiments import configuration, inverse_problem, models, tasks
 from experiments.configs import demo
 from experiments.methods import FURTHER, RECONSTRUCTIONS
 from experiments.workspace import read_config, read_json, without
+from trainers.process import folder_flag
 from trainers.process.errors import ConfigurationError, unknown_name
 from trainers.process.files import load_weights
 from trainers.training import Trainer
@@ -23,7 +24,7 @@ from trainers.training import Trainer
 CHECKPOINT = flags.DEFINE_enum(
     "checkpoint", "best", ["best", "latest"], "Which weights of a training."
 )
-OUTPUT = flags.DEFINE_string(
+OUTPUT = folder_flag.define(
     "output",
     None,
     "Folder for results. evaluate: WORKDIR/evaluation if none; export: models/NAME, needed.",

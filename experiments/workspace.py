@@ -35,14 +35,14 @@ class Workspace:
             if not isinstance(old, dict):
                 raise ConfigurationError(
                     f"{str(kept)!r} is damaged, so it is not known what {str(self.path)!r} holds. "
-                    "Name another --workdir, or remove this one."
+                    "Name another --workdir."
                 )
             matters = [without(entries, self.may_change) for entries in (old, self.config)]
             changes = list(differences(*matters))
             if changes:
                 raise ConfigurationError(
                     f"{str(self.path)!r} holds results of another configuration "
-                    f"({'; '.join(changes[:5])}). Name another --workdir, or remove this one."
+                    f"({'; '.join(changes[:5])}). Name another --workdir."
                 )
 
     def write_config(self):

@@ -7,6 +7,7 @@ import inspect
 import keras
 import tensorflow as tf
 
+from deq_keras.checks import solvable
 from deq_keras.config import deserialise, serialise
 from deq_keras.numerics import partial
 from deq_keras.numerics.shapes import map_shapes, shapes_of, sizes_of
@@ -46,6 +47,7 @@ class Cell(keras.layers.Layer):
 
     def __init__(self, symmetric: bool | None = None, couples_batch: bool | None = None, **kwargs):
         super().__init__(**kwargs)
+        solvable(self)
         self.symmetric = None if symmetric is None else bool(symmetric)
         self.couples_batch = None if couples_batch is None else bool(couples_batch)
 

@@ -6,6 +6,7 @@ import keras
 import tensorflow as tf
 
 from deq_keras import adjoints, certificates, regularizers, solvers
+from deq_keras.checks import solvable
 from deq_keras.config import deserialise, serialise
 from deq_keras.layers import diagnostics, slow_convolutions, structure
 from deq_keras.layers.cell import Cell, LayerCell, WithTraining, symbolic
@@ -88,6 +89,7 @@ class Equilibrium(keras.layers.Layer):
     ):
         # Solves run in the variables' dtype, also under a mixed precision policy.
         super().__init__(autocast=False, **kwargs)
+        solvable(self)
         if not isinstance(cell, keras.layers.Layer):
             raise ValueError(f"Expected `cell` to be a Keras layer. Received {cell!r}.")
         self.cell = cell if isinstance(cell, Cell) else LayerCell(cell, dtype=self.dtype_policy)

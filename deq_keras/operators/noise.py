@@ -33,21 +33,23 @@ def poisson_noise(y, peak, seed, index):
     Args:
         y: Measurement of any shape, real, of value 1 for `peak` photons. Negative values count
             as 0.
-        peak: Expected number of photons at a pixel of value 1.
+        peak: Expected number of photons at a pixel of value 1, a number or a tensor.
         seed: Integer.
         index: Integer number of the image.
 
     Returns:
-        `z / peak` with `z` Poisson of mean `peak * max(y, 0)`, a function of the arguments alone.
-        No gradient passes through it.
+        `z / peak` with `z` Poisson of mean `peak * max(y, 0)`, a function of the arguments alone;
+        NaN where this mean is not finite. No gradient passes through it.
 
     Raises:
-        ValueError: If `y` is complex.
+        ValueError: If `y` is complex, or `peak` is a number that is not positive and finite. (A
+            tensor `peak` that is not makes NaN.)
 
     Example:
 
     >>> noisy = deq_keras.operators.poisson_noise(tf.ones((8, 8, 1)), 30.0, seed=0, index=7)
     """
+    peak = peak if tf.is_tensor(peak) else positive("peak", peak)
     return _each(lambda leaf, seeds: _count_photons(leaf, peak, seeds), y, seed, index)
 
 
@@ -145,7 +147,8 @@ class PoissonNoise(_Noise):
         index: Numbers of the images, int64 `(batch,)`.
 
     Returns:
-        Noisy measurements of the shape of `y`. No gradient passes through them.
+        Noisy measurements of the shape of `y`, NaN where `y` is not finite. No gradient passes
+        through them.
 
     Raises:
         ValueError: If `peak` is not positive and finite, or the measurements are complex.
@@ -194,5 +197,8 @@ def _count_photons(y, peak, seeds):
         )
     peak = tf.cast(peak, y.dtype)
     rate = peak * tf.maximum(tf.stop_gradient(y), 0)
-    counts = tf.random.stateless_poisson(tf.shape(y), seeds, rate, y.dtype)
-    return counts / peak
+    # TensorFlow would look for a number of rate NaN, or of a negative one, for ever.
+    possible = tf.math.is_finite(rate) & (rate >= 0) & (peak > 0)
+    safe = tf.where(possible, rate, tf.zeros_like(rate))
+    counts = tf.random.stateless_poisson(tf.shape(y), seeds, safe, y.dtype)
+    return tf.where(possible, counts / peak, tf.constant(float("nan"), y.dtype))

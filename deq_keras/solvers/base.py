@@ -262,7 +262,9 @@ class Solver(Configurable):
         floor = tf.maximum(noise * size, float(limits.tiny))
         # Norms that overflow belong to an image that diverges.
         finite = tf.math.is_finite(absolute) & tf.math.is_finite(size)
-        residual = tf.where(finite, absolute / tf.maximum(scale, floor), float("inf"))
+        # Where the map gives exactly zero the ratio overflows, and that is no divergence.
+        ratio = tf.minimum(absolute / tf.maximum(scale, floor), float(limits.max))
+        residual = tf.where(finite, ratio, float("inf"))
         if tf.is_tensor(tolerance):
             tolerance = tf.maximum(tf.cast(tolerance, residual.dtype), 2 * noise)
         else:

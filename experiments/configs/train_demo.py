@@ -54,7 +54,7 @@ def get_config():
     # After each epoch: "patches" (the central squares of the validation images), "images" or "".
     train.validation = "images"
     train.monitor = "val_loss"  # what says which epoch is the best
-    train.mode = "min"
+    train.mode = "auto"  # as its metric says; "min" or "max" of one that does not
     # Epochs without improvement after which the training ends, or the rate is halved.
     train.early_stopping = placeholder(int)
     train.reduce_on_plateau = placeholder(int)

@@ -23,12 +23,12 @@ def sheet(name, panels, path):
     inches = _INCHES / max(height, width)
     size = ((len(panels) + 1.25) * width * inches + 0.4, height * inches + 0.7)
     figure = Figure(figsize=size, dpi=150, layout="constrained")
-    figure.suptitle(name, fontsize=9)
+    figure.suptitle(name, fontsize=9, parse_math=False)  # a name with a $ is no formula
     axes = figure.subplots(1, len(panels) + 1)
     for axis, (title, _), picture in zip(axes, panels, pictures, strict=False):
         shown = picture[..., 0] if picture.shape[-1] == 1 else picture
         axis.imshow(shown, cmap="gray", vmin=0.0, vmax=1.0, interpolation="nearest")
-        axis.set_title(title, fontsize=8)
+        axis.set_title(title, fontsize=8, parse_math=False)
     limit = max(float(np.quantile(error, 0.995)), 1e-6)
     drawn = axes[-1].imshow(
         error, cmap=images.ERROR_COLOURS, vmin=0.0, vmax=limit, interpolation="nearest"

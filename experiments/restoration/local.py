@@ -6,6 +6,7 @@ from pathlib import Path
 from experiments.restoration.errors import Refused, TooLarge, plain
 from experiments.restoration.model import Model, Spec, check_signature
 from trainers.process.errors import ConfigurationError
+from trainers.process.files import literal
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 import tensorflow as tf  # noqa: E402
@@ -51,7 +52,8 @@ class LocalModel(Model):
         self.where = repr(str(folder))
         tf.get_logger().setLevel("ERROR")
         try:
-            self._loaded = tf.saved_model.load(str(folder))
+            with literal(folder) as readable:
+                self._loaded = tf.saved_model.load(readable)
             signature = self._loaded.signatures.get("diagnose")
         except Exception as error:  # of protocol buffers, of graphs, of files...
             reason = plain(error, 200) or type(error).__name__

@@ -419,3 +419,39 @@ def test_presets_of_other_things(program, request, which, message, tmp_path):
     assert message in ended.errors
     assert ended.code == exits.CONFIG
     assert not (tmp_path / "new").exists()
+
+
+# Names
+
+
+def test_names_of_images_and_folders_are_taken_as_they_are(program, tmp_path, monkeypatch):
+    """Brackets are no markup and no pattern, a dollar is no formula, and `~` is the home folder."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    data = tmp_path / "pictures [b]"
+    names = ["bold[/b].png", "price$^$.png", "scan [edited].png"]
+    pictures = sorted(make_pictures(tmp_path / "made", 9).iterdir())
+    for split in ("train", "validation", "test"):
+        for name in names:
+            (data / split / name).parent.mkdir(parents=True, exist_ok=True)
+            pictures.pop().rename(data / split / name)
+    workdir, given = "--workdir=~/lr=[1,2]", "--data_dir=~/pictures [b]"
+    options = ("--config.train.decay_steps=0", "--config.model=tests.experiments.own_model:small")
+    for epochs in (1, 2):  # the second one goes on
+        ended = program(train, workdir, given, *TINY, *options, f"--config.train.epochs={epochs}")
+        assert ended.code == 0, ended.errors
+    assert f"Trained for 2 epochs, {2 * 2} steps" in ended.output
+    ended = program(evaluate, workdir)
+    assert ended.code == 0, ended.errors
+    for name in names:
+        assert name in ended.output
+    assert "pictures [b]" in ended.output
+    results, _ = read(tmp_path / "lr=[1,2]" / "evaluation")
+    assert sorted(row["name"] for row in results["images"]) == [f"test/{name}" for name in names]
+    assert len(list((tmp_path / "lr=[1,2]" / "evaluation" / "pictures").iterdir())) == 3
+
+
+def test_names_in_a_sheet_are_no_formula(tmp_path):
+    image = np.full((8, 8, 1), 0.5)
+    panels = [("price$^$", image), ("estimate", image), ("truth", image)]
+    sheet("price$^$.png", panels, tmp_path / "sheet.png")
+    assert (tmp_path / "sheet.png").stat().st_size > 0

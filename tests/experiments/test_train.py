@@ -24,6 +24,7 @@ from tests.experiments.conftest import logged, make_pictures, weights
 from trainers.callbacks.tensorboard import TensorBoard
 from trainers.datasets.images import ImageSet
 from trainers.process import exits
+from trainers.training.monitor import Monitor
 
 # How ml_collections loads a configuration file.
 pytestmark = pytest.mark.filterwarnings(r"ignore:the load_module\(\) method:DeprecationWarning")
@@ -112,6 +113,16 @@ def trained(start, tmp_path_factory):
         (["--config.train.precision=float8"], "precision='float8'", exits.CONFIG),
         (["--config.train.keep=0"], "keep=0", exits.CONFIG),
         (["--config.train.mode=low"], "mode='low'", exits.CONFIG),
+        (
+            ["--config.train.monitor=val_ssim", "--config.train.mode=max"],
+            "'val_ssim'. Did you mean 'val_loss'? Expected one of ['loss', 'psnr', 'val_",
+            exits.CONFIG,
+        ),
+        (
+            ["--config.train.monitor=val_psnr", "--config.train.mode=min"],
+            "the mode 'max' for 'val_psnr', of which more is better",
+            exits.CONFIG,
+        ),
         (["--config.train.validation=some"], "Received 'some'", exits.CONFIG),
         (
             ["--config.train.validation=", "--config.train.early_stopping=2"],
@@ -354,7 +365,8 @@ def test_rate_is_halved_on_a_plateau(start, tmp_path):
 
 
 def fake_trainer(folder, is_chief=True):
-    return types.SimpleNamespace(workdir=folder, is_chief=is_chief)
+    monitor = Monitor("val_psnr", "max")
+    return types.SimpleNamespace(workdir=folder, is_chief=is_chief, monitor=monitor)
 
 
 @pytest.mark.parametrize("is_chief", [True, False])
@@ -363,7 +375,6 @@ def test_callbacks_are_those_of_the_configuration(tmp_path, data, is_chief):
     configuration.use_folder(config, str(data))
     config.data.patch_size = 12
     config.train.early_stopping, config.train.reduce_on_plateau = 3, 2
-    config.train.monitor, config.train.mode = "val_psnr", "max"
     problem = InverseProblem(tasks.get("denoising", config), config, load_images(config))
     found = train.callbacks(problem, config, fake_trainer(tmp_path, is_chief))
     plateau, stopping, board, page = found
@@ -373,6 +384,7 @@ def test_callbacks_are_those_of_the_configuration(tmp_path, data, is_chief):
     assert isinstance(page, TrainingPage)
     assert (plateau.patience, stopping.patience) == (2, 3)
     assert plateau.monitor == stopping.monitor == "val_psnr"
+    assert plateau.mode == stopping.mode == "max"
     assert (board.examples is not None) == is_chief
     config.train.early_stopping = config.train.reduce_on_plateau = None
     config.train.tensorboard = False
@@ -396,12 +408,10 @@ HISTORY = [
 
 @pytest.mark.parametrize(
     ("monitor", "mode", "best"),
-    [("val_loss", "min", 1), ("val_psnr", "max", 2), ("val_none", "max", 3), ("loss", "min", 3)],
+    [("val_loss", "min", 1), ("val_psnr", "max", 2), ("loss", "min", 3)],
 )
 def test_summary_names_the_best_epoch(monitor, mode, best):
-    config = train_demo.get_config()
-    config.train.monitor, config.train.mode = monitor, mode
-    line = train.summary(HISTORY, config)
+    line = train.summary(HISTORY, Monitor(monitor, mode))
     assert line.startswith("Trained for 3 epochs, 15 steps.")
     assert f"Best, epoch {best}: loss {HISTORY[best - 1]['loss']}" in line
     assert line.endswith("Last, epoch 3: loss 0.1, val_loss 0.3, val_psnr 22.")

@@ -90,7 +90,7 @@ def test_many_differences_are_not_all_told(tmp_path):
 @pytest.mark.parametrize("text", ["", "{", "[]", "null"])
 def test_damaged_configuration_is_an_error_that_says_what_to_do(tmp_path, text):
     (tmp_path / "config.json").write_text(text)
-    with pytest.raises(ValueError, match=r"config\.json' is damaged.*--workdir, or remove"):
+    with pytest.raises(ValueError, match=r"config\.json' is damaged.*Name another --workdir\.$"):
         Workspace(tmp_path, CONFIG)
 
 

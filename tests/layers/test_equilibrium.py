@@ -523,3 +523,24 @@ def test_wrong_images(images):
         layers.Equilibrium(_untied())(images)
     with pytest.raises(ValueError, match="batch, height, width, channels"):
         layers.Equilibrium(_untied()).solve(images)
+
+
+HALF = {
+    "layer": lambda dtype: layers.Equilibrium(keras.layers.Dense(1), dtype=dtype),
+    "cell": lambda dtype: layers.ProximalStep(
+        operators.Identity(dtype=dtype), keras.layers.Dense(1, dtype=dtype)
+    ),
+    "energy": lambda dtype: layers.Variational(
+        operators.Identity(dtype=dtype), priors.TotalVariation(dtype=dtype), dtype=dtype
+    ),
+}
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+@pytest.mark.parametrize("kind", HALF)
+@pytest.mark.parametrize("everywhere", [False, True])
+def test_variables_of_half_precision_are_refused_with_what_to_use(kind, dtype, everywhere):
+    if everywhere:
+        keras.config.set_dtype_policy(dtype)
+    with pytest.raises(ValueError, match=f"of dtype='{dtype}'. Use dtype='mixed_{dtype}'"):
+        HALF[kind](None if everywhere else dtype)

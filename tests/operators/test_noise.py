@@ -166,3 +166,25 @@ def test_noise_of_several_measurements(noise):
     # The second measurement has noise of its own.
     same = function([y[0][0], y[0][0]], strength, 3, 0)
     assert np.abs(same[0] - same[1]).max() > 0
+
+
+def test_photons_of_no_number_are_no_number_and_the_others_do_not_notice():
+    # Without a guard TensorFlow looks for such a number for ever.
+    y = images(1)[0].numpy()
+    expected = operators.poisson_noise(y, 20.0, 3, 8).numpy()
+    bad = [(0, 0, 0), (1, 2, 1), (5, 6, 0)]
+    for place, value in zip(bad, (np.nan, np.inf, np.nan), strict=True):
+        y[place] = value
+    noisy = operators.PoissonNoise(20.0, seed=3)(y[None], tf.constant([8], tf.int64))[0].numpy()
+    wrong = np.zeros(y.shape, bool)
+    wrong[tuple(zip(*bad, strict=True))] = True
+    assert np.isnan(noisy[wrong]).all()
+    np.testing.assert_array_equal(noisy[~wrong], expected[~wrong])
+
+
+@pytest.mark.parametrize("peak", [np.nan, -2.0, np.inf, 0.0])
+def test_peak_that_is_none_is_refused_or_makes_no_number(peak):
+    y = tf.constant([[[0.0, 0.5, -1.0]]])
+    with pytest.raises(ValueError, match="`peak`"):
+        operators.poisson_noise(y, peak, 0, 0)
+    assert np.isnan(operators.poisson_noise(y, tf.constant(peak, tf.float32), 0, 0)).all()

@@ -6,7 +6,7 @@ import pytest
 import tensorflow as tf
 
 from deq_keras import solvers
-from tests.solvers.methods import DEFAULTS, SOLVERS, with_arguments
+from tests.solvers.methods import DEFAULTS, MAP, PUBLISHED, SOLVERS, with_arguments
 from tests.solvers.problems import nonlinear, solve, symmetric_linear
 
 
@@ -172,3 +172,17 @@ def test_get_names_near_matches():
 def test_bad_arguments(make, message):
     with pytest.raises(ValueError, match=message):
         make()
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("solver_name", [*MAP, *PUBLISHED])
+def test_image_whose_iterate_maps_to_exactly_zero_goes_on(solver_name, dtype):
+    # relu(y - 0.9 z) is a contraction; at the first start it is zero, and no residual is relative
+    # to that. The second start is the image without this.
+    y = tf.constant([[1.0, 0.5, 0.2]] * 2, dtype)
+    start = tf.constant([[2.0, 2.0, 2.0], [0.5, 0.3, 0.1]], dtype)
+    solver = with_arguments(solver_name, tolerance=1e-6)
+    solution = solver.solve(lambda z: tf.nn.relu(y - 0.9 * z), start, return_history=True)
+    assert solution.converged.numpy().all()
+    np.testing.assert_allclose(solution.value, y / 1.9, rtol=1e-5)
+    assert np.isfinite(solution.history[0].numpy()).all()

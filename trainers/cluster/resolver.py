@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import itertools
 import json
 import os
 import re
@@ -14,6 +15,7 @@ from trainers.process.errors import AddressTaken, ConfigurationError
 
 JOBS = ("chief", "worker")
 SLURM_PORT = 8888  # of the first task on a node; the next ones follow
+_MOST_NODES = 2**16  # of a range, as in Slurm
 _EXAMPLE = (
     '{"cluster": {"worker": ["10.0.0.1:2222", "10.0.0.2:2222"]}, '
     '"task": {"type": "worker", "index": 0}}'
@@ -136,17 +138,30 @@ def from_slurm(variables: Mapping[str, str]) -> Cluster:
 
 
 def _hosts(text) -> Iterator[str]:
-    """`n[09-10,12],m` to n09, n10, n12, m."""
-    if not re.fullmatch(r"([\w.-]+(\[[\d,-]+\])?(,(?!$)|$))+", text):
+    """`n[09-10,12].x,m` to n09.x, n10.x, n12.x, m, as `scontrol show hostnames` has them."""
+    numbers = r"\[\d+(?:-\d+)?(?:,\d+(?:-\d+)?)*\]"
+    name = rf"(?:[\w.-]|{numbers})+"
+    if not re.fullmatch(rf"{name}(?:,{name})*", text, re.ASCII):
         raise ValueError(f"SLURM_STEP_NODELIST={text!r} is not a list of nodes")
-    for name, ranges in re.findall(r"([\w.-]+)(?:\[([\d,-]+)\])?", text):
-        if not ranges:
-            yield name
-            continue
-        for part in ranges.split(","):
-            first, _, last = part.partition("-")
-            for number in range(int(first), int(last or first) + 1):
-                yield f"{name}{number:0{len(first)}d}"
+    for entry in re.findall(name, text, re.ASCII):
+        parts = re.findall(rf"{numbers}|[^\[\]]+", entry)
+        # The last bracket counts fastest.
+        for choice in itertools.product(*map(_alternatives, parts)):
+            yield "".join(choice)
+
+
+def _alternatives(part) -> list[str]:
+    """`[09-10,12]` to 09, 10, 12; what is in no brackets stays as it is."""
+    if not part.startswith("["):
+        return [part]
+    found = []
+    for numbers in part[1:-1].split(","):
+        first, _, last = numbers.partition("-")
+        low, high = int(first), int(last or first)
+        if not low <= high < low + _MOST_NODES:
+            raise ValueError(f"SLURM_STEP_NODELIST has a range of nodes {numbers!r}")
+        found += [f"{number:0{len(first)}d}" for number in range(low, high + 1)]
+    return found
 
 
 def _counts(text) -> Iterator[int]:

@@ -12,6 +12,7 @@ import tensorflow as tf
 from trainers.export import codec
 from trainers.export.signatures import reconstruct
 from trainers.process import exits
+from trainers.process.files import literal
 
 TOLERANCE = 1e-6  # largest difference of values on [0, 1]
 _ZERO = tf.UnconnectedGradients.ZERO
@@ -49,11 +50,11 @@ def verify(path, served, samples):
             for side, tensors in (("in", asked), ("out", given)):
                 for name, tensor in tensors.items():
                     arrays[f"{number}/{signature}/{side}/{name}"] = _array(tensor)
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as folder, literal(Path(path).resolve()) as readable:
         file = Path(folder) / "expected.npz"
         np.savez(file, **arrays)
         # Isolated: no path of this checkout, and no variable of the environment that adds one.
-        command = [sys.executable, "-I", str(_PROGRAM), str(Path(path).resolve()), str(file)]
+        command = [sys.executable, "-I", str(_PROGRAM), readable, str(file)]
         try:
             done = subprocess.run(
                 command, capture_output=True, text=True, cwd=folder, timeout=_PATIENCE

@@ -17,6 +17,7 @@ import sys
 from absl import app, flags
 
 from trainers.launch.launcher import Launcher
+from trainers.process import folder_flag
 from trainers.process.exits import IO_ERROR, USAGE
 
 _NUM_WORKERS = flags.DEFINE_integer(
@@ -42,7 +43,7 @@ _THREADS = flags.DEFINE_integer(
     "the number of workers.",
     lower_bound=1,
 )
-_LOG_DIR = flags.DEFINE_string(
+_LOG_DIR = folder_flag.define(
     "log_dir",
     None,
     "Folder for what each worker prints, unaltered, in worker-<index>.log.",

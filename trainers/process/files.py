@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
-from collections.abc import Container
+import tempfile
+from collections.abc import Container, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -69,8 +71,34 @@ def load_weights(model: keras.Model, path: str | os.PathLike) -> None:
         model.load_weights(path)
     except (OSError, KeyError, ValueError) as error:
         raise StorageError(
-            f"{str(path)!r} cannot be read. Remove {str(path.parent)!r} to train anew. ({error})"
+            f"{str(path)!r} cannot be read. Name another folder to train anew. ({error})"
         ) from None
+
+
+@contextlib.contextmanager
+def literal(folder: str | os.PathLike) -> Iterator[str]:
+    """A name of a folder under which TensorFlow can read checkpoints and SavedModels.
+
+    When it reads one it takes `*`, `?`, `[` and a backslash in the path for a pattern, which can
+    not be quoted. A folder with such a name is given another one meanwhile, by a link.
+
+    Args:
+        folder: The folder.
+
+    Example:
+
+    >>> with literal("runs/plain") as name:
+    ...     print(name)
+    runs/plain
+    """
+    folder = os.fspath(folder)
+    if not set("*?[\\") & set(folder):
+        yield folder
+        return
+    with tempfile.TemporaryDirectory() as place:
+        link = os.path.join(place, "link")
+        os.symlink(os.path.abspath(folder), link, target_is_directory=True)
+        yield link
 
 
 def write_json(path: str | os.PathLike, content: Any) -> None:

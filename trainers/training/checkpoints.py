@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
 from collections.abc import Iterator
@@ -13,9 +14,11 @@ import keras
 import tensorflow as tf
 
 from trainers.process.errors import ConfigurationError, StorageError
+from trainers.process.files import literal
 from trainers.training.state import decode, encode
 
 _HOST = "host/.ATTRIBUTES/VARIABLE_VALUE"
+_UNREADABLE = (OSError, ValueError, LookupError, tf.errors.OpError)
 
 
 class Checkpoints:
@@ -88,27 +91,28 @@ class Checkpoints:
             ConfigurationError: If it was made with another configuration, or for another model.
             StorageError: If there are checkpoints, and none can be read.
         """
-        problems = []
-        for path, prefix in self._found(self._place(which)):
-            try:
-                reader = tf.train.load_checkpoint(prefix)
-                about = decode(reader.get_tensor(_HOST))
-            except (OSError, ValueError, RuntimeError, LookupError, tf.errors.OpError) as error:
-                problems.append(f"{path.name}: {_line(error)}")
-                continue
-            self._compare(about, prefix)
-            try:
-                self._checkpoint.read(prefix).assert_consumed()
-            except (OSError, ValueError, LookupError, AssertionError, tf.errors.OpError) as error:
-                problems.append(f"{path.name}: {_line(error)}")
-                continue
-            finally:
-                self._host.assign("")
-            return about["host"]
+        place, problems = self._place(which), []
+        with literal(place) as readable:
+            for path, prefix in self._found(place):
+                name = os.path.join(readable, path.stem)
+                try:
+                    about = decode(tf.train.load_checkpoint(name).get_tensor(_HOST))
+                except (*_UNREADABLE, RuntimeError) as error:
+                    problems.append(f"{path.name}: {_line(error)}")
+                    continue
+                self._compare(about, prefix)
+                try:
+                    self._checkpoint.read(name).assert_consumed()
+                except (*_UNREADABLE, AssertionError) as error:
+                    problems.append(f"{path.name}: {_line(error)}")
+                    continue
+                finally:
+                    self._host.assign("")
+                return about["host"]
         if problems:
             raise StorageError(
-                f"The checkpoints in {str(self._place(which))!r} are damaged. Remove the folder to "
-                f"train anew. {'; '.join(problems)}"
+                f"None of the checkpoints in {str(place)!r} can be read. They stay as they are: "
+                f"put back a copy, or name another folder to train anew. {'; '.join(problems)}"
             )
         return None
 
@@ -138,7 +142,7 @@ class Checkpoints:
         if changes:
             raise ConfigurationError(
                 f"{prefix!r} was made with another configuration ({'; '.join(changes[:5])}). Name "
-                "another folder, or remove this one."
+                "another folder."
             )
         old, new = about["manifest"], self.manifest
         for before, now in zip(old, new, strict=False):
@@ -146,12 +150,12 @@ class Checkpoints:
                 raise ConfigurationError(
                     f"{prefix!r} is of another model: {before[0]!r} has shape {before[1]} and "
                     f"dtype {before[2]} in it, and {now[0]!r} is {now[1]}, {now[2]} now. Name "
-                    "another folder, or remove this one."
+                    "another folder."
                 )
         if len(old) != len(new):
             raise ConfigurationError(
                 f"{prefix!r} is of another model: it has {len(old)} variables, and the model and "
-                f"its optimizer have {len(new)}. Name another folder, or remove this one."
+                f"its optimizer have {len(new)}. Name another folder."
             )
 
 

@@ -46,7 +46,7 @@ class Loop:
                     "Expected no BackupAndRestore callback: the trainer keeps and restores the "
                     "whole state by itself. Leave it out."
                 )
-        chief = trainer.is_chief
+        chief, self.given = trainer.is_chief, callbacks  # all workers check all of them
         self.callbacks = [c for c in callbacks if chief or not _writes(c)]
         self.run_callbacks = keras.callbacks.CallbackList(
             self.callbacks,
@@ -61,7 +61,8 @@ class Loop:
         """Train; `received` says whether a signal has come. The history."""
         trainer = self.trainer
         self.received = received
-        states = trainer.resume(self.batches)
+        trainer.prepare(self.batches, self.validation, self.given)
+        states = trainer.resume()
         position = trainer.position
         expected = position.epoch * self.steps + position.batch
         if position.step != expected and not position.stopped:
@@ -116,7 +117,7 @@ class Loop:
         self._write({**row, **logs})
         self.run_callbacks.on_epoch_end(position.epoch - 1, logs)
         position.stopped = bool(self.model.stop_training)
-        self._save(best=position.is_best(logs, self.options))
+        self._save(best=position.is_best(logs, trainer.monitor))
         if agreement.any_of(trainer.strategy, self.received.signum is not None):
             self._interrupt()
 

@@ -4,6 +4,7 @@ import dataclasses
 import math
 
 from trainers.process.errors import ConfigurationError
+from trainers.training.monitor import MODES
 
 PRECISIONS = ("float32", "float64", "mixed_bfloat16", "mixed_float16")
 
@@ -24,9 +25,10 @@ class Options:
             are allowed, and the next one ends the training.
         keep: Number of checkpoints kept, in addition to the best one.
         save_every: A checkpoint after this many steps, in addition to that after each epoch.
-        monitor: The entry of the logs that says which epoch is the best; where it is missing,
-            `"loss"` is taken.
-        mode: `"min"` or `"max"`: what is better.
+        monitor: The entry of the logs that says which epoch is the best. One that is not there is
+            refused before the first step; `"val_loss"` is `"loss"` where nothing is validated.
+        mode: `"min"` or `"max"`: what is better; `"auto"`: as the metric says, and less of a loss.
+            One that contradicts the metric is refused.
 
     Raises:
         ConfigurationError: If a value is out of its range.
@@ -40,7 +42,7 @@ class Options:
     keep: int = 3
     save_every: int | None = None
     monitor: str = "val_loss"
-    mode: str = "min"
+    mode: str = "auto"
 
     def __post_init__(self):
         for name, least in (("accumulation", 1), ("max_skipped", 0), ("keep", 1)):
@@ -51,7 +53,7 @@ class Options:
         self._check("clip_norm", clip is None or 0 < clip < math.inf, "finite and > 0, or None")
         self._check("average", average is None or 0 < average < 1, "between 0 and 1, or None")
         self._check("precision", self.precision in PRECISIONS, f"one of {PRECISIONS}")
-        self._check("mode", self.mode in ("min", "max"), "'min' or 'max'")
+        self._check("mode", self.mode in MODES, f"one of {MODES}")
         self._check("monitor", isinstance(self.monitor, str), "the name of an entry of the logs")
 
     def as_dict(self):

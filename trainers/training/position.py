@@ -3,7 +3,8 @@
 import dataclasses
 from typing import Any
 
-from trainers.training.options import Options
+from trainers.process.errors import unknown_name
+from trainers.training.monitor import Monitor
 
 
 @dataclasses.dataclass
@@ -48,13 +49,17 @@ class Position:
         """The mean loss of this epoch so far."""
         return self.loss_sum / self.images if self.images else float("nan")
 
-    def is_best(self, logs: dict[str, float], options: Options) -> bool:
-        """Note an epoch that was done; whether it is the best so far."""
-        value = logs.get(options.monitor, logs["loss"])
-        if not abs(value) < float("inf"):
-            return False
-        sign = 1 if options.mode == "min" else -1
-        if self.best is not None and sign * value >= sign * self.best:
+    def is_best(self, logs: dict[str, float], monitor: Monitor) -> bool:
+        """Note an epoch that was done; whether it is the best so far.
+
+        Raises:
+            ConfigurationError: If the monitored entry is not in the logs: of a layer that reports
+                in training only, say.
+        """
+        if monitor.name not in logs:
+            raise unknown_name("entry of the logs to monitor", monitor.name, logs)
+        value = logs[monitor.name]
+        if not monitor.is_better(value, self.best):
             return False
         self.best, self.best_epoch = value, self.epoch
         return True

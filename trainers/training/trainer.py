@@ -28,6 +28,7 @@ from trainers.process.signals import interruptible
 from trainers.training.checkpoints import Checkpoints, differences
 from trainers.training.feed import Feed
 from trainers.training.loop import Loop
+from trainers.training.monitor import Monitor, check_callback, entries, resolve
 from trainers.training.options import Options
 from trainers.training.position import Position
 from trainers.training.state import ReplicaState
@@ -61,6 +62,7 @@ class Trainer:
         model: The model.
         position: Where the training is, a `trainers.training.position.Position`.
         is_chief: Whether this worker writes.
+        monitor: What says which epoch is the best, a `Monitor`; `None` before `prepare`.
 
     Raises:
         ConfigurationError: If the model cannot be trained here, or the workers do not agree.
@@ -110,6 +112,7 @@ class Trainer:
         )
         self._state: ReplicaState | None = None
         self.position = Position()
+        self.monitor: Monitor | None = None
         self._saved: tuple[int, int] | None = None
 
     # Training
@@ -162,12 +165,22 @@ class Trainer:
         with self.peers(), interruptible() as received:
             return loop.run(received)
 
-    def resume(self, batches: Batches) -> list[dict[str, Any]]:
+    def prepare(
+        self, batches: Batches, validation: Validation | None = None, callbacks: tuple | list = ()
+    ) -> None:
+        """Refuse what cannot be monitored, as `fit` (see there) does before it writes anything."""
+        with self.peers():
+            if self._state is None:
+                self.stepper.prepare(next(self.feed.training(batches, 0))[0])
+                self._state = ReplicaState(self.model, self.strategy)
+                self._state.separate_streams()
+            known = entries(self.results(), self.model.metrics, validation is not None)
+        self.monitor = resolve(self.options.monitor, self.options.mode, known)
+        for callback in callbacks:
+            check_callback(callback, known)
+
+    def resume(self) -> list[dict[str, Any]]:
         """Go to the last checkpoint, or make the first one; what the callbacks remembered there."""
-        if self._state is None:
-            self.stepper.prepare(next(self.feed.training(batches, 0))[0])
-            self._state = ReplicaState(self.model, self.strategy)
-            self._state.separate_streams()
         if self.is_chief:
             make_writable(self.workdir)
         host = self._checkpoints.load()

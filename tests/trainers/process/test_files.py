@@ -3,12 +3,15 @@
 import json
 import math
 import os
+from pathlib import Path
 
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
+from absl import flags
 
-from trainers.process import files
+from trainers.process import files, folder_flag
 from trainers.process.files import finite, save_weights, write_json
 
 
@@ -92,3 +95,27 @@ def test_save_weights_round_trip_and_old_file_kept(tmp_path, monkeypatch):
     with pytest.raises(OSError, match="No space"):
         save_weights(net, path)
     assert path.read_bytes() == content
+
+
+@pytest.mark.parametrize("name", ["lr=[1,2]", "a*b?", "back\\slash", "plain"])
+def test_saved_model_is_read_from_a_folder_of_any_name(tmp_path, name):
+    module = tf.Module()
+    module.weight = tf.Variable(2.0)
+    module.double = tf.function(lambda: 2 * module.weight, input_signature=[])
+    tf.saved_model.save(module, str(tmp_path / name))
+    with files.literal(tmp_path / name) as readable:
+        loaded = tf.saved_model.load(readable)
+    assert loaded.double() == 4.0  # afterwards too
+    assert Path(readable).exists() == (name == "plain")
+    assert (tmp_path / name / "saved_model.pb").exists()  # the link has gone, not what it led to
+
+
+def test_flag_of_a_folder_knows_the_home_folder(monkeypatch):
+    monkeypatch.setenv("HOME", "/h/somebody")
+    values = flags.FlagValues()
+    flag = folder_flag.define("place", None, "A folder.", flag_values=values)
+    for text, expected in (("~/x", "/h/somebody/x"), ("a/~b", "a/~b"), ("", "")):
+        values(["program", f"--place={text}"])
+        assert flag.value == expected
+    # It is a flag of this module, and its --help shows it.
+    assert [one.name for one in values.get_key_flags_for_module(__name__)] == ["place"]

@@ -189,9 +189,18 @@ def test_no_checkpoint_that_can_be_read_is_an_error_that_says_what_to_do(tmp_pat
     halve(file(tmp_path, 1, "data"))
     empty(file(tmp_path, 2, "index"))
     folder = re.escape(repr(str(tmp_path / "checkpoints")))
-    message = rf"{folder} are damaged\. Remove the folder to train anew\. ckpt-2.*; ckpt-1"
+    message = rf"{folder} can be read.*name another folder to train anew\. ckpt-2.*; ckpt-1"
     with pytest.raises(StorageError, match=message):
         load(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["lr=[1,2]", "what?", "a*b", "back\\slash", "{x}~ $y"])
+def test_folder_of_any_name_is_read_as_it_is(tmp_path, name):
+    # TensorFlow takes such a name for a pattern, and finds nothing.
+    save(tmp_path / name, [1, 2])
+    assert load(tmp_path / name) == 2
+    halve(file(tmp_path / name, 2, "data"))
+    assert load(tmp_path / name) == 1
 
 
 def test_what_is_no_state_of_ours_counts_as_damaged(tmp_path):

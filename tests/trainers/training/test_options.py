@@ -20,7 +20,7 @@ from trainers.training.options import PRECISIONS, Options
         ("clip_norm", [0, 0.0, -1.0, math.inf, math.nan]),
         ("average", [0, 1, 0.0, 1.0, -0.1, 1.1, math.nan]),
         ("precision", ["float16", "mixed", "", None]),
-        ("mode", ["auto", "MIN", "", None]),
+        ("mode", ["best", "MIN", "", None]),
         ("monitor", [None, 3, ["val_loss"]]),
     ],
 )

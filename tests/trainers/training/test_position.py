@@ -5,7 +5,8 @@ import math
 import numpy as np
 import pytest
 
-from trainers.training import Options
+from trainers.process.errors import ConfigurationError
+from trainers.training.monitor import Monitor
 from trainers.training.position import Position
 from trainers.training.state import decode, encode
 
@@ -39,22 +40,20 @@ def test_new_epoch_forgets_the_images_of_the_one_before_and_nothing_else():
     ],
 )
 def test_best_epoch_is_better_than_all_before_and_finite(mode, values, expected):
-    position, options = Position(), Options(monitor="val_psnr", mode=mode)
+    position, monitor = Position(), Monitor("val_psnr", mode)
     for epoch, (value, best) in enumerate(zip(values, expected, strict=True), 1):
         position.epoch = epoch
         kept = position.best, position.best_epoch
         # The loss goes the other way: it must not be asked.
         logs = {"loss": -value, "val_psnr": value}
-        assert position.is_best(logs, options) == bool(best)
+        assert position.is_best(logs, monitor) == bool(best)
         now = (value, epoch) if best else kept
         assert (position.best, position.best_epoch) == now
 
 
-def test_loss_stands_in_for_an_entry_that_is_not_there():
-    position, options = Position(), Options()
-    assert position.is_best({"loss": 2.0}, options)
-    assert not position.is_best({"loss": 1.0, "val_loss": 3.0}, options)
-    assert position.is_best({"loss": 9.0, "val_loss": 1.0}, options)
+def test_an_entry_that_is_not_there_is_no_reason_to_take_another():
+    with pytest.raises(ConfigurationError, match="Unknown entry .*'val_psnr'.*'loss', 'val_loss'"):
+        Position().is_best({"loss": 2.0, "val_loss": 1.0}, Monitor("val_psnr", "max"))
 
 
 def test_position_comes_back_from_a_checkpoint_exactly():

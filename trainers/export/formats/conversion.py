@@ -13,6 +13,7 @@ import tensorflow as tf
 
 from trainers.export.formats import litert, onnx, openvino, source, worker
 from trainers.process.errors import ConfigurationError, unknown_name
+from trainers.process.files import literal
 
 FORMATS = {"litert": litert, "onnx": onnx, "openvino": openvino}
 BOUND = 1e-4  # on images on [0, 1]: a fortieth of a grey level of 8 bits
@@ -88,7 +89,8 @@ def convert(model, path, format, size=None, samples=None) -> Converted:
         source.save(model, folder / "source", specs)
         worker.write_batches(folder / "inputs.npz", batches)
         (folder / "result").mkdir()
-        outputs = _run(format, folder, folder / "result" / path.name)
+        with literal(folder) as readable:
+            outputs = _run(format, Path(readable), Path(readable, "result", path.name))
         difference = _compare(model, specs, batches, outputs, format)
         written = sorted((folder / "result").iterdir())
         # The file that is loaded comes last: whoever finds it finds the others.
