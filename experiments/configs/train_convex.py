@@ -4,8 +4,9 @@
         --data_dir=FOLDER --workdir=runs/convex
     python -m experiments.evaluate --workdir=runs/convex
 
-On the central squares of 40 validation images (noise 0.1): 27.63 dB by the averaged weights of the
-5th of the 12 epochs, where tuned total variation has 27.23 dB. The whole has not been measured.
+On 400 natural images of 180 x 180 pixels (80 to test, noise 0.1): 27.85 dB, SSIM 0.775 by the
+averaged weights of the last epoch, where tuned total variation has 27.24 dB and the 24 filters of
+`train_natural.py` 27.88 dB.
 """
 
 from experiments.configs import train_weakly_convex
