@@ -67,7 +67,10 @@ def test_the_wheel_holds_the_library_alone(wheel):
     assert {name.split("/")[0] for name in names} == {"deq_keras"}
     library = ROOT / "deq_keras"
     sources = {path.relative_to(ROOT).as_posix() for path in library.rglob("*.py")}
-    assert set(names) == sources | {"deq_keras/py.typed"}
+    presets = {p.relative_to(ROOT).as_posix() for p in (library / "presets").glob("*/*.*")}
+    presets = {path for path in presets if "__pycache__" not in path}
+    assert {Path(path).name for path in presets} == {"card.json", "prior.json", "prior.weights.h5"}
+    assert set(names) == sources | presets | {"deq_keras/py.typed"}
     assert any(name.endswith("/LICENSE") for name in wheel.namelist())
 
 
