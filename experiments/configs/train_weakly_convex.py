@@ -5,9 +5,9 @@
     python -m experiments.evaluate --workdir=runs/weakly_convex
 
 On 400 natural images of 180 x 180 pixels (280 to train on, 80 to test, noise 0.1): 28.53 dB, SSIM
-0.812 by the averaged weights of the 23rd of the 24 epochs, where tuned total variation has 27.24 dB.
-A step took 1.6 s of processor time, the whole about an hour of it. A third of the steps ran with an
-earlier form of L-BFGS, which evaluated energies and had no preconditioner.
+0.812 by the averaged weights of the 23rd of the 24 epochs, where tuned total variation has
+27.24 dB. A step took 1.6 s of processor time, the whole about an hour of it. A third of the steps
+ran with an earlier form of L-BFGS, which evaluated energies and had no preconditioner.
 """
 
 from ml_collections import ConfigDict
