@@ -48,7 +48,6 @@ _FORMAT = flags.DEFINE_enum("format", "saved_model", ["saved_model", *FORMATS], 
 _SIZE = flags.DEFINE_list(
     "size", None, "HEIGHT,WIDTH of the measurements, if they shall be fixed; not for a SavedModel."
 )
-_LICENCE = flags.DEFINE_string("licence", "not stated", "Licence of the weights, for the card.")
 
 # Odd, even and not square; of a multiple where the task needs one.
 _SIZES = ((33, 47), (40, 40), (24, 31))
@@ -105,7 +104,7 @@ def card(model):
         metrics_source="Means over the test images of the training's data.",
         configuration=config.to_dict(),
         limits=limits,
-        licence=_LICENCE.value,
+        licence=trained.LICENCE.value or "not stated",
     )
 
 

@@ -32,7 +32,6 @@ _TEXTS = {
         "description": "What the prior is, in a sentence.",
         "data": "The images it was trained on, and what their licence allows.",
         "command": "The command that trained it.",
-        "licence": "Licence of the weights.",
     }.items()
 }
 
@@ -41,7 +40,7 @@ def preset():
     """Everything, from the flags to the files."""
     command_line.check_folders()
     workdir = Path(command_line.WORKDIR.value)
-    wanted = {"output": trained.OUTPUT, **_TEXTS}
+    wanted = {"output": trained.OUTPUT, **_TEXTS, "licence": trained.LICENCE}
     if missing := [f"--{name}" for name, flag in wanted.items() if not flag.value]:
         raise ConfigurationError(f"Expected {', '.join(wanted)}. Received no {missing}.")
     found = trained.load(workdir, trained.CHECKPOINT.value)
@@ -64,6 +63,7 @@ def preset():
     task = found.config[found.config.task]
     card = {
         **{name: flag.value for name, flag in _TEXTS.items()},
+        "licence": trained.LICENCE.value,
         "channels": channels,
         "parameters": int(sum(np.prod(v.shape) for v in cell.prior.trainable_variables)),
         "weight": float(np.exp(cell.log_weight)),

@@ -24,6 +24,7 @@ from trainers.training import Trainer
 CHECKPOINT = flags.DEFINE_enum(
     "checkpoint", "best", ["best", "latest"], "Which weights of a training."
 )
+LICENCE = flags.DEFINE_string("licence", None, "export, preset: licence of the weights.")
 OUTPUT = folder_flag.define(
     "output",
     None,

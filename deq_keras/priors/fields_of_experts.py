@@ -224,7 +224,7 @@ class UntiedFieldsOfExperts(FieldsOfExperts):
     (False, TensorShape([2, 32, 32, 1]))
     >>> limited = deq_keras.priors.UntiedFieldsOfExperts(8, 5, hypomonotonicity=4.0)
     >>> limited.build((None, 32, 32, 1))
-    >>> limited.synthesis.assign_add(0.1 * tf.random.normal(limited.synthesis.shape))
+    >>> _ = limited.synthesis.assign(tf.random.normal(limited.synthesis.shape))
     >>> round(float(limited.strong_convexity()), 3)
     -4.0
     """

@@ -1,7 +1,10 @@
 """Options of a training: how to train, what to keep, and how to choose the best epoch."""
 
+import contextlib
 import dataclasses
 import math
+
+import keras
 
 from trainers.process.errors import ConfigurationError
 from trainers.training.monitor import MODES
@@ -59,6 +62,16 @@ class Options:
     def as_dict(self):
         """The options by name."""
         return dataclasses.asdict(self)
+
+    @contextlib.contextmanager
+    def policy(self):
+        """Layers that are made meanwhile have the precision."""
+        before = keras.config.dtype_policy()
+        keras.config.set_dtype_policy(self.precision)
+        try:
+            yield
+        finally:
+            keras.config.set_dtype_policy(before)
 
     def _check(self, name, good, expected):
         if not good:

@@ -100,7 +100,7 @@ class Trainer:
         self.is_chief = self.feed.worker == 0
         with self.peers():
             self._agree({"config": config or {}, **self.options.as_dict()}, "configuration")
-        with self.strategy.scope(), _dtype_policy(self.options.precision):
+        with self.strategy.scope(), self.options.policy():
             self.model = build()
             if not isinstance(self.model, keras.Model):
                 raise ConfigurationError(
@@ -314,13 +314,3 @@ class Trainer:
                     f"directory ({str(self.workdir)!r} on worker {self.feed.worker}). Nothing was "
                     "written."
                 )
-
-
-@contextlib.contextmanager
-def _dtype_policy(name):
-    before = keras.config.dtype_policy()
-    keras.config.set_dtype_policy(name)
-    try:
-        yield
-    finally:
-        keras.config.set_dtype_policy(before)
