@@ -187,6 +187,22 @@ def load():
     return os.getloadavg()[0] if hasattr(os, "getloadavg") else None
 
 
+def load_words(load):
+    """What the load of the machine was, for people; empty if it is not known.
+
+    Args:
+        load: Dictionary with `cores`, `threads` and `over_time`, what `load()` said.
+    """
+    known = [value for value in load["over_time"] if value is not None]
+    if not known:
+        return ""
+    return (
+        f"Load of the machine's {load['cores']} cores, the measured {load['threads']} threads "
+        f"included: {min(known):.1f} to {max(known):.1f}. Above the number of threads others took "
+        "part"
+    )
+
+
 def quartiles(values):
     """`{"median", "low", "high"}`: the median and the quartiles."""
     values = sorted(values)

@@ -6,7 +6,7 @@ import math
 from rich.markup import escape
 from rich.table import Table
 
-from benchmarks import distributed_output, solvers_output
+from benchmarks import distributed_output, measure, solvers_output
 
 
 def write(path, record):
@@ -32,13 +32,9 @@ def tables(record, console):
 
 
 def _peers(results, console):
-    loads = [load for load in results["load"]["over_time"] if load is not None]
-    if loads:
+    if said := measure.load_words(results["load"]):
         console.print(
-            f"Load of the machine's {results['load']['cores']} cores, the measured "
-            f"{results['load']['threads']} threads included: {min(loads):.1f} to {max(loads):.1f}. "
-            "Above the number of threads others took part, and times are too long, most of all "
-            "those of PyTorch, whose threads spin.",
+            f"{said}, and times are too long, most of all those of PyTorch, whose threads spin.",
             highlight=False,
         )
     columns = ("contestant", "settings", "seconds (quartiles)", "error of A", "error of y")

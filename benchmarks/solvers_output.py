@@ -3,6 +3,8 @@
 import numpy as np
 from rich.table import Table
 
+from benchmarks import measure
+
 _COSTS = {
     "seconds": "seconds",
     "processor": "processor seconds",
@@ -12,13 +14,10 @@ _COSTS = {
 
 def tables(results, console):
     """Print where which solver wins, and who failed."""
-    loads = [load for load in results["load"]["over_time"] if load is not None]
-    if loads:
+    if said := measure.load_words(results["load"]):
         console.print(
-            f"Load of the machine's {results['load']['cores']} cores, the measured "
-            f"{results['load']['threads']} threads included: {min(loads):.1f} to {max(loads):.1f}. "
-            "Above the number of threads others took part: times say less than those that cores "
-            "worked (in the file and the plot), and these less than evaluations and products.",
+            f"{said}: times say less than those that cores worked (in the file and the plot), and "
+            "these less than evaluations and products.",
             highlight=False,
         )
     groups = results["groups"]

@@ -48,8 +48,7 @@ def chosen(layer, problem):
     solver = layer.choose_solver(problem)
     configured = solver.get_config()
     if configured.get("precondition") == "auto":
-        known = problem.preconditioner
-        configured["precondition"] = isinstance(known, Preconditioner) and known.is_cheap
+        configured["precondition"] = solver.preconditions(problem)
     for label, other in contestants(problem).items():
         if type(other) is type(solver) and other.get_config() == configured:
             return label

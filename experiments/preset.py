@@ -9,7 +9,6 @@ Writes the prior's configuration and weights, and a card: what the flags say, an
 directory weight, noise, time of training and results on the test images.
 """
 
-import json
 from pathlib import Path
 
 from experiments import command_line
@@ -21,6 +20,8 @@ from absl import flags
 
 import deq_keras as dk
 from experiments import trained
+from experiments.report.training import read_metrics
+from trainers.callbacks import metrics_log
 from trainers.process.errors import ConfigurationError
 from trainers.process.files import make_writable
 
@@ -56,8 +57,8 @@ def preset():
             f"none: run python -m experiments.evaluate --workdir={workdir} first."
         )
     cell, channels = cells[0], found.model.output.shape[-1]
-    lines = (workdir / "metrics.jsonl").read_text("utf-8").splitlines()
-    epochs = [row["seconds"] for row in map(json.loads, lines) if "epoch" in row]
+    _, epochs = read_metrics(workdir / metrics_log.NAME)
+    seconds = sum(row["seconds"] for row in epochs)
     output = trained.OUTPUT.value
     make_writable(output, "folder", "Name another one with --output.")
     task = found.config[found.config.task]
@@ -74,7 +75,7 @@ def preset():
             "weights": found.weights,
             **{name: round(found.metrics[name], 4) for name in ("psnr", "ssim")},
         },
-        "time": f"{sum(epochs) / 60:.0f} minutes with validation, on the machine of the training",
+        "time": f"{seconds / 60:.0f} minutes with validation, on the machine of the training",
     }
     dk.presets.save(cell.prior, output, card)
     print(f"Preset: {output}")

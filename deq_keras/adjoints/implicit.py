@@ -35,8 +35,8 @@ class Implicit(Adjoint):
             for another symmetric Jacobian, and GMRES where it is not symmetric or not known to be.
         precondition: Use the preconditioner of the map, if it has one: that of a `GradientStep`
             (`deq_keras.linear_solvers.fourier_preconditioner`) halves the steps.
-            It is not used for Neumann's series, which may diverge with one, nor for
-            `FixedPoint`, which has no place for it.
+            It is not used for Neumann's series, which may diverge with one, nor for `FixedPoint`,
+            which has no place for it.
         higher_order: Make derivatives differentiable, to any order, by the measurement and the
             weights of the cell: the adjoint equation is then itself differentiated by the implicit
             function theorem. A few more evaluations of the map for each derivative. Tensors that

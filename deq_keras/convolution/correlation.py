@@ -192,7 +192,7 @@ def _trilinear(shape, padding):
         kh, kw, c, f = shape
         # CPU kernels compute 16 entries of the last axis at the price of one: 1.1 for 9.4 ms,
         # 8x96x96, 5x5x32x1, two cores.
-        if _accelerated() or c * math.ceil(f / 16) <= f * math.ceil(c / 16):
+        if accelerated() or c * math.ceil(f / 16) <= f * math.ceil(c / 16):
             return _tap_products(pad(u, sizes, padding), v, shape), gradient
         if padding == "zero":
             around = tuple(pair[::-1] for pair in sizes)
@@ -261,7 +261,7 @@ def _convolve(x, filters, sizes=((0, 0), (0, 0))):
 def _block_size(shape):
     """The block with the least arithmetic."""
     kh, kw, c, _ = shape
-    if kh * kw * c < 64 or _accelerated():
+    if kh * kw * c < 64 or accelerated():
         return 1
     return min((1, 2, 4), key=lambda s: _arithmetic(shape, s))
 
@@ -290,7 +290,14 @@ def arithmetic(shape) -> tuple[float, float]:
     return _arithmetic(shape, 1), _arithmetic(shape, _block_size(shape))
 
 
-def _accelerated():
+def accelerated() -> bool:
+    """Whether TensorFlow sees a device other than CPUs: fast forms are for these alone.
+
+    Example:
+
+    >>> deq_keras.convolution.correlation.accelerated() in (True, False)
+    True
+    """
     return any(d.device_type != "CPU" for d in tf.config.get_visible_devices())
 
 

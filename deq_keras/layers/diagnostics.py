@@ -39,16 +39,16 @@ def make(prefix):
     return {name: Diagnostic(name=f"{prefix}_{name}") for name in NAMES}
 
 
-def reported(metrics, takes_products, may_certify):
-    """The metrics of a layer that it can have something to say of.
+def silent(metrics, takes_products, may_certify):
+    """The metrics of a layer of which it can have nothing to say.
 
     Args:
         metrics: Those of `make`.
         takes_products: Whether its solver counts products with the Jacobian.
         may_certify: Whether its cell may certify a modulus, and so bound errors.
     """
-    silent = {"forward_products": not takes_products, "error_bound": not may_certify}
-    return [metric for name, metric in metrics.items() if not silent.get(name)]
+    missing = {"forward_products": not takes_products, "error_bound": not may_certify}
+    return [metrics[name] for name, holds in missing.items() if holds]
 
 
 def record(metrics, direction, solution, error_bound=None):

@@ -108,10 +108,9 @@ class Equilibrium(keras.layers.Layer):
     @property
     def metrics(self):
         """The metrics of this layer and of those in it, but for what it cannot report."""
-        own = list(self._diagnostics.values())
         takes_products = self.solver != "auto" and self.solver.takes_products
-        kept = diagnostics.reported(self._diagnostics, takes_products, self.cell.may_certify)
-        return [m for m in super().metrics if m in kept or m not in own]
+        silent = diagnostics.silent(self._diagnostics, takes_products, self.cell.may_certify)
+        return [metric for metric in super().metrics if metric not in silent]
 
     def build(self, input_shape):
         state_shape = self.cell.state_shape(input_shape)

@@ -19,8 +19,8 @@ from deq_keras.priors import Prior
 from deq_keras.priors.experts import AtMost
 from deq_keras.problems import Preconditioner, Problem, Step
 
-# Of solves by L-BFGS on a CPU: with 24 filters of 5 x 5 preconditioned ones take a tenth to a third
-# less time, with 2 of 11 x 11 a tenth more, with total variation twice as much.
+# Of solves by L-BFGS on a CPU: with 24 filters of 5 x 5 preconditioned ones take from a tenth more
+# time to a third less, with 2 of 11 x 11 a tenth more, with total variation twice as much.
 _MUCH_WORK = 1000
 
 

@@ -12,6 +12,7 @@ from typing import NamedTuple
 import keras
 import tensorflow as tf
 
+from deq_keras.convolution import correlation
 from deq_keras.convolution.correlation import LINEAR_MAP, arithmetic
 from deq_keras.layers.structure import fill, tried
 
@@ -70,6 +71,8 @@ def find(cell, z_shape, y_shape, dtype) -> list[SlowConvolution]:
     large their images: also of those that no Keras layer makes. Those inside of functions of
     TensorFlow that the cell calls are not seen.
     """
+    if correlation.accelerated():
+        return []
     layers = cell._flatten_layers()
     if all(type(layer).__module__.startswith("deq_keras.") for layer in layers):
         return []  # they take the fast form, and need not be traced

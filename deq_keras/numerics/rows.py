@@ -73,8 +73,11 @@ def scaled(a, factor):
 
 
 def where(condition, a, b):
-    """`a` in the rows where `condition` `(batch,)` holds, `b` elsewhere; no NaN gets through."""
-    return tf.where(column(condition), a, b)
+    """`a` in the rows where `condition` `(batch,)` holds, `b` elsewhere; no NaN gets through.
+
+    The rows may be numbers, vectors or images.
+    """
+    return tf.where(tf.reshape(condition, [-1] + [1] * (a.shape.rank - 1)), a, b)
 
 
 def safe_divide(a, b):

@@ -159,12 +159,13 @@ def certified_convex(problem):
     """Whether the energy of the step is certified to be convex, by its kind or by a modulus.
 
     Returns:
-        A boolean; or, where a weakly convex energy depends on its weights, a scalar tensor of one.
+        A boolean; or, where a weakly convex energy depends on its weights, a tensor of them,
+        scalar or `(batch,)`: each image has a certificate of its own.
     """
     modulus = problem.strong_convexity
     if problem.convex or modulus is None:
         return bool(problem.convex)
-    return tf.reduce_all(modulus > 0) if tf.is_tensor(modulus) else modulus > 0
+    return modulus > 0 if isinstance(modulus, int | float) else tf.convert_to_tensor(modulus) > 0
 
 
 def step_length(problem, z):

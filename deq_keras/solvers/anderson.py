@@ -117,6 +117,9 @@ class Anderson(Solver):
         self.growth = positive("growth", growth)
         self.period = positive_int("period", period)
 
+    def preconditions(self, problem):
+        return carrying.wanted(self.precondition, problem)
+
     def init(self, problem, z):
         nothing = tuple(tf.zeros_like(z) for _ in range(self.memory))
         count = tf.shape(z)[0]
@@ -124,7 +127,7 @@ class Anderson(Solver):
         none = tf.zeros((count,), tf.int32)
         fz, residual, _ = evaluate_residual(problem, z)
         carried = origin = ()
-        if carrying.wanted(self.precondition, problem):
+        if self.preconditions(problem):
             carried = carrying.start(problem, z, residual, self.memory)
             origin = (z,)
         length = self.damping * tf.ones_like(norm(residual))
@@ -200,11 +203,6 @@ class Anderson(Solver):
         added = tf.where(valid, self.ridge * tf.ones_like(scale), tf.ones_like(scale))
         gram += tf.expand_dims(added, 2) * identity
         return inverse * solve_positive_definite(gram, inverse * projections, self.memory)
-
-    def _check(self, problem, compact=None):
-        problem = super()._check(problem, compact)
-        carrying.check_rows(self, problem, compact)
-        return problem
 
     def get_config(self):
         return {

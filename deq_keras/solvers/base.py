@@ -227,20 +227,31 @@ class Solver(Configurable):
         count = tf.fill(tf.shape(residual), steps)
         return Solution(unravel(state.z), residual, count, done)
 
+    def preconditions(self, problem) -> bool:
+        """Whether this solver uses the preconditioner of a problem."""
+        return False
+
     def _check(self, problem, compact=None):
         problem = as_problem(problem)
         name = type(self).__name__
+        compact = self.compact if compact is None else compact
         if self.needs_energy and (problem.step is None or problem.step.energy is None):
             raise ValueError(
                 f"{name} searches along an energy and expected a problem with one. Received a "
                 "map that has none. Use it in `deq_keras.layers.Variational`, or take "
                 "`solver='anderson'`, which needs nothing but the map."
             )
-        if (self.compact if compact is None else compact) and not problem.can_take:
+        if compact and not problem.can_take:
             raise ValueError(
                 f"{name}(compact=True) expected a problem whose rows it can take. Received one "
                 "with functions that hide their tensors. Make `f` a `deq_keras.numerics.Partial` "
                 "with its per-image tensors in `rows`, or leave `compact=False`."
+            )
+        if compact and self.preconditions(problem) and not problem.can_take_preconditioner:
+            raise ValueError(
+                f"{name}(compact=True) expected a preconditioner whose rows it can take, prepared "
+                "by a `deq_keras.numerics.Partial`. Received another function. Take "
+                "precondition=False."
             )
         return problem
 

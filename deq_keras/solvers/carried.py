@@ -76,7 +76,7 @@ def update(problem, last, z, vector, differences, used) -> Carried:
 
     def anew():
         new = problem.preconditioner.of_rows(z)
-        factors = tuple(_where(due, a, b) for a, b in zip(new, last.factors, strict=True))
+        factors = tuple(where(due, a, b) for a, b in zip(new, last.factors, strict=True))
         pairs = zip((vector, *differences), products, strict=True)
         return factors, tuple(where(due, multiply(a, *factors), b) for a, b in pairs)
 
@@ -112,18 +112,3 @@ def wanted(precondition, problem) -> bool:
     if not isinstance(problem.preconditioner, Preconditioner):
         return False
     return problem.preconditioner.is_cheap if precondition == "auto" else precondition
-
-
-def check_rows(solver, problem, compact):
-    """Raises a ValueError if rows of the preconditioner are needed and it hides its tensors."""
-    hidden = wanted(solver.precondition, problem) and not problem.can_take_preconditioner
-    if hidden and (solver.compact if compact is None else compact):
-        raise ValueError(
-            f"{type(solver).__name__}(compact=True) expected a preconditioner whose rows it can "
-            "take, prepared by a `deq_keras.numerics.Partial`. Received another function. Take "
-            "precondition=False."
-        )
-
-
-def _where(condition, a, b):
-    return tf.where(tf.reshape(condition, [-1] + [1] * (a.shape.rank - 1)), a, b)

@@ -116,11 +116,14 @@ class LBFGS(Solver):
         self.caution = positive("caution", caution, zero=True)
         self.noise = positive("noise", noise)
 
+    def preconditions(self, problem):
+        return carried.wanted(self.precondition, problem)
+
     def init(self, problem, z):
         fz, gradient = evaluate(problem, z)
         energy, step = self._energy(problem, z), step_length(problem, z)
         direction, found = -column(step) * gradient, ()
-        if carried.wanted(self.precondition, problem):
+        if self.preconditions(problem):
             found = metric.start(problem, z, gradient, self.memory)
             direction = metric.apply(found, direction, ())
         nothing = tuple(tf.zeros_like(z) for _ in range(self.memory))
@@ -147,9 +150,8 @@ class LBFGS(Solver):
         fz, gradient = evaluate(problem, trial)
         energy, slope = self._energy(problem, trial), dot(gradient, state.direction)
         search = energy - state.energy, state.length, state.slope, slope
-        near = slope <= -line_search.OVERSHOOT * state.slope  # not if it is NaN
-        lower = line_search.accepts(*search, state.rounding.level()) & tf.math.is_finite(energy)
-        accepted = tf.where(certified_convex(problem), near, lower)
+        level = state.rounding.level()
+        accepted = line_search.judge(certified_convex(problem), energy, *search, level)
 
         s, y, rho, scale = self._remember(
             problem, state, accepted, trial - state.z, gradient - state.gradient
@@ -200,9 +202,11 @@ class LBFGS(Solver):
 
     def _energy(self, problem, z):
         convex, nothing = certified_convex(problem), tf.zeros_like(first(z))
-        if tf.is_tensor(convex):
-            return tf.cond(convex, lambda: nothing, lambda: problem.step.energy(z))
-        return nothing if convex else problem.step.energy(z)
+        if not tf.is_tensor(convex):
+            return nothing if convex else problem.step.energy(z)
+        needed = tf.reduce_any(~convex)
+        energy = tf.cond(needed, lambda: problem.step.energy(z), lambda: nothing)
+        return tf.where(convex, nothing, energy)
 
     def _remember(self, problem, state, accepted, s, y):
         """The memory with a new pair. A pair that is not used must not hold NaNs."""
@@ -223,7 +227,6 @@ class LBFGS(Solver):
                 "LBFGS expected a smooth energy. Received one with a proximal map. Use "
                 "deq_keras.solvers.NonmonotoneAPG."
             )
-        carried.check_rows(self, problem, compact)
         return problem
 
     def get_config(self):

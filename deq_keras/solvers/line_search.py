@@ -23,6 +23,21 @@ def accepts(change, length, before, after, rounding):
     return tf.math.is_finite(after) & (armijo | wolfe)
 
 
+def judge(convex, energy, change, length, before, after, rounding):
+    """Which images accept their trials: by slopes alone where energies are certified to be convex.
+
+    Args:
+        convex: Whether they are: a boolean, or a tensor of them, scalar or `(batch,)`.
+        energy: At the trial.
+        change, length, before, after, rounding: Those of `accepts`.
+    """
+    by_slopes = after <= -OVERSHOOT * before  # not if it is NaN
+    if not tf.is_tensor(convex) and convex:
+        return by_slopes
+    by_energies = accepts(change, length, before, after, rounding) & tf.math.is_finite(energy)
+    return tf.where(convex, by_slopes, by_energies) if tf.is_tensor(convex) else by_energies
+
+
 def shorter(change, length, before, after):
     """The length of the next trial after a rejected one, by a quadratic through what is known.
 

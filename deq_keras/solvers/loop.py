@@ -120,11 +120,7 @@ def _advance(solver, rows, state, progress, limits, freeze):
     allowance = Allowance(active, limits.max_steps - steps, limits.tolerance)
     new, spent = solver.advance(rows, state, allowance)
     if freeze:
-        new = tf.nest.map_structure(
-            lambda a, b: tf.where(tf.reshape(active, [-1] + [1] * (a.shape.rank - 1)), a, b),
-            new,
-            state,
-        )
+        new = tf.nest.map_structure(lambda a, b: where(active, a, b), new, state)
     now, done, absolute = solver.assess(rows, new, limits.tolerance)
     if solver.keeps_best:
         better = active & ((now < residual) | done)

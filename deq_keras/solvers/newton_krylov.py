@@ -218,11 +218,8 @@ class NewtonKrylov(Solver):
             before = -dot(state.residual, state.direction) / step
             after = -dot(new.residual, state.direction) / step
             search = energy - state.energy, length, before, after
-            if problem.convex:
-                accepted = after <= -line_search.OVERSHOOT * before  # not if it is NaN
-            else:
-                accepted = line_search.accepts(*search, state.rounding.level())
-                accepted &= tf.math.is_finite(energy)
+            level = state.rounding.level()
+            accepted = line_search.judge(problem.convex, energy, *search, level)
             shorter = line_search.shorter(*search)
         else:
             after, known = norm(new.residual), (new.noise, state.reference, state.forcing, length)
@@ -235,13 +232,13 @@ class NewtonKrylov(Solver):
     def _direction(self, problem, state, product, forcing, active, budget):
         """The Newton direction of the images in `active`, and the products that each took."""
         solver, precondition = self.choose(problem), lambda w: w
-        if self._preconditions(problem):
+        if self.preconditions(problem):
             precondition = problem.preconditioner(state.z)
         shifted = product
         if not has_smooth_energy(problem):
             shifted = lambda w: product(w) + column(state.shift) * w  # noqa: E731
             small, plain = state.shift < newton_control.SMALL_SHIFT, precondition
-            if self._preconditions(problem):
+            if self.preconditions(problem):
                 precondition = lambda w: where(small, plain(w), w)  # noqa: E731
         # Squares of tiny residuals vanish in single precision.
         largest = tf.reduce_max(tf.abs(state.residual), axis=1)
@@ -266,19 +263,9 @@ class NewtonKrylov(Solver):
             return tf.zeros_like(first(z))
         return problem.step.energy(z)
 
-    def _preconditions(self, problem):
+    def preconditions(self, problem):
         wanted = self.precondition and self.choose(problem).takes_any_preconditioner
         return wanted and problem.preconditioner is not None
-
-    def _check(self, problem, compact=None):
-        problem = super()._check(problem, compact)
-        hidden = not problem.can_take_preconditioner
-        if self.compact and self._preconditions(problem) and hidden:
-            raise ValueError(
-                "NewtonKrylov(compact=True) expected a preconditioner whose rows it can take, a "
-                "`deq_keras.numerics.Partial`. Received another function. Take precondition=False."
-            )
-        return problem
 
     def unroll(self, problem, steps, initial_value=None):
         """Raises an error: the number of evaluations in a step depends on the image."""

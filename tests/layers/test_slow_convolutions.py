@@ -128,7 +128,7 @@ def test_strides_and_groups_have_no_faster_form():
 
 
 def test_nothing_is_said_with_an_accelerator(monkeypatch):
-    monkeypatch.setattr("deq_keras.convolution.correlation._accelerated", lambda: True)
+    monkeypatch.setattr("deq_keras.convolution.correlation.accelerated", lambda: True)
     assert said(model(KERAS, KERAS)) == []
 
 

@@ -59,6 +59,23 @@ def test_lbfgs_evaluates_no_energy_where_a_modulus_certifies_convexity(modulus):
         np.testing.assert_allclose(solution.value, [[3.0, 3.0]], rtol=1e-3)
 
 
+def test_lbfgs_certificate_of_an_image_is_its_own():
+    """Of two images in a batch one is certified: its steps are those that it takes alone."""
+    curvature = tf.constant([1.0, 10.0])
+    step = solvers.Step(energy=lambda u: tf.fill(tf.shape(u)[:1], np.nan), length=0.05)
+
+    def solved(moduli):
+        start = tf.zeros((len(moduli), 2))
+        f = lambda u: u - 0.05 * curvature * (u - 3.0)  # noqa: E731
+        problem = solvers.Problem(f, start, strong_convexity=tf.constant(moduli), step=step)
+        return solvers.LBFGS(max_steps=50).solve(problem)
+
+    alone, both = solved([0.5]), solved([0.5, 0.0])
+    assert both.converged.numpy().tolist() == [True, False]
+    assert int(both.steps[0]) == int(alone.steps[0])
+    np.testing.assert_array_equal(both.value[0], alone.value[0])
+
+
 def test_lbfgs_is_exact_on_quadratics_in_its_memory():
     """With exact curvature it needs about as many steps as there are eigenvalues."""
     problem = symmetric_linear(size=6)
