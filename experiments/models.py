@@ -51,6 +51,11 @@ def prior(section, tied=True, **options):
         )
     if not tied:
         cls = getattr(dk.priors, f"Untied{cls.__name__}", cls)
+    if unknown := sorted(set(options) - set(inspect.signature(cls).parameters)):
+        raise ConfigurationError(
+            f"The prior {section.name!r} has nothing that train.{unknown[0]} could limit. Received "
+            f"train.{unknown[0]}={options[unknown[0]]}: leave it out."
+        )
     return cls(**arguments, **options)
 
 

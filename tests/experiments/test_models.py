@@ -10,6 +10,7 @@ import deq_keras as dk
 from experiments import tasks
 from experiments.configs import train_convex, train_weakly_convex
 from experiments.models import bilevel, compiled, model, prior, prior_class, start_from
+from trainers.process.errors import ConfigurationError
 
 Y = tf.constant(np.random.default_rng(0).uniform(size=(2, 17, 14, 1)))
 Z = tf.constant(np.random.default_rng(1).uniform(size=(2, 17, 14, 1)))
@@ -160,6 +161,15 @@ def test_prior_has_the_arguments_of_its_section():
 def test_what_is_no_prior_has_none(name):
     with pytest.raises(ValueError, match=f"Unknown prior '{name}'.*'total_variation'"):
         prior_class(name)
+
+
+@pytest.mark.parametrize("name", ["affine_experts", "total_variation"])
+def test_a_limit_of_what_has_none_is_refused(name):
+    section = ConfigDict({"name": name})
+    with pytest.raises(ConfigurationError, match=r"train.hypomonotonicity=5.0: leave it out"):
+        prior(section, tied=False, hypomonotonicity=5.0)
+    fields = prior(ConfigDict({"name": "fields_of_experts"}), tied=False, hypomonotonicity=5.0)
+    assert fields.hypomonotonicity == 5.0
 
 
 def test_prior_without_an_untied_form_is_taken_over_as_it_is():
