@@ -2,6 +2,7 @@
 
 from experiments import models
 from trainers import datasets
+from trainers.callbacks import phases
 from trainers.process.errors import ConfigurationError
 from trainers.training import Options
 
@@ -103,6 +104,7 @@ def check_training(config):
     train = config.train
     models.check_name(config.model)
     check_names(config)
+    phases.checked(train.phases)
     if train.validation not in VALIDATIONS:
         raise ConfigurationError(
             f"Expected train.validation to be one of {VALIDATIONS}. Received {train.validation!r}."

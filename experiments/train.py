@@ -28,6 +28,7 @@ from experiments.training_page import TrainingPage
 from experiments.workspace import Workspace, without
 from trainers.callbacks.conditioning import ConditioningMeasure
 from trainers.callbacks.model_solver import solving_layers
+from trainers.callbacks.phases import Phases
 from trainers.callbacks.tensorboard import TensorBoard
 from trainers.cluster import strategy as strategies
 from trainers.process import files
@@ -78,6 +79,8 @@ def callbacks(problem, config, trainer):
             )
         )
     found.append(TrainingPage(trainer.workdir))
+    if train.phases:
+        found.append(Phases(train.phases, trainer.stepper))
     return found
 
 

@@ -44,6 +44,10 @@ def get_config():
     # have one fixed point, and certified error bounds; None: no limit.
     train.hypomonotonicity = placeholder(float)
 
+    # Looser solves and cheaper derivatives at first: (epochs, tolerance, adjoint), one after the
+    # other, such as ((5, 1e-2, "jacobian_free"),); None in them: as in the rest of the training.
+    train.phases = ()
+
     train.accumulation = 1  # parts of a batch that are computed one after the other
     train.clip_norm = placeholder(float)  # of the gradient over all weights
     train.average = placeholder(float)  # decay of a moving average of the weights, such as 0.99

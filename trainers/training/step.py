@@ -10,7 +10,9 @@ decided on the whole gradient, alike on all workers; Keras's optimizers clip bef
 
 from __future__ import annotations
 
+import contextlib
 import math
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import keras
@@ -90,6 +92,7 @@ class Step:
         double = any(tf.as_dtype(variable.dtype) == tf.float64 for variable in variables)
         self.dtype = tf.float64 if double else tf.float32
         self._prepared = False
+        self._training = contextlib.nullcontext
         self.without_gradient: list[bool] = [False] * len(self.trainable)
         self._compute = self._function(self._compute_everywhere)
         self._apply = self._function(self._apply_everywhere)
@@ -112,6 +115,15 @@ class Step:
         self.strategy.run(once, (data,))
         self.model.reset_metrics()
         self._prepared = True
+
+    def train_within(self, context: Callable[[], Any] | None) -> None:
+        """Compute gradients within a context from now on: the step is traced anew.
+
+        Args:
+            context: Makes a context manager; `None`: as at first, without one.
+        """
+        self._training = contextlib.nullcontext if context is None else context
+        self._compute = self._function(self._compute_everywhere)
 
     def train(self, parts: list[Any], stop: bool) -> Outcome:
         """One step of the optimizer.
@@ -163,7 +175,8 @@ class Step:
         images = tf.cast(count, self.dtype)
         before = [tf.identity(v.value) for v in self.statistics]
         with tf.GradientTape() as tape:
-            prediction = self.model(x, training=True)
+            with self._training():
+                prediction = self.model(x, training=True)
             loss = self._loss(x, y, prediction, sample_weight, training=True)
             scale = self._scale.value
             scaled = loss if scale is None else loss * tf.cast(scale, loss.dtype)
