@@ -294,7 +294,7 @@ def _mixed_difficulty():
         def call(self, z, y):
             return y + tf.reduce_mean(y, (1, 2, 3), keepdims=True) * z
 
-    factors = np.array([0.1, 0.9, 0.99]).reshape(3, 1, 1, 1)
+    factors = np.array([0.1, 0.7, 0.9]).reshape(3, 1, 1, 1)
     y = factors + 0.01 * np.random.default_rng(0).normal(size=(3, 6, 5, 1))
     return Factors(dtype=DTYPE), tf.constant(y)
 
