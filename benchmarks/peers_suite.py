@@ -78,8 +78,10 @@ def run(settings, say):
         settings: The program's `Settings`.
         say: Called with lines for the terminal.
     """
-    problem = problems.peers(settings.batch, settings.size, settings.filters, seed=settings.seed)
-    small = problems.peers(1, min(16, settings.size), settings.filters, seed=settings.seed)
+    (chi,) = settings.sharpness
+    given = {"count": settings.filters, "seed": settings.seed, "sharpness": chi}
+    problem = problems.peers(settings.batch, settings.size, **given)
+    small = problems.peers(1, min(16, settings.size), **given)
     loads = [measure.load()]
     say("Solving in float64 …")
     truth = reference.solve(problem, processes=settings.threads)
@@ -109,7 +111,7 @@ def run(settings, say):
         conclude(target)
     return {
         "problem": {
-            "map": "u - 0.1 ((u - y) + A^T tanh(A u))",
+            "map": f"u - {problem.step:.3g} ((u - y) + A^T tanh({chi:g} A u))",
             "shape": list(problem.measurement.shape),
             "filters": list(problem.filters.shape),
             "norm_of_filters": problems.filters_norm(problem.filters),

@@ -47,10 +47,11 @@ def filters_norm(filters, sizes=(256, 256)):
     return 1.001 * np.sqrt((np.abs(spectrum) ** 2).sum(-1).max())
 
 
-def peers(batch=8, size=96, count=32, side=5, seed=0):
-    """The map `u - 0.1 ((u - y) + A^T tanh(A u))` with random filters and a smooth image.
+def peers(batch=8, size=96, count=32, side=5, seed=0, sharpness=1.0):
+    """The map `u - tau ((u - y) + A^T tanh(chi A u))` with random filters and a smooth image.
 
-    `||A||^2` is at most 14.5, so the step 0.1 makes `f` a contraction with factor 0.9.
+    As `||A||^2 <= 14.5`, the step 0.1 makes `f` a contraction with factor 0.9 for `chi = 1`.
+    For a sharper one it is as much shorter as the curvature is larger.
     """
     rng = np.random.default_rng(seed)
     filters = rng.normal(size=(side, side, 1, count))
@@ -58,7 +59,9 @@ def peers(batch=8, size=96, count=32, side=5, seed=0):
     filters *= PEERS_NORM / filters_norm(filters)
     target = _smooth(rng, batch, size, size)
     measurement = target + 0.1 * rng.normal(size=target.shape)
-    return Problem(*_float32(filters, measurement, target), step=0.1)
+    step = 0.1 * (1.0 + PEERS_NORM**2) / (1.0 + sharpness * PEERS_NORM**2)
+    arrays = _float32(filters, measurement, target)
+    return Problem(*arrays, step=step, sharpness=sharpness)
 
 
 def paper(task="denoising", images=10, data_dir=None, height=218, width=178, seed=0):

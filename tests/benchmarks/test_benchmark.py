@@ -143,6 +143,9 @@ def test_the_map_of_the_peers_is_a_contraction():
     norm = np.linalg.norm(energy.analyse(v))
     assert 0.9 * bound < norm <= bound
     assert problem.step * (1 + bound**2) < 1.9
+    sharp = problems.peers(batch=1, size=16, sharpness=20.0)
+    assert sharp.sharpness == 20.0
+    assert sharp.step * (1 + 20.0 * bound**2) == pytest.approx(problem.step * (1 + bound**2))
 
 
 @pytest.mark.parametrize("task", [None, "denoising", "deblurring"])
@@ -294,6 +297,7 @@ def test_the_program_without_peers(tmp_path):
     [
         (["--suite=peers", "--contestants=nobody"], "Expected contestants among"),
         (["--suite=peers", "--targets=1e-9"], "Expected --targets"),
+        (["--suite=peers", "--sharpness=1,2"], "Expected one --sharpness"),
         (["--suite=paper", "--tasks=inpainting"], "Expected --tasks"),
     ],
 )
