@@ -30,6 +30,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from deq_keras.plot.pictures import as_picture
 from experiments import (
     configuration,
     evaluation,
@@ -128,14 +129,14 @@ def draw(output, rows, measured, estimates, problem, model):
         name = f"{number:04d} {stem}.png"
         panels = (
             (
-                f"{task.measurement_label}\n{before['psnr']:.2f} dB",
+                task.measurement_label,
                 np.asarray(task.picture(measurement))[0],
             ),
-            (f"Reconstruction\n{row['psnr']:.2f} dB, SSIM {row['ssim']:.3f}", estimate),
+            (f"Reconstruction, SSIM {row['ssim']:.3f}", estimate),
             ("Truth", truth.numpy()[0]),
         )
         sheet(row["name"], panels, output / "pictures" / name)
-        content = drawing.file_bytes(drawing.as_image(estimate))
+        content = drawing.file_bytes(as_picture(estimate))
         (output / "reconstructions" / name).write_bytes(content)
     for name, kernel in learned_filters(model):
         path = output / "filters" / f"{name.replace('/', ' ')}.png"

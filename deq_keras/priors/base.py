@@ -181,6 +181,25 @@ class Prior(keras.layers.Layer):
         """
         return {}
 
+    def curves(self, t) -> dict[str, tf.Tensor]:
+        """What the prior applies to responses of its filters, for plots: functions of one number.
+
+        Args:
+            t: Responses `(points,)`.
+
+        Returns:
+            Dictionary of `"potential"` (if there is an energy) and `"activation"`, its derivative,
+            to a tensor `(experts, points)`. Empty by default.
+
+        Example:
+
+        >>> prior = deq_keras.priors.FieldsOfExperts(filters=8, kernel_size=5)
+        >>> prior.build((None, 32, 32, 1))
+        >>> prior.curves(tf.linspace(-1.0, 1.0, 5))["potential"].shape
+        TensorShape([8, 5])
+        """
+        return {}
+
     def scalars(self) -> dict[str, tf.Tensor]:
         """What can be followed of the weights over a training: a name to a scalar tensor.
 

@@ -305,6 +305,11 @@ class RidgeRegularizer(Prior):
         """The composed filters, as the map uses them: `"analysis"`."""
         return {"analysis": tf.transpose(self.coefficients().filters, [3, 0, 1, 2])}
 
+    def curves(self, t, noise_level=None):
+        c = tf.exp(self.log_sharpness)[:, None], self.scaling_at(noise_level)[0][:, None]
+        t, p = tf.cast(t, self.variable_dtype)[None], self._profile
+        return {"potential": p.value(t, *c), "activation": p.slope(t, *c)}
+
     def get_config(self):
         names = ("filters", "kernel_size", "weak_convexity", "activation", "scaling")
         names += ("noise_levels", "sharpness", "max_sharpness", "padding")
