@@ -7,7 +7,7 @@ import tensorflow as tf
 
 from deq_keras import adjoints, certificates, regularizers, solvers
 from deq_keras.checks import solvable
-from deq_keras.config import deserialise, serialise
+from deq_keras.config import described, deserialise, serialise
 from deq_keras.layers import diagnostics, slow_convolutions, structure
 from deq_keras.layers.cell import Cell, LayerCell, WithTraining, symbolic
 from deq_keras.layers.live_table import LiveTable
@@ -277,6 +277,14 @@ class Equilibrium(keras.layers.Layer):
         return symbolic(
             self.compute_output_shape(shapes_of(inputs, static=True), shapes), self.compute_dtype
         )
+
+    @property
+    def layers(self) -> list[keras.layers.Layer]:
+        """The parts, which `model.summary(expand_nested=True)` shows below this layer."""
+        return [self.cell]
+
+    def __repr__(self):
+        return described(self)
 
     def get_config(self):
         return {

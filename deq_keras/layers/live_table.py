@@ -12,11 +12,13 @@ class LiveTable:
 
     def __init__(self, solver):
         print(f"{type(solver).__name__}, tolerance {solver.tolerance:.1e}")
-        print(f"{'step':>6} {'images left':>12} {'median residual':>16} {'largest':>10}", flush=True)
+        print(
+            f"{'step':>6} {'images left':>12} {'median residual':>16} {'largest':>10}", flush=True
+        )
 
     def step(self, number, residual, active):
         """The line of a step: see `on_step` of `Solver.solve`."""
-        if number % 10 ** (len(str(number)) - 1) and number > 10:
+        if number % 10 ** (len(str(number)) - 1):
             return
         residual, left = np.asarray(residual), int(np.sum(active))
         if residual.size:

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import keras
 import tensorflow as tf
 
+from deq_keras.config import described
 from deq_keras.numerics import partial
 from deq_keras.numerics.shapes import sizes_of
 
@@ -218,6 +219,9 @@ class Prior(keras.layers.Layer):
         """Create the weights from the shape of `u` if they do not exist yet."""
         if not self.built:
             self.build(u.shape)
+
+    def __repr__(self):
+        return described(self)
 
     def call(self, u):
         return self.gradient(u)
