@@ -108,13 +108,12 @@ def _same(folder, other):
     return len({os.path.realpath(os.path.expanduser(name)) for name in (folder, other)}) == 1
 
 
-def draw(output, rows, measured, estimates, problem, model):
+def draw(output, rows, estimates, problem, model):
     """Writes pictures, reconstructions and filters.
 
     Args:
         output: The folder.
         rows: A row of results for each image.
-        measured: A row for each measurement.
         estimates: The reconstructions.
         problem: The `InverseProblem`.
         model: The Keras model.
@@ -122,8 +121,8 @@ def draw(output, rows, measured, estimates, problem, model):
     for name in ("pictures", "reconstructions", "filters"):
         (output / name).mkdir(exist_ok=True)
     task = problem.task
-    shown = list(zip(rows, measured, estimates, problem.test, strict=True))[: _PICTURES.value]
-    for number, (row, before, estimate, (measurement, truth)) in enumerate(shown):
+    shown = list(zip(rows, estimates, problem.test, strict=True))[: _PICTURES.value]
+    for number, (row, estimate, (measurement, truth)) in enumerate(shown):
         # Images of two folders may have one name.
         stem = re.sub(r"[^\w.-]+", "_", Path(row["name"]).stem)
         name = f"{number:04d} {stem}.png"
@@ -194,7 +193,7 @@ def evaluate():
         writer = csv.DictWriter(file, COLUMNS, extrasaction="ignore")
         writer.writeheader()
         writer.writerows(rows)
-    draw(output, rows, measured, estimates, problem, trainer.model)
+    draw(output, rows, estimates, problem, trainer.model)
     training_page.write(command_line.WORKDIR.value, output)
     title = f"{config.model}, {config.task}, {trained.CHECKPOINT.value} checkpoint, {source}"
     if solvers:
