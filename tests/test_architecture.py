@@ -15,6 +15,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGES = ("deq_keras", "trainers", "experiments", "benchmarks")
 SOURCES = sorted(path for package in PACKAGES for path in (ROOT / package).rglob("*.py"))
+SOURCES += sorted((ROOT / "docs").glob("*.py"))  # not the gallery: its examples run at import
 TREES = {path: ast.parse(path.read_text("utf-8"), str(path)) for path in SOURCES}
 
 # What the files in a place must not import. Names are prefixes of dotted modules.
@@ -23,6 +24,7 @@ FORBIDDEN = {
     "trainers": ("experiments", "benchmarks", "tests"),
     "experiments": ("benchmarks", "tests"),
     "benchmarks": ("tests",),
+    "docs": ("tests", "benchmarks"),
 }
 
 # What a room of the library may import of the others.
