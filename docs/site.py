@@ -29,11 +29,16 @@ _LINK = re.compile(r"(!?)\[([^\]]*)\]\(([^)\s]+)\)")
 
 
 def on_config(config):
-    """Puts the pages of the reference, whose list is the library's, where the nav says `api/`."""
+    """Puts the pages that are made where the nav says `api/` and `gallery/`."""
+    names = (ROOT / "docs" / "gallery" / "order.txt").read_text("utf-8").split()
+    made = {
+        "api/": [{f"dk.{name}": f"api/{name}.md"} for name in public_modules()],
+        "gallery/": [f"gallery/{name}.md" for name in names],
+    }
     for entry in config.nav:
-        if entry.get("Reference") == "api/":
-            pages = [{f"dk.{name}": f"api/{name}.md"} for name in public_modules()]
-            entry["Reference"] = ["api/index.md", *pages]
+        ((title, pages),) = entry.items()
+        if isinstance(pages, str) and pages in made:
+            entry[title] = [f"{pages}index.md", *made[pages]]
     return config
 
 
@@ -134,7 +139,9 @@ def _pages(nav):
     """The pages of a nav as `(title, page)`, in order."""
     for entry in nav:
         if isinstance(entry, str):
-            yield Path(entry).parent.name.capitalize() or entry, entry
+            path = Path(entry)
+            name = path.parent.name if path.stem == "index" else path.stem
+            yield name.capitalize().replace("_", " "), entry
             continue
         ((title, inside),) = entry.items()
         if isinstance(inside, str):
