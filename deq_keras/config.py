@@ -78,17 +78,18 @@ def described(layer):
     """
     try:
         config = layer.get_config()
-    except (AttributeError, NotImplementedError):  # or it is not constructed yet
+    except (AttributeError, NotImplementedError, RuntimeError):  # or it is not constructed yet
         return f"<{type(layer).__name__}>"
     return _described(type(layer), config)
 
 
 def _described(cls, config):
-    defaults = {"trainable": True}
-    for base in reversed(cls.__mro__):
+    defaults = {}  # in the order of the arguments
+    for base in cls.__mro__:
         if "__init__" in vars(base):
             for name, parameter in inspect.signature(base.__init__).parameters.items():
-                defaults[name] = parameter.default
+                defaults.setdefault(name, parameter.default)
+    defaults.setdefault("trainable", True)
     config = dict(config)
     if str(config.get("name")).rstrip("_0123456789").replace("_", "") == cls.__name__.lower():
         del config["name"]  # Keras's own
@@ -97,7 +98,8 @@ def _described(cls, config):
         config["dtype"] = policy = policy["config"]["name"]
     if policy == keras.config.dtype_policy().name:
         del config["dtype"]
-    shown = {name: _text(value) for name, value in config.items()}
+    order = sorted(config, key=lambda name: [*defaults, name].index(name))
+    shown = {name: _text(config[name]) for name in order}
     parts = [
         f"{name}={text}"
         for name, text in shown.items()

@@ -26,6 +26,7 @@ class Page(HTMLParser):
         self.feed(path.read_text("utf-8"))
 
     def handle_starttag(self, tag, attrs):
+        """Takes down the start of an element."""
         attributes = dict(attrs)
         self.ids |= {attributes[key] for key in ("id", "name") if attributes.get(key)}
         if attributes.get(LOADS.get(tag)):

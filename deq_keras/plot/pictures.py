@@ -29,9 +29,10 @@ def as_picture(array):
             "Expected each picture as (height, width) or (height, width, channels), none of them "
             f"0. Received the shape {array.shape}: remove the batch axis."
         )
+    array = np.nan_to_num(array, nan=0.0, posinf=1.0, neginf=0.0)
     if array.shape[-1] not in (1, 3):
-        array = np.nanmean(array, axis=-1, keepdims=True)
-    return np.clip(np.nan_to_num(array, nan=0.0, posinf=1.0, neginf=0.0), 0.0, 1.0)
+        array = array.mean(axis=-1, keepdims=True)
+    return np.clip(array, 0.0, 1.0)
 
 
 def error(estimate, truth):

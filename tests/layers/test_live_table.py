@@ -46,7 +46,8 @@ def test_an_image_that_does_not_converge_is_counted(capfd):
 
 
 def test_an_empty_batch(capfd):
-    layer().solve(tf.zeros((0, 8, 8, 1)), verbose=1)
+    tv = dk.layers.Variational(dk.operators.Identity(), dk.priors.TotalVariation())
+    tv.solve(tf.zeros((0, 8, 8, 1)), verbose=1)
     assert "0 of 0 images converged, in at most 0 steps" in capfd.readouterr().out
 
 
