@@ -63,7 +63,8 @@ lint: $(STAMP)
 docs: $(STAMP) $(DOCS_VENV)/.installed
 	$(RUN) -m docs.build_gallery
 	NO_MKDOCS_2_WARNING=1 $(DOCS_VENV)/bin/mkdocs build --quiet --strict
-	@echo "The documentation: $$(pwd)/build/site/index.html"
+	@echo "The documentation: $$(pwd)/build/site/index.html; to search in it, too:"
+	@echo "$(PYTHON) -m http.server --directory build/site"
 
 docs-test: $(STAMP) $(DOCS_VENV)/.installed
 	rm -rf build/gallery build/site

@@ -86,6 +86,7 @@ setup(
             "mkdocs>=1.6,<2",  # from Markdown to pages, and fails on links that lead nowhere
             "mkdocs-material>=9.5",  # their theme: search, phones, dark mode, without a network
             "mkdocstrings-python>=1.16",  # the reference, from docstrings, which it does not run
+            "ruff>=0.17,<0.18",  # sets the signatures of the reference
         ],
         # What makes and checks a release.
         "release": [

@@ -89,6 +89,8 @@ def on_post_build(config):
     for title, uri in _pages(config.nav):
         origin = _ORIGIN.get(uri, f"docs/{uri}")
         path = GALLERY / Path(uri).name if uri.startswith("gallery/") else ROOT / origin
+        if uri.startswith("gallery/") and path.exists():
+            title = path.read_text("utf-8").split("\n", 1)[0].removeprefix("# ")
         if uri.startswith("api/") or not path.exists():
             listed.append(f"- [{title}]({uri.removesuffix('.md')}.html)")
             continue

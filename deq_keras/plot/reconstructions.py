@@ -5,7 +5,7 @@ import numpy as np
 from deq_keras.plot import figure as figures
 from deq_keras.plot import pictures as arrays
 
-_INCHES = 2.4  # of a panel's longer side
+_INCHES, _WIDEST = 2.4, 9.0  # of a panel's longer side, and of all in a row
 _MARK = "#ffb000"
 
 
@@ -89,9 +89,10 @@ def _detail(zoom, size, alike):
 
 
 def _draw(rows, size, box, errors, heading):
-    height, width = (_INCHES * side / max(size[:2]) for side in size[:2])
-    heights = [height] + ([width] if box else []) + ([height] if errors else [])
     columns = len(rows[0])
+    inches = min(_INCHES, _WIDEST / columns)
+    height, width = (inches * side / max(size[:2]) for side in size[:2])
+    heights = [height] + ([width] if box else []) + ([height] if errors else [])
     total = sum(heights) + 0.45 + (0.25 if heading else 0.0)
     figure = figures.new(columns * width + 0.1, total)
     if heading:
@@ -118,7 +119,8 @@ def _draw(rows, size, box, errors, heading):
                 if box is not None and picture.shape[:2] == size[:2]:
                     _mark(axis, box)
     if errors:
-        bar = figure.colorbar(drawn, ax=axes[-1][-1], location="left", fraction=0.12, shrink=0.8)
+        # Below the truth, which has no error.
+        bar = figure.colorbar(drawn, cax=axes[-1][-1].inset_axes([0.02, 0.05, 0.08, 0.9]))
         bar.ax.tick_params(labelsize=6)
         bar.set_label("|error|", fontsize=7)
     return figure
