@@ -120,6 +120,7 @@ setup(
             "dill",  # imported by the test case that tensorflow-datasets has for builders
             "h5py",  # reads files of weights; Keras has it too
             "packaging",  # reads the environment markers of this file
+            "pydot",  # describes the drawings of keras.utils.plot_model
             "pytest>=8",
             "pytest-xdist>=3.8",  # several worker processes; files in an order of our own
             "pyyaml",  # reads the compose file and the Kubernetes manifest
