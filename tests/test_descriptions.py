@@ -88,9 +88,14 @@ def test_no_public_object_says_a_bare_name():
     assert without == ["Conv2D", "Conv2DTranspose"]  # Keras's layers, under their own names
 
 
+@pytest.fixture(autouse=True)
+def wide_terminal(monkeypatch):
+    monkeypatch.setenv("COLUMNS", "160")  # a name that is too long for its column is cut
+
+
 def lines(model):
     printed = []
-    model.summary(expand_nested=True, line_length=78, print_fn=lambda text: printed.append(text))
+    model.summary(expand_nested=True, line_length=120, print_fn=lambda text: printed.append(text))
     return "\n".join(printed)
 
 
