@@ -41,7 +41,7 @@ prior = dk.priors.FieldsOfExperts(filters=12, kernel_size=5, max_sharpness=2000.
 layer = dk.layers.Variational(blur, prior, weight=0.002, solver=dk.solvers.LBFGS(tolerance=1e-3))
 model = keras.Sequential([keras.Input((None, None, 1)), layer])
 model.compile(keras.optimizers.Adam(0.03), "mse", metrics=[dk.metrics.PSNR()])
-history = model.fit(blurred, sharp, batch_size=8, epochs=4, verbose=0).history
+history = model.fit(blurred, sharp, batch_size=8, epochs=8, verbose=0).history
 for key in ("psnr", "variational_forward_steps", "variational_converged"):
     print(f"{key:26}", np.round(history[key], 2))
 print("learned weight:", float(tf.exp(layer.cell.log_weight)))

@@ -11,14 +11,14 @@ import tensorflow as tf
 import deq_keras as dk
 from trainers import datasets
 
-photograph = datasets.load("photographs", max_side=160)["test"].images[0]
+photograph = datasets.load("photographs", max_side=128)["test"].images[0]
 truth = tf.constant(photograph[None] / 255.0, tf.float32)
-peak = 30.0  # photons of a white pixel
-rates = dk.operators.PoissonNoise(peak)(truth, tf.constant([0], tf.int64))
+peak, background = 30.0, 0.2  # photons of a white pixel, and what a dark one counts of them
+counts = dk.operators.PoissonNoise(peak)(truth + background, tf.constant([0], tf.int64))
 
 # %% [markdown]
-# The divergence is in units of the measurement, so counts over the peak need the background,
-# here of one photon, and the weight over the peak.
+# For least squares the background has to be subtracted, and every pixel counts as much. The
+# divergence knows of both: a pixel of few photons is more certain.
 
 # %%
 prior = dk.priors.TotalVariation()
@@ -27,16 +27,17 @@ counting = dk.layers.Variational(
     dk.operators.Identity(),
     prior,
     weight=0.15,
-    fidelity=dk.fidelities.Poisson(background=1.0 / peak),
+    fidelity=dk.fidelities.Poisson(background),
     constraint="non_negative",
+    solver=dk.solvers.NonmonotoneAPG(tolerance=1e-3),
 )
 print(counting)
-solution = counting.solve(rates, verbose=1)
+solution = counting.solve(counts, verbose=1)
 
 # %%
 pictures = {
-    "Photons": rates[0],
-    "Least squares": blind(rates)[0],
+    "Photons": counts[0] - background,
+    "Least squares": blind(counts - background)[0],
     "Poisson": solution.value[0],
 }
 dk.plot.reconstructions(pictures, truth[0]).savefig("reconstructions.png")

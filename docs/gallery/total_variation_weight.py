@@ -14,7 +14,7 @@ from trainers import datasets
 photograph = datasets.load("photographs", max_side=96)["train"].images[0]
 truth = tf.constant(photograph[None] / 255.0, tf.float32)
 noisy = dk.operators.GaussianNoise(0.1)(truth, tf.constant([0], tf.int64))
-layer = dk.layers.Variational(dk.operators.Identity(), dk.priors.TotalVariation(), weight=0.01)
+layer = dk.layers.Variational(dk.operators.Identity(), dk.priors.TotalVariation(), weight=0.04)
 
 
 @tf.function
@@ -44,7 +44,7 @@ print(f"derivative {float(slope):.6f}, by differences {difference:.6f}")
 # So any optimiser finds the weight; here the secant method, in the logarithm of the weight.
 
 # %%
-points, slopes = [start, start + 0.5], [float(slope)]
+points, slopes = [start, start + 0.2], [float(slope)]
 for _ in range(8):
     layer.cell.log_weight.assign(points[-1])
     loss, slope = loss_and_slope(noisy)
@@ -54,10 +54,10 @@ for _ in range(8):
     if abs(slopes[-1]) < 1e-7:
         break
     change = slopes[-1] * (points[-1] - points[-2]) / (slopes[-1] - slopes[-2])
-    points.append(points[-1] - np.clip(change, -1.0, 1.0))
+    points.append(points[-1] - change)
 
 # %%
 learned = layer(noisy)
-first = dk.layers.Variational(dk.operators.Identity(), dk.priors.TotalVariation(), weight=0.01)
+first = dk.layers.Variational(dk.operators.Identity(), dk.priors.TotalVariation(), weight=0.04)
 pictures = {"Noisy": noisy[0], "First weight": first(noisy)[0], "Learned weight": learned[0]}
 dk.plot.reconstructions(pictures, truth[0]).savefig("reconstructions.png")
