@@ -10,7 +10,7 @@ import tensorflow as tf
 import deq_keras as dk
 from trainers import datasets
 
-photograph = datasets.load("photographs", max_side=160)["test"].images[1]
+photograph = datasets.load("photographs", max_side=96)["test"].images[1]
 truth = tf.constant(photograph[None, : photograph.shape[0] // 2 * 2] / 255.0, tf.float32)
 coarse = dk.operators.Downsample(2)
 noise = dk.operators.GaussianNoise(0.01)
