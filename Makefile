@@ -13,23 +13,28 @@ ADDONS = tests/reference/addons
 DOCKER_VENV = .venv-docker
 SERVING = runs/serving
 SERVING_VENV = .venv-serving
+DOCS_VENV = .venv-docs
+RELEASE_VENV = .venv-release
 STAMP = $(VENV)/.deq_keras-installed
 # Two processes, a file in one of them, so that the models that a file builds are built once;
 # tests/conftest.py says which file is first.
 PYTEST_FLAGS = -n 2 --dist loadfile --no-loadscope-reorder
 
-.PHONY: help demo test test-slow lint lint-docker lock-docker serving-test wheel addons-reference \
-  benchmark clean
+.PHONY: help demo test test-slow lint docs docs-test lint-docker lock-docker serving-test wheel \
+  release-check addons-reference benchmark clean
 
 help:
 	@echo 'make demo       train and compare both methods on a small problem; writes $(DEMO)/report.html'
 	@echo 'make test       what must pass: style, then the tests that are not slow'
 	@echo 'make test-slow  the slow tests'
 	@echo 'make lint       style only (ruff check, ruff format --check)'
+	@echo 'make docs       the documentation, into build/site (mkdocs in $(DOCS_VENV))'
+	@echo 'make docs-test  the same with all examples of the gallery run anew, and what the pages load'
 	@echo 'make lint-docker  check the files of docker/ (validators in $(DOCKER_VENV))'
 	@echo 'make lock-docker  the versions that the images install, anew'
 	@echo 'make serving-test  exported models behind a real Triton, under load (in $(SERVING_VENV))'
 	@echo 'make wheel      build the wheel of the library into dist/'
+	@echo 'make release-check  what PyPI gets: built, checked, installed into an empty environment'
 	@echo 'make addons-reference  what tensorflow-addons computes, for the tests (in $(ADDONS_VENV))'
 	@echo 'make benchmark  measure it, against other libraries too, an hour; writes $(BENCHMARK)'
 	@echo 'make clean      remove what was built and cached ($(VENV) and runs/ stay)'
@@ -53,6 +58,24 @@ test-slow: $(STAMP)
 lint: $(STAMP)
 	$(RUN) -m ruff check .
 	$(RUN) -m ruff format --check .
+
+# The examples run where the programs do, and the pages are made in an environment of their own.
+docs: $(STAMP) $(DOCS_VENV)/.installed
+	$(RUN) -m docs.build_gallery
+	NO_MKDOCS_2_WARNING=1 $(DOCS_VENV)/bin/mkdocs build --quiet --strict
+	@echo "The documentation: $$(pwd)/build/site/index.html; to search in it, too:"
+	@echo "$(PYTHON) -m http.server --directory build/site"
+
+docs-test: $(STAMP) $(DOCS_VENV)/.installed
+	rm -rf build/gallery build/site
+	$(MAKE) docs
+	$(RUN) -m docs.check_site build/site
+	$(RUN) -m pytest -q tests/test_examples.py tests/docs
+
+$(DOCS_VENV)/.installed: setup.py
+	$(PYTHON) -m venv --clear $(DOCS_VENV)
+	$(DOCS_VENV)/bin/python -m pip install --quiet --disable-pip-version-check -e ".[docs]"
+	@touch $@
 
 # None of the validators needs Docker, Kubernetes or Slurm.
 COMPOSE = DEQ_KERAS_IMAGES=docker $(DOCKER_VENV)/bin/docker-compose -f docker/compose.yaml
@@ -110,6 +133,25 @@ wheel: $(STAMP)
 	$(RUN) -m pip wheel --quiet --no-deps --no-build-isolation --wheel-dir dist .
 	rm -rf build
 	@ls dist
+
+# `empty` gets the wheel and a TensorFlow, nothing else, and runs the README's example there.
+release-check: $(RELEASE_VENV)/.installed
+	rm -rf dist build/release
+	$(RELEASE_VENV)/bin/cffconvert --validate
+	$(RELEASE_VENV)/bin/python -m build --quiet --outdir dist .
+	$(RELEASE_VENV)/bin/python -m twine check --strict dist/*
+	$(PYTHON) -m venv build/release
+	build/release/bin/python -m pip install --quiet --disable-pip-version-check \
+	  "$$(ls dist/*.whl)[cpu]"
+	build/release/bin/python -m pip check
+	$(RELEASE_VENV)/bin/python docs/readme_example.py > build/release/example.py
+	cd build/release && bin/python example.py
+	@ls dist
+
+$(RELEASE_VENV)/.installed: setup.py
+	$(PYTHON) -m venv --clear $(RELEASE_VENV)
+	$(RELEASE_VENV)/bin/python -m pip install --quiet --disable-pip-version-check -e ".[release]"
+	@touch $@
 
 # The file is committed; this makes it again. Its old TensorFlow needs Python 3.10 or 3.11.
 addons-reference: $(ADDONS_VENV)/.installed

@@ -80,6 +80,20 @@ setup(
             "tensorflow-datasets>=4.9.10",  # the data sets, prepared once and read as tf.data
             "tqdm",  # the progress bar of training
         ],
+        "plot": ["matplotlib"],  # figures, deq_keras.plot
+        # What builds the documentation; its examples run where the programs do.
+        "docs": [
+            "mkdocs>=1.6,<2",  # from Markdown to pages, and fails on links that lead nowhere
+            "mkdocs-material>=9.5",  # their theme: search, phones, dark mode, without a network
+            "mkdocstrings-python>=1.16",  # the reference, from docstrings, which it does not run
+            "ruff>=0.17,<0.18",  # sets the signatures of the reference
+        ],
+        # What makes and checks a release.
+        "release": [
+            "build",  # the source distribution and the wheel, each in an environment of its own
+            "cffconvert",  # checks CITATION.cff against its schema
+            "twine",  # checks what PyPI checks, and uploads
+        ],
         "export": EXPORT,  # other formats than TensorFlow's SavedModel
         # What `experiments.restore` imports, which needs no TensorFlow to talk to a server.
         "serve": [
@@ -106,6 +120,7 @@ setup(
             "dill",  # imported by the test case that tensorflow-datasets has for builders
             "h5py",  # reads files of weights; Keras has it too
             "packaging",  # reads the environment markers of this file
+            "pydot",  # describes the drawings of keras.utils.plot_model
             "pytest>=8",
             "pytest-xdist>=3.8",  # several worker processes; files in an order of our own
             "pyyaml",  # reads the compose file and the Kubernetes manifest

@@ -14,6 +14,7 @@ run the same solvers and differentiate the solution with the same implicit deriv
 - `convolution` and `regularizers`: what cells of one's own are made of, and kept stable by.
 - `layers`: cells, and the two layers that solve for an image.
 - `metrics` and `testing`: quality measures, and checks for operators and cells of your own.
+- `plot`: figures of reconstructions, filters and residuals.
 
 Reference: Riccio, Ehrhardt and Benning, "Regularization of inverse problems: deep equilibrium
 models versus bilevel learning", arXiv:2206.13193.
@@ -32,6 +33,7 @@ from deq_keras import (
     linear_solvers,
     metrics,
     operators,
+    plot,
     presets,
     priors,
     regularizers,
@@ -52,6 +54,7 @@ __all__ = [
     "linear_solvers",
     "metrics",
     "operators",
+    "plot",
     "presets",
     "priors",
     "regularizers",

@@ -1,6 +1,9 @@
 """Configurations of objects: `get()` for names, configurations and objects, as in Keras."""
 
+import inspect
+
 import keras
+import numpy as np
 
 from deq_keras.checks import unknown_name_error
 
@@ -66,3 +69,63 @@ def deserialise(config, *names):
         if isinstance(config.get(name), dict):
             config[name] = keras.saving.deserialize_keras_object(config[name])
     return config
+
+
+def described(layer):
+    """`Name(argument=value, ...)` of a layer: those arguments that are not the defaults.
+
+    Of a layer whose arguments cannot be had, as it defines no `get_config`, its name.
+    """
+    try:
+        config = layer.get_config()
+    except (AttributeError, NotImplementedError, RuntimeError):  # or it is not constructed yet
+        return f"<{type(layer).__name__}>"
+    return _described(type(layer), config)
+
+
+def _described(cls, config):
+    defaults = {}  # in the order of the arguments
+    for base in cls.__mro__:
+        if "__init__" in vars(base):
+            for name, parameter in inspect.signature(base.__init__).parameters.items():
+                defaults.setdefault(name, parameter.default)
+    defaults.setdefault("trainable", True)
+    config = dict(config)
+    if str(config.get("name")).rstrip("_0123456789").replace("_", "") == cls.__name__.lower():
+        del config["name"]  # Keras's own
+    policy = config.get("dtype")
+    if isinstance(policy, dict):
+        config["dtype"] = policy = policy["config"]["name"]
+    if policy == keras.config.dtype_policy().name:
+        del config["dtype"]
+    order = sorted(config, key=lambda name: [*defaults, name].index(name))
+    shown = {name: _text(config[name]) for name in order}
+    parts = [
+        f"{name}={text}"
+        for name, text in shown.items()
+        if name not in defaults or not _is_default(config[name], text, defaults[name])
+    ]
+    return f"{cls.__name__}({', '.join(parts)})"
+
+
+def _is_default(value, text, default):
+    if isinstance(default, str) and text.endswith("()"):  # "implicit" is `Implicit()`
+        return text[:-2].lower() == default.replace("_", "")
+    pair = (default, default)  # a kernel size of 7 is kept as (7, 7)
+    return type(value) in (type(default), list, tuple) and value in (default, pair, [*pair])
+
+
+def _text(value):
+    """A value of a configuration as Python would write it, arrays by their shape."""
+    if isinstance(value, dict) and {"class_name", "config"} <= set(value):
+        cls = keras.saving.get_registered_object(value.get("registered_name"))
+        cls = cls or getattr(keras.initializers, value["class_name"], None)
+        if cls is None or issubclass(cls, keras.Model):
+            return f"<{value['class_name']}>"
+        return _described(cls, value["config"] or {})
+    if isinstance(value, list | tuple):
+        if value and isinstance(value[0], dict):
+            return f"[{', '.join(map(_text, value))}]"
+        if len(repr(value)) > 60:
+            return f"<array of shape {np.shape(value)}>"
+    return repr(value)

@@ -30,6 +30,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from deq_keras.plot.pictures import as_picture
 from experiments import (
     configuration,
     evaluation,
@@ -107,13 +108,12 @@ def _same(folder, other):
     return len({os.path.realpath(os.path.expanduser(name)) for name in (folder, other)}) == 1
 
 
-def draw(output, rows, measured, estimates, problem, model):
+def draw(output, rows, estimates, problem, model):
     """Writes pictures, reconstructions and filters.
 
     Args:
         output: The folder.
         rows: A row of results for each image.
-        measured: A row for each measurement.
         estimates: The reconstructions.
         problem: The `InverseProblem`.
         model: The Keras model.
@@ -121,21 +121,21 @@ def draw(output, rows, measured, estimates, problem, model):
     for name in ("pictures", "reconstructions", "filters"):
         (output / name).mkdir(exist_ok=True)
     task = problem.task
-    shown = list(zip(rows, measured, estimates, problem.test, strict=True))[: _PICTURES.value]
-    for number, (row, before, estimate, (measurement, truth)) in enumerate(shown):
+    shown = list(zip(rows, estimates, problem.test, strict=True))[: _PICTURES.value]
+    for number, (row, estimate, (measurement, truth)) in enumerate(shown):
         # Images of two folders may have one name.
         stem = re.sub(r"[^\w.-]+", "_", Path(row["name"]).stem)
         name = f"{number:04d} {stem}.png"
         panels = (
             (
-                f"{task.measurement_label}\n{before['psnr']:.2f} dB",
+                task.measurement_label,
                 np.asarray(task.picture(measurement))[0],
             ),
-            (f"Reconstruction\n{row['psnr']:.2f} dB, SSIM {row['ssim']:.3f}", estimate),
+            (f"Reconstruction, SSIM {row['ssim']:.3f}", estimate),
             ("Truth", truth.numpy()[0]),
         )
         sheet(row["name"], panels, output / "pictures" / name)
-        content = drawing.file_bytes(drawing.as_image(estimate))
+        content = drawing.file_bytes(as_picture(estimate))
         (output / "reconstructions" / name).write_bytes(content)
     for name, kernel in learned_filters(model):
         path = output / "filters" / f"{name.replace('/', ' ')}.png"
@@ -193,7 +193,7 @@ def evaluate():
         writer = csv.DictWriter(file, COLUMNS, extrasaction="ignore")
         writer.writeheader()
         writer.writerows(rows)
-    draw(output, rows, measured, estimates, problem, trainer.model)
+    draw(output, rows, estimates, problem, trainer.model)
     training_page.write(command_line.WORKDIR.value, output)
     title = f"{config.model}, {config.task}, {trained.CHECKPOINT.value} checkpoint, {source}"
     if solvers:

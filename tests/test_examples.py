@@ -19,7 +19,7 @@ from experiments.configs import train_demo
 from experiments.configs.riccio2022 import faces, mnist
 
 ROOT = Path(__file__).resolve().parents[1]
-PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
 FLAGS = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
 NAMES = {"deq_keras": deq_keras, "dk": deq_keras, "tf": tf, "keras": keras, "np": np}
 
@@ -95,7 +95,7 @@ def test_each_public_name_has_an_example():
 
 
 def _name(page):
-    return page.name
+    return page.relative_to(ROOT).as_posix().removeprefix("docs/")
 
 
 def _blocks(page, language):

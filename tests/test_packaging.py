@@ -77,6 +77,7 @@ def test_the_wheel_holds_the_library_alone(wheel):
 def test_it_asks_for_keras_and_numpy_only(message):
     assert set(_requirements(message)) == {"keras", "numpy"}
     extras = {"cpu", "gpu", "train", "export", "serve", "benchmark", "test"}
+    extras |= {"plot", "docs", "release"}
     assert set(message.get_all("Provides-Extra")) == extras
     assert message["Requires-Python"] == ">=3.10"
 
@@ -84,7 +85,7 @@ def test_it_asks_for_keras_and_numpy_only(message):
 def test_only_the_extras_cpu_and_gpu_install_tensorflow(message):
     assert set(_requirements(message, "cpu")) == {"tensorflow", "tensorflow-cpu"}
     assert set(_requirements(message, "gpu")) == {"tensorflow"}
-    for extra in ("train", "export", "serve", "benchmark", "test"):
+    for extra in ("train", "export", "serve", "benchmark", "test", "plot", "docs", "release"):
         assert not {"tensorflow", "tensorflow-cpu"} & set(_requirements(message, extra))
 
 

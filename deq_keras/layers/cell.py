@@ -8,7 +8,7 @@ import keras
 import tensorflow as tf
 
 from deq_keras.checks import solvable
-from deq_keras.config import deserialise, serialise
+from deq_keras.config import described, deserialise, serialise
 from deq_keras.numerics import partial
 from deq_keras.numerics.shapes import map_shapes, shapes_of, sizes_of
 from deq_keras.problems import Problem
@@ -141,6 +141,14 @@ class Cell(keras.layers.Layer):
 
     def compute_output_shape(self, z_shape, y_shape=None):
         return z_shape
+
+    @property
+    def layers(self) -> list[keras.layers.Layer]:
+        """The parts, which `model.summary(expand_nested=True)` shows below this layer."""
+        return list(self._flatten_layers(include_self=False, recursive=False))
+
+    def __repr__(self):
+        return described(self)
 
     def get_config(self):
         return {

@@ -7,9 +7,10 @@ import tensorflow as tf
 
 from deq_keras import adjoints, certificates, regularizers, solvers
 from deq_keras.checks import solvable
-from deq_keras.config import deserialise, serialise
+from deq_keras.config import described, deserialise, serialise
 from deq_keras.layers import diagnostics, slow_convolutions, structure
 from deq_keras.layers.cell import Cell, LayerCell, WithTraining, symbolic
+from deq_keras.layers.live_table import LiveTable
 from deq_keras.layers.observation import Observed
 from deq_keras.layers.observation import current as current_observation
 from deq_keras.numerics.shapes import shapes_of, tensors_of
@@ -198,6 +199,7 @@ class Equilibrium(keras.layers.Layer):
         max_steps: int | None = None,
         return_history: bool = False,
         initial_value=None,
+        verbose: int = 0,
     ) -> Solution:
         """Find the fixed point and say how well: nothing is differentiated.
 
@@ -210,21 +212,26 @@ class Equilibrium(keras.layers.Layer):
             max_steps: Largest number of evaluations of the cell, in place of the solver's.
             return_history: Whether the solution has a `history` of the residuals.
             initial_value: As in a call.
+            verbose: 1 for a table of steps and residuals that grows while the solve runs.
 
         Returns:
             A `deq_keras.solvers.Solution`, a row per image.
 
         Raises:
             ValueError: If an input holds NaN or infinite values (outside of graphs, where such an
-                image has `converged=False`).
+                image has `converged=False`); with `verbose` in a graph.
         """
         inputs = tensors_of(inputs)
         _check_finite(inputs)
         self._ensure_built(inputs)
         problem = self._problem(inputs, initial_value, training)[0].frozen()
-        return self.choose_solver(problem).solve(
-            problem, max_steps=max_steps, return_history=return_history
-        )
+        solver = self.choose_solver(problem)
+        table = LiveTable(solver) if verbose else None
+        options = {"return_history": return_history, "on_step": table and table.step}
+        solution = solver.solve(problem, max_steps=max_steps, **options)
+        if table is not None:
+            table.end(solution)
+        return solution
 
     def error_bound(self, inputs, value) -> certificates.ErrorBound:
         """How far `value` is from the fixed point, for each image.
@@ -270,6 +277,14 @@ class Equilibrium(keras.layers.Layer):
         return symbolic(
             self.compute_output_shape(shapes_of(inputs, static=True), shapes), self.compute_dtype
         )
+
+    @property
+    def layers(self) -> list[keras.layers.Layer]:
+        """The parts, which `model.summary(expand_nested=True)` shows below this layer."""
+        return [self.cell]
+
+    def __repr__(self):
+        return described(self)
 
     def get_config(self):
         return {

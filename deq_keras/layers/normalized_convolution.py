@@ -5,6 +5,7 @@ import tensorflow as tf
 
 from deq_keras import checks, convolution
 from deq_keras.checks import positive, positive_int
+from deq_keras.config import described
 
 # The largest slope of Keras's activations, rounded up.
 _SLOPES = {
@@ -162,6 +163,9 @@ class NormalizedConv2D(keras.layers.Layer):
             pairs = zip(sizes, self.kernel_size, strict=True)
             sizes = [None if n is None else n - k + 1 for n, k in pairs]
         return (input_shape[0], *sizes, self.filters)
+
+    def __repr__(self):
+        return described(self)
 
     def get_config(self):
         return {

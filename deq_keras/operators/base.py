@@ -6,6 +6,7 @@ import keras
 import tensorflow as tf
 
 from deq_keras.checks import shape_4d
+from deq_keras.config import described
 from deq_keras.numerics.partial import Partial, of_layer
 from deq_keras.numerics.shapes import map_shapes, shapes_of, sizes_of, static_shape, tensors_of
 from deq_keras.operators import differentiation, estimates
@@ -236,6 +237,9 @@ class LinearOperator(keras.layers.Layer):
     def check_data_shape(self, u_shape, data_shape):
         """Raises a `ValueError` if the data are not what the operator needs for such images."""
         return None  # AutoGraph needs a statement
+
+    def __repr__(self):
+        return described(self)
 
     __array_ufunc__ = None  # so that a number of NumPy leaves the product to the operator
 

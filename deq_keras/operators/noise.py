@@ -4,6 +4,7 @@ import keras
 import tensorflow as tf
 
 from deq_keras.checks import positive
+from deq_keras.config import described
 
 
 def gaussian_noise(y, stddev, seed, index):
@@ -81,6 +82,9 @@ class _Noise(keras.layers.Layer):
                 lambda leaf: tf.TensorSpec(leaf.shape[1:], leaf.dtype), y
             ),
         )
+
+    def __repr__(self):
+        return described(self)
 
     def compute_output_shape(self, y_shape, index_shape=None):
         return y_shape

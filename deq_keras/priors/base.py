@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import keras
 import tensorflow as tf
 
+from deq_keras.config import described
 from deq_keras.numerics import partial
 from deq_keras.numerics.shapes import sizes_of
 
@@ -181,6 +182,25 @@ class Prior(keras.layers.Layer):
         """
         return {}
 
+    def curves(self, t) -> dict[str, tf.Tensor]:
+        """What the prior applies to responses of its filters, for plots: functions of one number.
+
+        Args:
+            t: Responses `(points,)`.
+
+        Returns:
+            Dictionary of `"potential"` (if there is an energy) and `"activation"`, its derivative,
+            to a tensor `(experts, points)`. Empty by default.
+
+        Example:
+
+        >>> prior = deq_keras.priors.FieldsOfExperts(filters=8, kernel_size=5)
+        >>> prior.build((None, 32, 32, 1))
+        >>> prior.curves(tf.linspace(-1.0, 1.0, 5))["potential"].shape
+        TensorShape([8, 5])
+        """
+        return {}
+
     def scalars(self) -> dict[str, tf.Tensor]:
         """What can be followed of the weights over a training: a name to a scalar tensor.
 
@@ -199,6 +219,9 @@ class Prior(keras.layers.Layer):
         """Create the weights from the shape of `u` if they do not exist yet."""
         if not self.built:
             self.build(u.shape)
+
+    def __repr__(self):
+        return described(self)
 
     def call(self, u):
         return self.gradient(u)

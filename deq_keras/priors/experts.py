@@ -243,6 +243,13 @@ class Experts(Prior):
         """`u` without the part that all possible changes of the experts map to zero."""
         return u
 
+    def curves(self, t):
+        sharpness = tf.exp(self.log_sharpness)[:, None]
+        bias = 0.0 if self.bias is None else tf.convert_to_tensor(self.bias)[:, None]
+        sharp = sharpness * (tf.cast(t, self.variable_dtype) + bias)
+        found = {"potential": self.potential.value(sharp) / sharpness} if self.tied else {}
+        return {**found, "activation": self.potential.activation(sharp)}
+
     def scalars(self):
         return {"largest_sharpness": tf.reduce_max(tf.exp(self.log_sharpness))}
 

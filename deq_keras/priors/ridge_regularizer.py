@@ -152,10 +152,10 @@ class RidgeRegularizer(Prior):
 
     def build(self, input_shape):
         channels = self._check_shape(input_shape)
-        self.layers = []
+        self.convolutions = []
         for number, count in enumerate(self.filters):
             first = number == 0
-            self.layers.append(
+            self.convolutions.append(
                 self.add_weight(
                     shape=(*self.kernel_size, channels, count),
                     initializer=(
@@ -184,13 +184,13 @@ class RidgeRegularizer(Prior):
         self.built = True
 
     def _check_shape(self, shape):
-        channels = self.layers[0].shape[2] if self.built else None
+        channels = self.convolutions[0].shape[2] if self.built else None
         name = type(self).__name__
         return filtering.check_images(name, shape, channels, self.field, self.padding)
 
     def coefficients(self, size=None) -> RidgeCoefficients:
         """The `RidgeCoefficients` of the current weights, for images of a size or any."""
-        first, *others = (tf.convert_to_tensor(layer) for layer in self.layers)
+        first, *others = (tf.convert_to_tensor(layer) for layer in self.convolutions)
         # Then the composed filters have no mean either: constant images cost nothing.
         first -= tf.reduce_mean(first, axis=(0, 1), keepdims=True)
         filters = functools.reduce(convolution.compose, others, first)
@@ -304,6 +304,11 @@ class RidgeRegularizer(Prior):
     def pictures(self):
         """The composed filters, as the map uses them: `"analysis"`."""
         return {"analysis": tf.transpose(self.coefficients().filters, [3, 0, 1, 2])}
+
+    def curves(self, t, noise_level=None):
+        c = tf.exp(self.log_sharpness)[:, None], self.scaling_at(noise_level)[0][:, None]
+        t, p = tf.cast(t, self.variable_dtype)[None], self._profile
+        return {"potential": p.value(t, *c), "activation": p.slope(t, *c)}
 
     def get_config(self):
         names = ("filters", "kernel_size", "weak_convexity", "activation", "scaling")

@@ -153,6 +153,7 @@ class Solver(Configurable):
         max_steps: int | tf.Tensor | None = None,
         return_history: bool = False,
         return_state: bool = False,
+        on_step=None,
     ) -> Solution:
         """Find `z = f(z)` for every image of a batch.
 
@@ -164,6 +165,8 @@ class Solver(Configurable):
                 with a number for each image, `(batch,)`.
             return_history: Whether the solution has a `history`.
             return_state: Whether the solution has the `state` of this solver.
+            on_step: A function that is called after each step with its number, the residuals and
+                which images go on, `(batch,)` each; outside of graphs only.
 
         Returns:
             A `Solution`. Nothing in it is differentiated here: see `deq_keras.adjoints`.
@@ -196,8 +199,10 @@ class Solver(Configurable):
             least=absolute,
             products=tf.zeros_like(residual, tf.int32) if self.takes_products else (),
         )
+        loop.report(on_step, 1, residual, progress.active)
         run = loop.run_compact if self.compact else loop.run
-        state, progress, history = run(self, lift, state, progress, limits, history, return_state)
+        options = limits, history, return_state, on_step
+        state, progress, history = run(self, lift, state, progress, *options)
         return Solution(
             unravel(progress.best),
             *progress[1:4],

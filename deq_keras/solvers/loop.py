@@ -53,7 +53,24 @@ class Lift(NamedTuple):
         return problem.in_rows(self.ravel, self.unravel)
 
 
-def run(solver, lift, state, progress, limits, history, freeze):
+def report(on_step, number, residual, active):
+    """Calls `on_step`, if there is one, with what is known after a step.
+
+    Raises:
+        ValueError: In a graph, whose steps Python does not see.
+    """
+    if on_step is None:
+        return
+    if not tf.executing_eagerly():
+        raise ValueError(
+            "Expected a solve outside of graphs, as its steps are to be shown while it runs. "
+            "Received one in a tf.function. Leave out `verbose` (`on_step` of a solver) there; "
+            "`return_history=True` has the residuals of all steps."
+        )
+    on_step(int(number), residual, active)
+
+
+def run(solver, lift, state, progress, limits, history, freeze, on_step=None):
     """All images until the last one stops."""
     rows = lift()
     loop = (tf.constant(1), state, progress, () if history is None else history)
@@ -64,13 +81,14 @@ def run(solver, lift, state, progress, limits, history, freeze):
     def body(k, state, progress, history):
         state, progress, now = _advance(solver, rows, state, progress, limits, freeze)
         history = history.write(k, now) if history else history
+        report(on_step, k + 1, now, progress.active)
         return k + 1, state, progress, history
 
     _, *result = tf.while_loop(keep_going, body, loop, shape_invariants=ranks_only(loop))
     return result
 
 
-def run_compact(solver, lift, state, progress, limits, history, freeze):
+def run_compact(solver, lift, state, progress, limits, history, freeze, on_step=None):
     """Rounds of the loop, each for the images that the one before has left."""
     index = tf.range(tf.shape(progress.residual)[0])
     # What is returned, for all images: gathered after each round, and history in each step.
@@ -92,6 +110,9 @@ def run_compact(solver, lift, state, progress, limits, history, freeze):
             state, progress, now = _advance(solver, part, state, progress, own_limits, freeze)
             if history:
                 history = history.write(k, _scatter(everything[1].residual, index, now))
+            if on_step is not None:
+                everyone = _scatter(everything[1].residual, index, now)
+                report(on_step, k + 1, everyone, progress.active)
             return k + 1, state, progress, history
 
         loop = (k, state, progress, history)

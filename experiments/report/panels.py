@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from deq_keras.plot import pictures as arrays
 from experiments.methods import METHODS, RECONSTRUCTIONS
 from experiments.report import images
 from experiments.report.tables import chip
@@ -32,9 +33,9 @@ def prepare(pictures):
     rows, photographs, maps = {}, [], []
     for task, entry in pictures.items():
         rows[task] = []
-        kept = {m: [images.as_image(a) for a in entry.get(m, ())] for m in _SHOWN}
+        kept = {m: [arrays.as_picture(a) for a in entry.get(m, ())] for m in _SHOWN}
         errors = {
-            (m, i): images.error(kept[m][i], truth)
+            (m, i): arrays.error(kept[m][i], truth)
             for m in METHODS
             for i, truth in enumerate(kept["truth"])
             if i < len(kept[m]) and kept[m][i].shape == truth.shape
@@ -49,7 +50,7 @@ def prepare(pictures):
             alike = [
                 p for m, p in present.items() if m in RECONSTRUCTIONS and p.shape == truth.shape
             ]
-            top, left, side = images.choose_detail(truth, alike)
+            top, left, side = arrays.choose_detail(truth, alike)
             cells = {}
             for method, picture in present.items():
                 cell = cells[method] = {"size": picture.shape[:2], "photograph": len(photographs)}
@@ -189,7 +190,7 @@ def filter_panels(filters):
     kernels = {title: np.asarray(kernel) for title, kernel in filters.items()}
     figures, order = [], []
     for title, kernel in kernels.items():
-        norms = images.filter_norms(kernel)
+        norms = arrays.filter_norms(kernel)
         # The equilibrium model starts from the bilevel filters, so theirs is the order of all.
         if len(order) != len(norms):
             order = np.argsort(-norms, kind="stable")

@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from deq_keras.plot import pictures as arrays
 from experiments.report import images
 from experiments.report.panels import filter_figure, picture
 from experiments.report.tables import chip
@@ -86,7 +87,7 @@ def reconstructions(found, pictures):
             for title, run, batch in columns:
                 if index < len(batch):
                     cards.append((title, run, len(files), batch[index], truth[index]))
-                    files.append(images.as_image((batch[index] + 1) / 2))
+                    files.append(arrays.as_picture((batch[index] + 1) / 2))
             rows.append(cards)
         if rows:
             plan.append((group, rows, len(truth)))
@@ -192,7 +193,7 @@ def _kernels(own):
 def _chosen(own):
     """The filters that are shown, the same ones of each kernel, and words on the whole kernel."""
     kernels = _kernels(own)
-    order = np.argsort(-images.filter_norms(kernels["A"]), kind="stable")[:FILTERS]
+    order = np.argsort(-arrays.filter_norms(kernels["A"]), kind="stable")[:FILTERS]
     chosen = {}
     for key, kernel in kernels.items():
         height, width, _, count = kernel.shape

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from deq_keras.plot import pictures
 from experiments.report import images, plots, verdict, write_report
 from experiments.report.text import decimals, duration, percent, significant, tick
 from tests.experiments.html_page import Page
@@ -339,31 +340,6 @@ def test_every_combination_of_missing_scores_has_a_verdict():
         assert "inf" not in text.replace("finite", "")
 
 
-def test_the_detail_is_where_estimates_differ_and_the_truth_has_structure():
-    truth = np.zeros((120, 160, 1))
-    truth[:, 80:] = 0.02 * np.indices((120, 80)).sum(0)[..., None] % 1.0
-    truth[70:90, 100:120] = np.random.default_rng(0).random((20, 20, 1))
-    other = truth.copy()
-    other[70:90, 100:120] += 0.1
-    other[70:90, 10:30] += 0.1  # differs as much, where there is nothing to see
-    top, left, side = images.choose_detail(truth, [truth, other])
-    assert top <= 70
-    assert left <= 100
-    assert top + side >= 90
-    assert left + side >= 120
-    assert images.choose_detail(truth, [truth, other]) == (top, left, side)
-
-
-@pytest.mark.parametrize("shape", [(1, 1, 1), (7, 300, 3), (64, 64, 1), (23, 24, 1)])
-@pytest.mark.parametrize("count", [0, 1, 3])
-def test_the_detail_lies_in_the_picture(shape, count):
-    truth = np.full(shape, 0.5)
-    top, left, side = images.choose_detail(truth, [truth] * count)
-    assert 0 < side <= min(shape[:2])
-    assert 0 <= top <= shape[0] - side
-    assert 0 <= left <= shape[1] - side
-
-
 def decoded(content):
     return np.asarray(Image.open(io.BytesIO(content)))
 
@@ -405,7 +381,8 @@ def test_shrinking_keeps_the_mean():
 def test_errors_are_distances_to_the_truth():
     truth, estimate = np.zeros((2, 2, 3)), np.zeros((2, 2, 3))
     estimate[0, 1] = (0.3, 0.0, 0.6)
-    np.testing.assert_allclose(images.error(estimate, truth), [[0, 0.3], [0, 0]], atol=1e-15)
+    found = pictures.error(estimate, truth)
+    np.testing.assert_allclose(found, [[0, 0.3], [0, 0]], atol=1e-15)
     low, high = (images.coloured(np.array([[v]]), 0.5)[0, 0].astype(int).sum() for v in (0, 0.5))
     assert low < high
     beyond = images.coloured(np.array([[0.9]]), 0.5)
@@ -416,7 +393,7 @@ def test_filters_are_tiles_on_symmetric_scales():
     kernel = np.zeros((3, 3, 1, 3))
     kernel[0, 0, 0] = (1.0, -5.0, 0.0)
     kernel[2, 2, 0] = (-1.0, 5.0, 0.0)
-    assert np.argsort(-images.filter_norms(kernel)).tolist() == [1, 0, 2]
+    assert np.argsort(-pictures.filter_norms(kernel)).tolist() == [1, 0, 2]
     grid = images.filter_grid(kernel, [1, 0, 2], columns=2)
     assert grid.shape == (7, 7, 4)
     negative, positive = grid[0, 0, :3].astype(int), grid[2, 2, :3].astype(int)

@@ -108,13 +108,13 @@ def test_the_least_curvature_is_reached():
 def test_the_scale_of_the_layers_does_not_matter(scale):
     prior, u = _prior(), _images((2, 13, 8, 1))
     before = prior.gradient(u)
-    prior.layers[1].assign(scale * prior.layers[1])
+    prior.convolutions[1].assign(scale * prior.convolutions[1])
     np.testing.assert_allclose(prior.gradient(u), before, rtol=1e-9, atol=1e-12)
 
 
 def test_zero_filters_are_no_division_by_zero():
     prior, u = _prior(), _images((2, 13, 8, 1))
-    prior.layers[0].assign(tf.zeros_like(prior.layers[0]))
+    prior.convolutions[0].assign(tf.zeros_like(prior.convolutions[0]))
     with tf.GradientTape() as tape:
         gradient = prior.gradient(u)
     np.testing.assert_array_equal(gradient, 0)
@@ -133,7 +133,7 @@ def test_constant_images_cost_nothing(padding):
 def test_the_energy_is_its_formula():
     prior, u = _prior(padding="zero"), _images((2, 9, 8, 1))
     padded = convolution.pad(u, ((3, 3), (1, 2)), "zero")
-    first, *others = prior.layers
+    first, *others = prior.convolutions
     v = convolution.correlate(padded, first - tf.reduce_mean(first, (0, 1), True), "valid")
     for layer in others:
         v = convolution.correlate(v, tf.convert_to_tensor(layer), "valid")
@@ -347,7 +347,7 @@ def test_at_its_noise_level_an_image_sees_the_prior_of_that_level():
     energies = prior.energy(u, tf.constant(LEVELS, tf.float64))
     for i in range(3):
         fixed = _prior(0.9, filters=(2, 3))
-        values = [*prior.layers, prior.log_scaling[i], prior.log_sharpness]
+        values = [*prior.convolutions, prior.log_scaling[i], prior.log_sharpness]
         for weight, value in zip(fixed.trainable_weights, values, strict=True):
             weight.assign(value)
         np.testing.assert_allclose(together[i], fixed.gradient(u[i : i + 1])[0], atol=1e-13)

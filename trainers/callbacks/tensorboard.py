@@ -9,6 +9,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from deq_keras.plot import pictures
 from trainers.callbacks.model_solver import ModelSolver, solving_layers
 from trainers.process.errors import StorageError
 
@@ -104,7 +105,7 @@ class TensorBoard(keras.callbacks.Callback):
         measured = np.asarray(self.show(measurement))
         for number in range(min(self.pictures, len(estimates))):
             panels = [measured[number], estimates[number], np.asarray(truth)[number]]
-            tf.summary.image(f"reconstruction/{number}", side_by_side(panels)[None], step)
+            tf.summary.image(f"reconstruction/{number}", pictures.side_by_side(panels)[None], step)
         for name, found in each.items():
             steps = tf.cast(found.steps, tf.float32)
             tf.summary.histogram(f"solver/{name}/steps", steps, step)
@@ -152,30 +153,8 @@ def filter_grid(kernel):
     Returns:
         Array `(rows, columns, channels)`, with a white line between the tiles.
     """
-    height, width, channels, count = kernel.shape
-    columns = int(np.ceil(np.sqrt(count)))
-    rows = -(-count // columns)
-    grid = np.ones((rows * (height + 1) - 1, columns * (width + 1) - 1, channels), np.float32)
-    for index in range(count):
-        tile = np.nan_to_num(kernel[..., index])
-        top, left = index // columns * (height + 1), index % columns * (width + 1)
-        scaled = 0.5 + 0.5 * tile / max(np.abs(tile).max(), 1e-12)
-        grid[top : top + height, left : left + width] = scaled
-    return grid
-
-
-def side_by_side(panels):
-    """Pictures `(height, width, channels)` of any sizes in a row, on [0, 1], black below."""
-    height = max(panel.shape[0] for panel in panels)
-    columns = []
-    for panel in panels:
-        panel = np.clip(np.nan_to_num(panel), 0.0, 1.0).astype(np.float32)
-        if panel.shape[-1] not in _CHANNELS:
-            panel = panel.mean(-1, keepdims=True)
-        columns.append(np.pad(panel, [(0, height - panel.shape[0]), (0, 0), (0, 0)]))
-    channels = max(column.shape[-1] for column in columns)
-    wide = [np.broadcast_to(c, (*c.shape[:2], channels)) for c in columns]
-    return np.concatenate(wide, axis=1)
+    tiles = pictures.filter_tiles(kernel)
+    return np.where(np.isnan(tiles), 1.0, 0.5 + 0.5 * tiles).astype(np.float32)
 
 
 def _scalars(group, values, step):

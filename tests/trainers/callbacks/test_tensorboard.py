@@ -10,7 +10,7 @@ from tensorboard.backend.event_processing.plugin_event_accumulator import (
 )
 
 import deq_keras as dk
-from trainers.callbacks.tensorboard import TensorBoard, filter_grid, learned_filters, side_by_side
+from trainers.callbacks.tensorboard import TensorBoard, filter_grid, learned_filters
 from trainers.process.errors import StorageError
 
 SIDE = 12
@@ -315,13 +315,3 @@ def test_filters_are_scaled_each_by_itself_about_grey():
     assert grid[2, 3 + 1, 0] == 0.0
     assert (grid[4:, :2] == 0.5).all()  # a filter of zeros
     assert (grid[3] == 1.0).all()  # between the tiles
-
-
-def test_panels_of_other_sizes_and_channels():
-    panels = [np.full((2, 3, 1), 0.5), np.full((4, 2, 3), 2.0), np.full((3, 1, 5), np.nan)]
-    row = side_by_side(panels)
-    assert row.shape == (4, 6, 3)
-    np.testing.assert_array_equal(row[:2, :3], 0.5)
-    np.testing.assert_array_equal(row[2:, :3], 0.0)
-    np.testing.assert_array_equal(row[:, 3:5], 1.0)
-    np.testing.assert_array_equal(row[:, 5], 0.0)
