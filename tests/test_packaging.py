@@ -147,7 +147,7 @@ def _third_party(*folders):
         elif isinstance(node, ast.Call) and ast.unparse(node.func).endswith(LOOK_UPS):
             modules |= {arg.value for arg in node.args[:1] if isinstance(arg, ast.Constant)}
     tops = {module.split(".")[0] for module in modules} - sys.stdlib_module_names
-    tops -= {"deq_keras", "trainers", "experiments", "benchmarks", "tests", "tensorflow"}
+    tops -= {"deq_keras", "trainers", "experiments", "benchmarks", "docs", "tests", "tensorflow"}
     return {_canonical(DISTRIBUTIONS.get(module, module)) for module in tops}
 
 
