@@ -131,7 +131,7 @@ def index(output):
         image = f'<img src="{script.stem}-{first[0]}" alt="">' if first else ""
         about = " ".join(introduction.split("\n\n")[0].split()).replace("`", "")
         cards.append(f'<a href="{script.stem}.html">{image}<b>{title}</b><span>{about}</span></a>')
-    text = "# Gallery\n\nExamples that run as they stand, each in a minute or two on two cores, "
+    text = "# Gallery\n\nExamples that run as they stand, each in a minute at most on two cores, "
     text += "most in some seconds. The tests run them, and the figures are of the last run.\n\n"
     text += '<div class="gallery">\n' + "\n".join(cards) + "\n</div>\n"
     (output / "index.md").write_text(text, "utf-8")

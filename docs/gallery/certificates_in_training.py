@@ -58,3 +58,7 @@ for tolerance in (1e-1, 1e-2, 1e-3):
 # %%
 for name, bound in exact.hypergradient_bound(noisy[:1], sharp[:1]).items():
     print(f"{name:14} {float(bound.value[0]):.2e}", bound.certified.numpy())
+
+# %%
+solution = layer.solve(noisy[:8], return_history=True)
+dk.plot.residuals(solution, tolerance=1e-3).savefig("residuals.png")

@@ -1,6 +1,6 @@
 """Compressed sensing in Fourier space, as in magnetic resonance imaging
 
-A third of the frequencies of an image is measured, along spokes, with noise. Measurements are
+A quarter of the frequencies of an image is measured, along spokes, with noise. Measurements are
 complex and images real; the adjoint and the certified norm take care of that.
 """
 

@@ -40,19 +40,24 @@ def train(strategy):
         model = build()
     data = tf.data.Dataset.from_tensor_slices((noisy, sharp)).batch(6)
     history = model.fit(data, epochs=2, shuffle=False, verbose=0).history
-    return history, model.get_weights()
+    return history, model
 
 
-alone, weights_alone = train(tf.distribute.OneDeviceStrategy("/cpu:0"))
-both, weights_both = train(tf.distribute.MirroredStrategy(["/cpu:0", "/cpu:1"]))
+alone, first = train(tf.distribute.OneDeviceStrategy("/cpu:0"))
+both, second = train(tf.distribute.MirroredStrategy(["/cpu:0", "/cpu:1"]))
 print("PSNR on one device: ", np.round(alone["psnr"], 4))
 print("PSNR on two devices:", np.round(both["psnr"], 4))
 
 # %%
-largest = max(np.abs(a - b).max() for a, b in zip(weights_alone, weights_both, strict=True))
+pairs = zip(first.get_weights(), second.get_weights(), strict=True)
+largest = max(np.abs(a - b).max() for a, b in pairs)
 print(f"largest difference of the weights: {largest:.1e}")
 print("forward steps:", np.round(alone["bilevel_forward_steps"], 2), "and", end=" ")
 print(np.round(both["bilevel_forward_steps"], 2))
+
+# %%
+pictures = {"Noisy": noisy[0], "One device": first(noisy[:1])[0], "Two": second(noisy[:1])[0]}
+dk.plot.reconstructions(pictures, sharp[0], zoom=None).savefig("reconstructions.png")
 
 # %% [markdown]
 # Over several machines, with checkpoints and restarts: [devices and
