@@ -37,6 +37,7 @@ LIBRARY = {
     **dict.fromkeys(MODELS, ("numerics", "convolution")),
     "layers": ("numerics", "convolution", "problems", "solvers", "linear_solvers", "adjoints")
     + MODELS,
+    "denoisers": ("layers",),
     "testing": ("numerics", "operators", "layers"),
     "presets": ("priors",),
 }
