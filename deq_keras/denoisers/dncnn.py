@@ -42,7 +42,9 @@ def dncnn(
     >>> denoiser(tf.random.uniform((2, 16, 18, 1))).shape
     TensorShape([2, 16, 18, 1])
     """
-    inputs, widths = _plan(channels, depth, filters, dtype)
+    widths = _widths(channels, depth, filters)
+    images = keras.dtype_policies.get(dtype or keras.config.dtype_policy()).compute_dtype
+    inputs = keras.Input((None, None, channels), dtype=images)
     options = {"padding": "same", "use_bias": False, "dtype": dtype}
     x = inputs
     for count in widths:
@@ -58,7 +60,7 @@ def averaged_dncnn(
     activation="relu",
     share: float = 0.5,
     dtype: str | None = None,
-) -> keras.Model:
+) -> Averaged:
     """A denoiser `D = (1 - share) Id + share T` with a `T` that is certified not to expand.
 
     `T` is a sequence of `deq_keras.layers.NormalizedConv2D` with norms of at most one. `D` is
@@ -75,7 +77,8 @@ def averaged_dncnn(
         dtype: Of its weights and images; `None`: Keras's default.
 
     Returns:
-        A `keras.Sequential` from images `(batch, height, width, channels)` to images.
+        A `deq_keras.layers.Averaged`, a Keras layer from images `(batch, height, width, channels)`
+        to images.
 
     Raises:
         ValueError: If a number is too small.
@@ -93,18 +96,15 @@ def averaged_dncnn(
     >>> deq_keras.layers.Equilibrium(cell).solve(y).converged.numpy()
     array([ True,  True])
     """
-    inputs, widths = _plan(channels, depth, filters, dtype)
+    widths = _widths(channels, depth, filters)
     hidden = [NormalizedConv2D(count, 3, activation=activation, dtype=dtype) for count in widths]
     last = NormalizedConv2D(channels, 3, dtype=dtype)
-    network = keras.Sequential([inputs, *hidden, last])
-    begin = keras.Input((None, None, channels), dtype=inputs.dtype)
-    return keras.Sequential([begin, Averaged(network, share, dtype=dtype)], name="averaged_dncnn")
+    return Averaged([*hidden, last], share, dtype=dtype, name="averaged_dncnn")
 
 
-def _plan(channels, depth, filters, dtype):
-    """The symbolic images, and the number of filters of each convolution but the last."""
-    channels, filters = positive_int("channels", channels), positive_int("filters", filters)
+def _widths(channels, depth, filters):
+    """The number of filters of each convolution but the last."""
+    positive_int("channels", channels)
     if positive_int("depth", depth) < 2:
         raise ValueError(f"Expected `depth` to be an integer >= 2. Received depth={depth!r}.")
-    dtype = keras.dtype_policies.get(dtype or keras.config.dtype_policy()).compute_dtype
-    return keras.Input((None, None, channels), dtype=dtype), [filters] * (depth - 1)
+    return [positive_int("filters", filters)] * (depth - 1)

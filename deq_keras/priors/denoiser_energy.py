@@ -71,6 +71,11 @@ class DenoiserEnergy(Prior):
                 f"Expected a `denoiser` that returns {shape[-1]} channels, as many as its images "
                 f"have. Received {output.shape[-1]}."
             )
+        if output.dtype != self.compute_dtype:
+            raise ValueError(
+                f"Expected a `denoiser` of the prior's dtype, {self.compute_dtype}. Received one "
+                f"that returns {output.dtype}. Construct both with dtype={self.compute_dtype!r}."
+            )
         self.built = True
 
     def denoise(self, y, weight=1.0, noise_level=None):
