@@ -89,7 +89,7 @@ def trained(start, tmp_path_factory):
             "takes the arguments ['smoothing']. Received also ['activation'",
             exits.CONFIG,
         ),
-        (["--config.model=bilevle"], "'bilevel', 'equilibrium' or the name of a", exits.CONFIG),
+        (["--config.model=bilevle"], "'proximal'] or the name of a function", exits.CONFIG),
         (["--config.model=no.such:model"], "'no.such:model' cannot be imported", exits.CONFIG),
         (["--config.model=tests.experiments.own_model:none"], "cannot be imported", exits.CONFIG),
         (
