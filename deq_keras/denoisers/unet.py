@@ -4,8 +4,11 @@ import keras
 import tensorflow as tf
 
 from deq_keras import checks
-from deq_keras.checks import positive_int
+from deq_keras.checks import positive, positive_int
 from deq_keras.layers.convolutions import Conv2D
+
+# Of the variance of the kernels whose results are added: at first little is changed.
+_SMALL = 0.01
 
 
 @keras.saving.register_keras_serializable(package="deq_keras")
@@ -28,6 +31,9 @@ class UNet(keras.Model):
         noise_map: Whether the standard deviation of each image's noise is one more channel.
         activation: A Keras activation: `"elu"`, `"softplus"` or another smooth one if it is to be
             differentiated twice; `"relu"` is fine elsewhere.
+        contrast: By what images are multiplied before the first convolution, and noise is divided
+            after the last one, > 0. A smooth activation is nearly linear for arguments well below
+            one; with this it is curved for differences of `1 / contrast` on.
 
     Call arguments:
         inputs: Images `(batch, height, width, channels)` on [0, 1]; with `noise_map` a pair
@@ -60,6 +66,7 @@ class UNet(keras.Model):
         blocks: int = 2,
         noise_map: bool = False,
         activation="elu",
+        contrast: float = 20.0,
         **kwargs,
     ):
         super().__init__(**kwargs)
@@ -72,6 +79,7 @@ class UNet(keras.Model):
         self.blocks = positive_int("blocks", blocks)
         self.noise_map = bool(noise_map)
         self.activation = keras.activations.get(activation)
+        self.contrast = positive("contrast", contrast)
         self._multiple = 2 ** len(self.filters)
 
     def build(self, input_shape):
@@ -79,7 +87,7 @@ class UNet(keras.Model):
         channels = checks.shape_4d(type(self).__name__, shape)[-1]
         finest = self.filters[0]
         self.head = self._convolution(4 * channels + self.noise_map, finest)
-        self.tail = self._convolution(finest, 4 * channels)
+        self.tail = self._convolution(finest, 4 * channels, scale=_SMALL)
         self.down_blocks = [self._residual(count) for count in self.filters]
         self.up_blocks = [self._residual(count) for count in self.filters[:-1]]
         pairs = list(zip(self.filters, self.filters[1:], strict=False))
@@ -87,18 +95,18 @@ class UNet(keras.Model):
         self.up = [self._convolution(coarse, 4 * fine, 1) for fine, coarse in pairs]
         self.built = True
 
-    def _convolution(self, channels, filters, side=3):
-        return _convolution(channels, filters, side, self.dtype_policy)
+    def _convolution(self, channels, filters, side=3, scale=1.0):
+        return _convolution(channels, filters, side, scale, self.dtype_policy)
 
     def _residual(self, count):
         return _ResidualBlocks(count, self.blocks, self.activation, dtype=self.dtype_policy)
 
     def call(self, inputs):
         u, noise_level = inputs if self.noise_map else (inputs, None)
-        x = tf.nn.space_to_depth(self._mirrored(u), 2)
+        x = self.contrast * tf.nn.space_to_depth(self._mirrored(u), 2)
         if noise_level is not None:
             level = tf.reshape(tf.cast(noise_level, x.dtype), (-1, 1, 1, 1))
-            x = tf.concat([x, level * tf.ones_like(x[..., :1])], axis=-1)
+            x = tf.concat([x, self.contrast * level * tf.ones_like(x[..., :1])], axis=-1)
         x = self.head(x)
         passed = []
         for down, blocks in zip(self.down, self.down_blocks, strict=False):
@@ -108,7 +116,7 @@ class UNet(keras.Model):
         x = self.down_blocks[-1](x)
         for up, blocks in zip(self.up[::-1], self.up_blocks[::-1], strict=True):
             x = blocks(tf.nn.depth_to_space(up(x), 2) + passed.pop())
-        noise = tf.nn.depth_to_space(self.tail(x), 2)
+        noise = tf.nn.depth_to_space(self.tail(x), 2) / self.contrast
         return u - noise[:, : tf.shape(u)[1], : tf.shape(u)[2]]
 
     def _mirrored(self, u):
@@ -138,6 +146,7 @@ class UNet(keras.Model):
             "blocks": self.blocks,
             "noise_map": self.noise_map,
             "activation": keras.activations.serialize(self.activation),
+            "contrast": self.contrast,
         }
 
 
@@ -149,7 +158,9 @@ class _ResidualBlocks(keras.layers.Layer):
         self.activation = activation
         # One list, for Keras saves no lists of lists.
         self.convolutions = [
-            _convolution(count, count, 3, self.dtype_policy) for _ in range(2 * blocks)
+            _convolution(count, count, 3, scale, self.dtype_policy)
+            for _ in range(blocks)
+            for scale in (1.0, _SMALL)
         ]
         self.built = True
 
@@ -159,7 +170,14 @@ class _ResidualBlocks(keras.layers.Layer):
         return x
 
 
-def _convolution(channels, filters, side, dtype):
-    layer = Conv2D(filters, side, padding="same", use_bias=False, dtype=dtype)
+def _convolution(channels, filters, side, scale, dtype):
+    layer = Conv2D(
+        filters,
+        side,
+        padding="same",
+        use_bias=False,
+        kernel_initializer=keras.initializers.VarianceScaling(scale, "fan_avg", "uniform"),
+        dtype=dtype,
+    )
     layer.build((None, None, None, channels))
     return layer

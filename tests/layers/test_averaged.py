@@ -32,9 +32,12 @@ def test_layers_learn_of_training():
 
 
 def test_what_is_not_known_is_not_certified():
-    unknown = layers.Averaged([_convolution(), keras.layers.Conv2D(1, 3, padding="same")])
+    unknown = layers.Averaged(
+        [_convolution(), keras.layers.Conv2D(1, 3, padding="same")], dtype="float64"
+    )
     steep = _convolution(activation=lambda x: 3.0 * x)
-    steep.build(IMAGES.shape)
+    for network in (unknown, steep):
+        network.build(IMAGES.shape)
     for network in (unknown, steep, keras.Sequential([])):
         assert certified_lipschitz(network) is None
 

@@ -67,5 +67,5 @@ def test_training_it_trains_a_prior_for_a_solve():
 
 
 def test_what_is_no_prior_is_refused():
-    with pytest.raises(ValueError, match="`prior` to be a `deq_keras.priors.Prior`"):
+    with pytest.raises(ValueError, match="`prior` to be a `priors.Prior`"):
         layers.OneStepDenoiser(denoisers.UNet())

@@ -43,6 +43,7 @@ class _WrongSign(priors.InputConvexNetwork):
 def test_with_a_wrong_sign_it_would_not_be():
     prior = _WrongSign((3, 4), 3, sharpness=5.0, dtype="float64")
     prior.build((None, None, None, 1))
+    prior.bias[1].assign(tf.fill((4,), tf.constant(3.0, tf.float64)))  # where `s` is the identity
     assert _excess(prior) > 1e-4
     with pytest.raises(AssertionError, match="strong_convexity"):
         testing.prior_test(prior, (2, 7, 6, 1))
