@@ -81,15 +81,28 @@ def test_another_task_is_refused(config):
         models.builder(_problem(config), config, 0.01)()
 
 
-def test_a_training_starts_from_its_weights(run_program, data, pretrained, tmp_path):
-    """A training with a rate of zero has the weights that it started with."""
+@pytest.mark.parametrize("model", ["bilevel", "equilibrium", "proximal", "denoiser"])
+def test_a_model_starts_from_its_weights(config, pretrained, tmp_path, model):
     expected = models.learned_part(trained.load(pretrained).model.layers[-1]).get_weights()
     assert any(np.any(weight) for weight in expected)
+    config.model, config.train.start = model, str(pretrained)
+    weights = trained.start_weights(config, tmp_path)
+    built = models.builder(_problem(config), config, 0.01, weights)()
+    found = models.learned_part(built.layers[-1]).get_weights()
+    for one, other in zip(found, expected, strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+@pytest.mark.slow
+def test_a_training_starts_from_its_weights(run_program, data, pretrained, tmp_path):
+    """A training with a rate of zero has the weights that it started with, and may go on."""
+    expected = models.learned_part(trained.load(pretrained).model.layers[-1]).get_weights()
     for model in ("bilevel", "proximal"):
         arguments = (f"--workdir={tmp_path / model}", f"--data_dir={data}", *TINY)
         arguments += (f"--config.model={model}", f"--config.train.start={pretrained}")
         arguments += ("--config.train.learning_rate=1e-30", "--config.train.tolerance=0.01")
         assert run_program(train, *arguments) == 0
+        assert run_program(train, *arguments, "--config.train.epochs=2") == 0
         layer = trained.load(tmp_path / model).model.layers[-1]
         for found, weight in zip(models.learned_part(layer).get_weights(), expected, strict=True):
             np.testing.assert_allclose(found, weight, rtol=1e-6)
@@ -98,7 +111,7 @@ def test_a_training_starts_from_its_weights(run_program, data, pretrained, tmp_p
 
 def test_a_training_that_goes_on_needs_the_folder_no_more(config, pretrained, tmp_path):
     config.train.start = str(pretrained)
-    assert len(trained.start_weights(config, tmp_path)) == 9
+    assert len(trained.start_weights(config, tmp_path)) == 10
     (tmp_path / "checkpoints").mkdir()
     (tmp_path / "checkpoints" / "ckpt-3.index").touch()
     config.train.start = str(tmp_path / "gone")
