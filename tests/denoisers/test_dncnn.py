@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from deq_keras import adjoints, layers, linear_solvers, operators, solvers, testing
+from deq_keras import layers, operators, solvers, testing
 from deq_keras.denoisers import averaged_dncnn, dncnn
 from deq_keras.layers.averaged import certified_lipschitz
 
@@ -60,21 +60,6 @@ def test_plug_and_play_with_it_has_a_certificate():
     assert bound.certified.numpy().all()
     errors = np.linalg.norm((rough.value - exact).numpy().reshape(2, -1), axis=1)
     assert np.all(errors <= bound.value)
-
-
-def test_derivatives_of_plug_and_play():
-    denoiser = _large(averaged_dncnn(**SMALL, activation="softplus"))
-    step = layers.ProximalStep(operators.Identity(dtype="float64"), denoiser, 0.6, dtype="float64")
-    layer = layers.Equilibrium(
-        step,
-        solver=solvers.Anderson(tolerance=1e-13),
-        adjoint=adjoints.Implicit(linear_solvers.GMRES(tolerance=1e-12)),
-        dtype="float64",
-    )
-    layer(IMAGES)
-    solve = tf.function(layer, autograph=False)
-    kernels = [one.kernel for one in denoiser.layers[::2]]
-    testing.gradient_test(solve, IMAGES, variables=kernels, directions=1, rtol=1e-6)
 
 
 @pytest.mark.parametrize("function", [dncnn, averaged_dncnn])

@@ -81,7 +81,7 @@ def test_another_task_is_refused(config):
         models.builder(_problem(config), config, 0.01)()
 
 
-@pytest.mark.parametrize("model", ["bilevel", "equilibrium", "proximal", "denoiser"])
+@pytest.mark.parametrize("model", ["bilevel", "proximal", "denoiser"])
 def test_a_model_starts_from_its_weights(config, pretrained, tmp_path, model):
     expected = models.learned_part(trained.load(pretrained).model.layers[-1]).get_weights()
     assert any(np.any(weight) for weight in expected)
