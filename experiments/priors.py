@@ -36,7 +36,8 @@ def denoiser(section):
     if section.name not in known:
         raise unknown_name("denoiser", section.name, known)
     arguments = {key: value for key, value in section.items() if key != "name"}
-    return _made("denoiser", section.name, known[section.name], arguments)
+    _check_arguments("denoiser", section.name, known[section.name], arguments)
+    return known[section.name](**arguments)
 
 
 def _by_name(module):
@@ -47,14 +48,13 @@ def _by_name(module):
     }
 
 
-def _made(kind, name, cls, arguments):
+def _check_arguments(kind, name, cls, arguments):
     known = set(inspect.signature(cls).parameters) - {"kwargs"}
     if unknown := sorted(set(arguments) - known):
         raise ConfigurationError(
             f"The {kind} {name!r} takes the arguments {sorted(known)}. Received also {unknown}: "
             "write a configuration whose section `prior` does without."
         )
-    return cls(**arguments)
 
 
 def prior(section, tied=True, **options):
@@ -76,6 +76,7 @@ def prior(section, tied=True, **options):
         for key, value in section.items()
         if key != "name"
     }
+    _check_arguments("prior", section.name, cls, arguments)
     if not tied:
         cls = getattr(dk.priors, f"Untied{cls.__name__}", cls)
     if unknown := sorted(set(options) - set(inspect.signature(cls).parameters)):
@@ -83,4 +84,4 @@ def prior(section, tied=True, **options):
             f"The prior {section.name!r} has nothing that train.{unknown[0]} could limit. Received "
             f"train.{unknown[0]}={options[unknown[0]]}: leave it out."
         )
-    return _made("prior", section.name, cls, {**arguments, **options})
+    return cls(**arguments, **options)
