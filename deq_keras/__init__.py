@@ -8,6 +8,7 @@ run the same solvers and differentiate the solution with the same implicit deriv
 - `operators`: the linear operators `K`, each with its adjoint.
 - `fidelities` and `constraints`: how `K u` is compared with `y`, and what `u` must satisfy.
 - `priors`: the regularisers, each with an energy and a gradient; `presets`: trained ones.
+- `denoisers`: networks that remove noise, for energies made of them and plug-and-play.
 - `solvers` and `linear_solvers`: fixed points, and the linear systems of their derivatives.
 - `adjoints`: how a derivative passes through a solution.
 - `certificates` and `conditioning`: how far a solution is from the exact one, and how hard it is.
@@ -28,6 +29,7 @@ from deq_keras import (
     conditioning,
     constraints,
     convolution,
+    denoisers,
     fidelities,
     layers,
     linear_solvers,
@@ -49,6 +51,7 @@ __all__ = [
     "conditioning",
     "constraints",
     "convolution",
+    "denoisers",
     "fidelities",
     "layers",
     "linear_solvers",

@@ -1,6 +1,6 @@
 """Configurations: checks of what they say, and what they say of a training."""
 
-from experiments import models
+from experiments import models, priors
 from trainers import datasets
 from trainers.callbacks import phases
 from trainers.process.errors import ConfigurationError
@@ -50,7 +50,7 @@ def use_folder(config, folder):
 
 def check_names(config):
     """Raises a `ConfigurationError` if there is no such prior or data set."""
-    models.prior_class(config.prior.name)
+    priors.prior_class(config.prior.name)
     datasets.get(config.data.name)
 
 

@@ -1,62 +1,15 @@
 """Reconstruction models that are trained and compared, as compiled Keras models."""
 
 import importlib
-import inspect
 import re
 from pathlib import Path
 
 import keras
 
 import deq_keras as dk
+from experiments.priors import prior
 from experiments.tuning import tune_weight
-from trainers.process.errors import ConfigurationError, unknown_name
-
-
-def prior_class(name):
-    """The class of `deq_keras.priors` that a configuration names: `"fields_of_experts"`, say.
-
-    Raises:
-        ConfigurationError: If there is none, with the nearest known name.
-    """
-    found = {key: getattr(dk.priors, key) for key in dk.priors.__all__}
-    known = {
-        re.sub(r"(?<!^)(?=[A-Z])", "_", key).lower(): value
-        for key, value in found.items()
-        if inspect.isclass(value) and issubclass(value, dk.priors.Prior)
-        if value is not dk.priors.Prior and not key.startswith("Untied")
-    }
-    if name not in known:
-        raise unknown_name("prior", name, known)
-    return known[name]
-
-
-def prior(section, tied=True, **options):
-    """A prior from its section of a configuration: `name`, and the arguments of its class.
-
-    Args:
-        section: The section.
-        tied: Whether it must have an energy. Otherwise its untied form is taken, if it has one.
-        **options: Arguments of the untied form.
-
-    Raises:
-        ConfigurationError: If there is no prior of that name, or it takes other arguments.
-    """
-    cls = prior_class(section.name)
-    arguments = {key: value for key, value in section.items() if key != "name"}
-    known = set(inspect.signature(cls).parameters) - {"kwargs"}
-    if unknown := sorted(set(arguments) - known):
-        raise ConfigurationError(
-            f"The prior {section.name!r} takes the arguments {sorted(known)}. Received also "
-            f"{unknown}: write a configuration whose section `prior` does without."
-        )
-    if not tied:
-        cls = getattr(dk.priors, f"Untied{cls.__name__}", cls)
-    if unknown := sorted(set(options) - set(inspect.signature(cls).parameters)):
-        raise ConfigurationError(
-            f"The prior {section.name!r} has nothing that train.{unknown[0]} could limit. Received "
-            f"train.{unknown[0]}={options[unknown[0]]}: leave it out."
-        )
-    return cls(**arguments, **options)
+from trainers.process.errors import ConfigurationError
 
 
 def bilevel(task, config, weight=0.1):
@@ -93,6 +46,53 @@ def equilibrium(task, config, weight=0.1):
     )
 
 
+def one_step_denoiser(task, config, weight=0.01):
+    """Pretraining: one gradient step on the prior, or the denoiser of a `DenoiserEnergy`.
+
+    Args: those of `bilevel`; the weight is the length of the step.
+
+    Raises:
+        ConfigurationError: If the task is another one than denoising.
+    """
+    if task.name != "denoising":
+        raise ConfigurationError(
+            f"Expected the task 'denoising' for the model 'denoiser'. Received {task.name!r}: "
+            "train the denoiser first, and the model of this task with its folder as train.start."
+        )
+    learned = prior(config.prior)
+    own = isinstance(learned, dk.priors.DenoiserEnergy)  # its denoiser takes no step
+    return dk.layers.OneStepDenoiser(learned, weight, train_weight=not own, name="denoiser")
+
+
+def proximal(task, config, weight=None):
+    """The equilibrium of proximal steps whose network is the denoiser of the prior: DE-Prox.
+
+    Args: those of `bilevel`; there is no weight, but a noise level where the denoiser takes one.
+
+    Raises:
+        ConfigurationError: If the prior is not made of a denoiser.
+    """
+    learned = prior(config.prior)
+    if not isinstance(learned, dk.priors.DenoiserEnergy):
+        raise ConfigurationError(
+            "Expected the prior 'denoiser_energy' for the model 'proximal', whose network is its "
+            f"denoiser. Received {config.prior.name!r}."
+        )
+    network = learned.denoiser
+    if learned.takes_noise_level:
+        network = dk.denoisers.AtNoiseLevel(network, config[task.name].noise or 0.01)
+    solver = dk.solvers.get(config.train.equilibrium_solver)
+    solver.tolerance = config.train.tolerance
+    return dk.layers.Equilibrium(
+        dk.layers.ProximalStep(task.operator(), network),
+        solver=solver,
+        adjoint=dk.adjoints.Implicit(
+            dk.linear_solvers.GMRES(tolerance=config.train.adjoint_tolerance)
+        ),
+        name="proximal",
+    )
+
+
 def total_variation(task, config):
     """Smoothed total variation, with nothing to learn but its weight.
 
@@ -102,7 +102,12 @@ def total_variation(task, config):
     return _variational(task, config, fixed, "total_variation")
 
 
-MODELS = {"bilevel": bilevel, "equilibrium": equilibrium}
+MODELS = {
+    "bilevel": bilevel,
+    "equilibrium": equilibrium,
+    "denoiser": one_step_denoiser,
+    "proximal": proximal,
+}
 
 
 def check_name(name):
@@ -113,7 +118,7 @@ def check_name(name):
     """
     if name not in MODELS and not re.fullmatch(r"[\w.]+:\w+", name):
         raise ConfigurationError(
-            "Expected `model` to be 'bilevel', 'equilibrium' or the name of a function of your "
+            f"Expected `model` to be one of {sorted(MODELS)} or the name of a function of your "
             f"own, 'package.module:function'. Received {name!r}."
         )
 
@@ -137,7 +142,7 @@ def _variational(task, config, prior, name, weight=0.1):
         prior,
         weight,
         # A weakly convex prior scales itself, and a weight that grew would spoil the convexity.
-        train_weight=prior.is_convex,
+        train_weight=prior.is_convex or not isinstance(prior, dk.priors.RidgeRegularizer),
         solver=dk.solvers.LBFGS(tolerance=config.train.tolerance),
         adjoint=dk.adjoints.Implicit(kind(tolerance=config.train.adjoint_tolerance)),
         name=name,
@@ -156,6 +161,39 @@ def start_from(equilibrium_layer, variational_layer):
     else:
         learned.adopt(trained)
     equilibrium_layer.cell.log_weight.assign(variational_layer.cell.log_weight)
+
+
+def learned_part(layer):
+    """The part of a model's layer that pretraining and further training have in common.
+
+    Args:
+        layer: What one of `MODELS` made.
+
+    Returns:
+        Its prior; of a `proximal` model the denoiser, whose weights are those of the prior.
+    """
+    if isinstance(layer, dk.layers.OneStepDenoiser):
+        return layer.prior
+    if isinstance(layer.cell, dk.layers.GradientStep):
+        return layer.cell.prior
+    network = layer.cell.network
+    return network.denoiser if isinstance(network, dk.denoisers.AtNoiseLevel) else network
+
+
+def take_weights(layer, weights):
+    """Gives the learned part of a layer the weights of another model's, unless they are `None`.
+
+    Raises:
+        ConfigurationError: If they are those of another prior.
+    """
+    if weights is None:
+        return
+    try:
+        learned_part(layer).set_weights(weights)
+    except ValueError as error:
+        raise ConfigurationError(
+            f"Expected train.start to be a training with the section `prior` of this one. {error}"
+        ) from None
 
 
 def model(layer, inputs):
@@ -198,13 +236,14 @@ def tune(layer, problem):
     return tune_weight(layer, *problem.all_fixed_patches(), high=1.0, points=7, refinements=3)
 
 
-def builder(problem, config, weight):
+def builder(problem, config, weight, start=None):
     """The function that makes and compiles the model of `experiments.train`, for a `Trainer`.
 
     Args:
         problem: An `experiments.inverse_problem.InverseProblem`.
         config: The effective configuration.
         weight: Initial lambda. A model of one's own has none.
+        start: Weights of the prior to start from, or `None`.
     """
     if config.model not in MODELS:
         own = _function(config.model)
@@ -212,21 +251,37 @@ def builder(problem, config, weight):
 
     def build():
         layer = MODELS[config.model](problem.task, config, weight)
-        steps = config.train.decay_steps or None
-        return compiled(model(layer, problem.inputs()), config.train.learning_rate, steps)
+        steps, made = config.train.decay_steps or None, model(layer, problem.inputs())
+        take_weights(layer, start)
+        return compiled(made, config.train.learning_rate, steps)
 
     return build
 
 
-def first_weight(problem, config, workdir):
-    """The initial lambda: the same on all workers, for all find it on the same patches."""
+def first_weight(problem, config, workdir, start=None):
+    """The initial lambda: the same on all workers, for all find it on the same patches.
+
+    Args:
+        problem: An `experiments.inverse_problem.InverseProblem`.
+        config: The effective configuration.
+        workdir: Its working directory.
+        start: As in `builder`.
+    """
     if config.model not in MODELS:
         return None
     if config.train.weight is not None:
         return config.train.weight
-    if any((Path(workdir) / "checkpoints").glob("*.index")):
-        return 0.1  # the trained one is in there
+    if config.model == "denoiser":
+        return config[config.task].noise ** 2 or 0.01  # as for the density of noisy images
+    if config.model == "proximal" or goes_on(workdir):
+        return 0.1  # there is none, or the trained one is in there
     # The equilibrium model is at first the same map, and this is the fastest way to solve for it.
     layer = bilevel(problem.task, config)
     model(layer, problem.inputs())
+    take_weights(layer, start)
     return tune(layer, problem)["weight"]
+
+
+def goes_on(workdir):
+    """Whether there are checkpoints, from which a training goes on."""
+    return any((Path(workdir) / "checkpoints").glob("*.index"))

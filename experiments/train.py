@@ -22,7 +22,7 @@ import keras
 import tensorflow as tf
 from absl import flags
 
-from experiments import configuration, inverse_problem, models, tasks
+from experiments import configuration, inverse_problem, models, tasks, trained
 from experiments.configs import train_demo
 from experiments.training_page import TrainingPage
 from experiments.workspace import Workspace, without
@@ -140,9 +140,10 @@ def train():
     problem = inverse_problem.InverseProblem(task, config, images)
     problem.training()  # are all images large enough?
     problem.validation()
-    weight = models.first_weight(problem, config, workdir)
+    start = trained.start_weights(config, workdir)
+    weight = models.first_weight(problem, config, workdir, start)
     trainer = Trainer(
-        models.builder(problem, config, weight),
+        models.builder(problem, config, weight, start),
         workdir,
         strategy=strategy,
         options=configuration.training_options(config),

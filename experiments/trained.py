@@ -90,6 +90,33 @@ def load(workdir, which="best", task=None, name=None):
     )
 
 
+def start_weights(config, workdir):
+    """The weights that a training starts from: of the prior of the folder `train.start`.
+
+    Args:
+        config: The configuration of the training.
+        workdir: Its working directory.
+
+    Returns:
+        A list of arrays, of the best epoch there; `None` if the prior starts anew, or if the
+        training goes on from a checkpoint of its own.
+
+    Raises:
+        ConfigurationError: If that folder holds no training with a prior.
+    """
+    start = config.train.get("start")
+    if not start or models.goes_on(workdir):
+        return None
+    found = load(start)
+    if found.name not in models.MODELS or config.model not in models.MODELS:
+        raise ConfigurationError(
+            f"Expected models of {sorted(models.MODELS)} for train.start. Received {found.name!r} "
+            f"to start {config.model!r} from: give your own model its weights in its function."
+        )
+    (layer,) = (one for one in found.model.layers if one.name == found.name)
+    return models.learned_part(layer).get_weights()
+
+
 def check_training(config, workdir):
     """Raises a `ConfigurationError` unless a configuration is one of `experiments.train`."""
     try:

@@ -40,6 +40,7 @@ LIBRARY = {
     "layers": ("numerics", "convolution", "problems", "solvers", "linear_solvers", "adjoints")
     + MODELS,
     "plot": ("numerics", "problems", "priors"),
+    "denoisers": ("layers",),
     "testing": ("numerics", "operators", "layers"),
     "presets": ("priors",),
 }

@@ -7,8 +7,8 @@ import tensorflow as tf
 
 from deq_keras.checks import positive
 from deq_keras.config import deserialise, serialise
+from deq_keras.layers.averaged import certified_lipschitz
 from deq_keras.layers.cell import Cell, expect, split, split_with_shape
-from deq_keras.layers.normalized_convolution import NormalizedConv2D
 from deq_keras.numerics import partial
 from deq_keras.numerics.partial import Partial
 from deq_keras.operators import LinearOperator
@@ -25,8 +25,8 @@ class ProximalStep(Cell):
     `deq_keras.priors.LearnedGradient`.)
 
     The gradient step does not expand for the default `tau`, so `f` is a contraction wherever `N`
-    is one. That is certified for a `NormalizedConv2D` and a `keras.Sequential` of such layers,
-    whose norms are known; of another network it can be declared.
+    is one. That is certified for a `NormalizedConv2D`, an `Averaged` of one and a
+    `keras.Sequential` of such layers, whose norms are known; of another network it can be declared.
 
     Args:
         operator: `K`, a `deq_keras.operators.LinearOperator`.
@@ -128,7 +128,7 @@ class ProximalStep(Cell):
         """`1 - q` for a contraction with factor `q`, or `None` if none is certified."""
         lipschitz = self.lipschitz
         if lipschitz is None:
-            lipschitz = _certified_lipschitz(self.network)
+            lipschitz = certified_lipschitz(self.network)
         if lipschitz is None or not self.operator.certified:
             return None
         smallest = self.operator.smallest_singular_value(data) ** 2
@@ -177,18 +177,3 @@ def _check_precision(network, dtype):
                 f"{dtype!r}) and begin it with keras.Input(shape, dtype={dtype!r}), or make a "
                 "functional model."
             )
-
-
-def _certified_lipschitz(network):
-    """The product of what normalised convolutions certify; `None` for other networks."""
-    layers = network.layers if isinstance(network, keras.Sequential) else [network]
-    if not layers or not all(isinstance(layer, NormalizedConv2D) for layer in layers):
-        return None
-    try:
-        bounds = [layer.lipschitz() for layer in layers]
-    except ValueError:  # an activation of unknown slope
-        return None
-    total = bounds[0]
-    for bound in bounds[1:]:
-        total *= bound
-    return total

@@ -123,6 +123,26 @@ class Prior(keras.layers.Layer):
         self.ensure_built(u)
         return self.bind(sizes_of(u)).gradient(u)
 
+    def denoise(self, y, weight=1.0, noise_level=None) -> tf.Tensor:
+        """Noisy images with one gradient step on the prior: `y - weight grad R(y)`.
+
+        The best denoiser of Gaussian noise of variance `s^2` is `y + s^2 grad log p(y)`, with the
+        density `p` of noisy images (Tweedie's formula). So a prior that is trained to denoise in
+        one step has learned the gradient of `-s^2 log p`, and no solve was needed: denoising score
+        matching (Vincent, Neural Computation 2011).
+
+        Args:
+            y: Noisy images.
+            weight: Length of the step.
+            noise_level: `(batch,)` for a prior that takes it, else `None`.
+
+        Returns:
+            Images of the shape of `y`.
+        """
+        self.ensure_built(y)
+        bound = self.bind(sizes_of(y), *([] if noise_level is None else [noise_level]))
+        return y - weight * bound.gradient(y)
+
     def gradient_lipschitz(self, size=None) -> tf.Tensor | None:
         """Certified upper bound on the Lipschitz constant of the gradient, a scalar tensor.
 

@@ -24,6 +24,24 @@ def check_levels(levels) -> tuple[float, ...] | None:
     return found
 
 
+def check_given(owner, takes, noise_level):
+    """Refuses a noise level where none is taken, and none where one is.
+
+    Args:
+        owner: What takes it, for messages.
+        takes: Whether it does.
+        noise_level: `(batch,)` or `None`.
+
+    Raises:
+        ValueError: If they do not fit.
+    """
+    if takes != (noise_level is not None):
+        expected = "the noise level of each image" if takes else "none"
+        raise ValueError(
+            f"{owner} expected `noise_level` to be {expected}. Received {noise_level!r}."
+        )
+
+
 def interpolation_weights(noise_level, levels) -> tf.Tensor:
     """The weights of the levels in a piecewise linear function of the logarithm of the noise level.
 

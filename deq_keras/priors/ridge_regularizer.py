@@ -16,7 +16,7 @@ from deq_keras.numerics.shapes import sizes_of
 from deq_keras.priors import filtering, initializers, potentials
 from deq_keras.priors.base import BoundPrior, Prior
 from deq_keras.priors.experts import AtMost
-from deq_keras.priors.noise_levels import check_levels, interpolation_weights
+from deq_keras.priors.noise_levels import check_given, check_levels, interpolation_weights
 from deq_keras.priors.profiles import Profile
 
 _USUAL_NOISE = 0.1  # where `scaling` is the initial one
@@ -150,6 +150,15 @@ class RidgeRegularizer(Prior):
         """Height and width of the composed filters in pixels."""
         return tuple(1 + len(self.filters) * (side - 1) for side in self.kernel_size)
 
+    @property
+    def scales(self) -> int:
+        """How many numbers there are of a sharpness and of a scaling: one for each filter."""
+        return self.filters[-1]
+
+    def _of_filters(self, values):
+        """The entry of each filter from those `scales` ones, along the last axis."""
+        return values
+
     def build(self, input_shape):
         channels = self._check_shape(input_shape)
         self.convolutions = []
@@ -158,16 +167,14 @@ class RidgeRegularizer(Prior):
             self.convolutions.append(
                 self.add_weight(
                     shape=(*self.kernel_size, channels, count),
-                    initializer=(
-                        self.filters_initializer
-                        if first
-                        else keras.initializers.Orthogonal(seed=number)
-                    ),
+                    initializer=self.filters_initializer
+                    if first
+                    else keras.initializers.Orthogonal(seed=number),
                     name=f"layer_{number + 1}",
                 )
             )
             channels = count
-        start = np.full(channels, np.log(self.scaling))
+        start = np.full(self.scales, np.log(self.scaling))
         if self.takes_noise_level:
             start = start - np.log(np.array(self.noise_levels)[:, None] / _USUAL_NOISE)
         self.log_scaling = self.add_weight(
@@ -176,7 +183,7 @@ class RidgeRegularizer(Prior):
             name="log_scaling",
         )
         self.log_sharpness = self.add_weight(
-            shape=(channels,),
+            shape=(self.scales,),
             initializer=keras.initializers.Constant(np.log(self.sharpness)),
             constraint=None if self.max_sharpness is None else AtMost(math.log(self.max_sharpness)),
             name="log_sharpness",
@@ -205,7 +212,8 @@ class RidgeRegularizer(Prior):
             if size is not None:
                 large = [side >= least for side, least in zip(size, usual, strict=True)]
                 square = tf.where(tf.reduce_all(large), one, square)
-        return RidgeCoefficients(filters / norm, tf.exp(self.log_sharpness), square)
+        sharpness = self._of_filters(tf.exp(self.log_sharpness))
+        return RidgeCoefficients(filters / norm, sharpness, square)
 
     def scaling_at(self, noise_level=None) -> tf.Tensor:
         """`alpha`, `(batch, filters)`, or with one row if the prior takes no noise level.
@@ -216,17 +224,13 @@ class RidgeRegularizer(Prior):
         Raises:
             ValueError: If there is a noise level and the prior takes none, or the other way round.
         """
-        if self.takes_noise_level != (noise_level is not None):
-            expected = "the noise level of each image" if self.takes_noise_level else "none"
-            raise ValueError(
-                f"{type(self).__name__} with noise_levels={self.noise_levels!r} expected "
-                f"`noise_level` to be {expected}. Received {noise_level!r}."
-            )
+        owner = f"{type(self).__name__} with noise_levels={self.noise_levels!r}"
+        check_given(owner, self.takes_noise_level, noise_level)
         logarithm = tf.convert_to_tensor(self.log_scaling)
         if noise_level is None:
-            return tf.exp(logarithm)[None]
+            return self._of_filters(tf.exp(logarithm))[None]
         weights = interpolation_weights(tf.cast(noise_level, logarithm.dtype), self.noise_levels)
-        return tf.exp(tf.linalg.matmul(weights, logarithm))
+        return self._of_filters(tf.exp(tf.linalg.matmul(weights, logarithm)))
 
     def energy(self, u, noise_level=None):
         self.ensure_built(u)
@@ -295,8 +299,9 @@ class RidgeRegularizer(Prior):
     def hessian_variation(self, p, size=None):
         self.ensure_built(p)
         c = self.coefficients(size)
-        scaling = tf.exp(tf.reshape(self.log_scaling, (-1, self.filters[-1])))
-        steepest = self._profile.curvature_lipschitz(c.sharpness, tf.reduce_max(scaling, axis=0))
+        scaling = tf.reduce_max(tf.reshape(self.log_scaling, (-1, self.scales)), axis=0)
+        scaling = self._of_filters(tf.exp(scaling))
+        steepest = self._profile.curvature_lipschitz(c.sharpness, scaling)
         # Where nothing is known, it may be infinity times zero.
         changes = tf.math.multiply_no_nan(steepest, tf.abs(self._analyse(p, c.filters)))
         return c.square * tf.reduce_max(changes, axis=(1, 2, 3))

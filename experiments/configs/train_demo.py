@@ -19,8 +19,9 @@ from experiments.configs import demo
 def get_config():
     config = ConfigDict()
     config.task = "denoising"  # one of experiments.tasks.TASKS
-    # "bilevel", "equilibrium", or "package.module:function" for your own model: the function
-    # is given this configuration and returns a compiled Keras model for the measurements.
+    # "bilevel", "equilibrium"; "denoiser", which solves nothing, to pretrain a prior; "proximal",
+    # the equilibrium of proximal steps of a denoiser; or "package.module:function" for your own
+    # model: it is given this configuration and returns a compiled Keras model for measurements.
     config.model = "bilevel"
     config.seed = 0
 
@@ -37,6 +38,8 @@ def get_config():
     # Steps in which the rate falls along a cosine to a tenth; 0: it stays.
     train.decay_steps = train.get_oneway_ref("epochs") * train.get_oneway_ref("steps_per_epoch")
     train.weight = placeholder(float)  # start of lambda; None: the best for the fixed patches
+    # A finished training, such as one of "denoiser", whose prior has the weights to start from.
+    train.start = ""
     train.tolerance = 1e-4  # of forward solves: ||grad E(u)|| <= tolerance ||K^T y||
     train.adjoint_tolerance = 1e-2
     train.equilibrium_solver = "anderson"

@@ -4,13 +4,11 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from ml_collections import ConfigDict
 
 import deq_keras as dk
 from experiments import tasks
 from experiments.configs import train_convex, train_weakly_convex
-from experiments.models import bilevel, compiled, model, prior, prior_class, start_from
-from trainers.process.errors import ConfigurationError
+from experiments.models import bilevel, compiled, model, start_from
 
 Y = tf.constant(np.random.default_rng(0).uniform(size=(2, 17, 14, 1)))
 Z = tf.constant(np.random.default_rng(1).uniform(size=(2, 17, 14, 1)))
@@ -134,42 +132,6 @@ def test_compiled_measures_mean_squared_error_and_psnr():
     assert logs["loss"] == pytest.approx(float(tf.reduce_mean((output - truth) ** 2)), rel=1e-5)
     psnr = float(tf.reduce_mean(dk.metrics.psnr(truth, output)))
     assert logs["psnr"] == pytest.approx(psnr, rel=1e-5)
-
-
-@pytest.mark.parametrize(
-    ("name", "cls"),
-    [
-        ("fields_of_experts", dk.priors.FieldsOfExperts),
-        ("affine_experts", dk.priors.AffineExperts),
-        ("total_variation", dk.priors.TotalVariation),
-    ],
-)
-def test_every_prior_has_a_name(name, cls):
-    assert prior_class(name) is cls
-    untied = getattr(dk.priors, f"Untied{cls.__name__}", cls)
-    assert type(prior(ConfigDict({"name": name}))) is cls
-    assert type(prior(ConfigDict({"name": name}), tied=False)) is untied
-
-
-def test_prior_has_the_arguments_of_its_section():
-    section = ConfigDict({"name": "fields_of_experts", "filters": 3, "kernel_size": 5})
-    made = prior(section)
-    assert (made.filters, made.kernel_size) == (3, (5, 5))
-
-
-@pytest.mark.parametrize("name", ["Prior", "untied_fields_of_experts", "potentials", ""])
-def test_what_is_no_prior_has_none(name):
-    with pytest.raises(ValueError, match=f"Unknown prior '{name}'.*'total_variation'"):
-        prior_class(name)
-
-
-@pytest.mark.parametrize("name", ["affine_experts", "total_variation"])
-def test_a_limit_of_what_has_none_is_refused(name):
-    section = ConfigDict({"name": name})
-    with pytest.raises(ConfigurationError, match=r"train.hypomonotonicity=5.0: leave it out"):
-        prior(section, tied=False, hypomonotonicity=5.0)
-    fields = prior(ConfigDict({"name": "fields_of_experts"}), tied=False, hypomonotonicity=5.0)
-    assert fields.hypomonotonicity == 5.0
 
 
 def test_prior_without_an_untied_form_is_taken_over_as_it_is():

@@ -15,6 +15,8 @@ from experiments.configs import (
     demo,
     train_convex,
     train_demo,
+    train_denoiser,
+    train_denoiser_energy,
     train_natural,
     train_weakly_convex,
 )
@@ -87,7 +89,7 @@ def trained(start, tmp_path_factory):
             "takes the arguments ['smoothing']. Received also ['activation'",
             exits.CONFIG,
         ),
-        (["--config.model=bilevle"], "'bilevel', 'equilibrium' or the name of a", exits.CONFIG),
+        (["--config.model=bilevle"], "'proximal'] or the name of a function", exits.CONFIG),
         (["--config.model=no.such:model"], "'no.such:model' cannot be imported", exits.CONFIG),
         (["--config.model=tests.experiments.own_model:none"], "cannot be imported", exits.CONFIG),
         (
@@ -181,6 +183,7 @@ def test_configuration_of_the_comparison_is_refused(program, tmp_path):
 
 
 CONFIGURATIONS = (train_demo, train_natural, train_convex, train_weakly_convex)
+CONFIGURATIONS += (train_denoiser, train_denoiser_energy)
 
 
 @pytest.mark.parametrize("module", CONFIGURATIONS)
@@ -459,7 +462,7 @@ def test_first_weight_is_not_sought_where_there_is_a_checkpoint(problem, tmp_pat
 def test_equilibrium_model_begins_as_the_bilevel_one(problem):
     y, _ = problem.fixed_patches[0]
     outputs = []
-    for name in models.MODELS:
+    for name in ("bilevel", "equilibrium"):
         config = ConfigDict(problem.config.to_dict())
         config.model = name
         model = models.builder(problem, config, 0.05)()

@@ -1,0 +1,183 @@
+"""A small U-Net of residual blocks without biases."""
+
+import keras
+import tensorflow as tf
+
+from deq_keras import checks
+from deq_keras.checks import positive, positive_int
+from deq_keras.layers.convolutions import Conv2D
+
+# Of the variance of the kernels whose results are added: at first little is changed.
+_SMALL = 0.01
+
+
+@keras.saving.register_keras_serializable(package="deq_keras")
+class UNet(keras.Model):
+    """A U-Net `D(u) = u - N(u)` that removes noise from images of any size.
+
+    The pixels of each 2 x 2 square become channels first, so no convolution runs at full
+    resolution, where it would take most of the time and few weights. Then come residual blocks
+    `x + B act(A x)` of 3 x 3 convolutions on levels of half the resolution each, down and up again,
+    with what was found on the way down added on the way up. There is no bias: a denoiser without
+    one generalises to levels of noise that it has not seen. Images are mirrored beyond their lower
+    and right borders up to the next multiple of the coarsest pixel.
+
+    Nothing is certified of it. With a smooth `activation`, such as the default, it can be
+    differentiated twice, as `deq_keras.priors.DenoiserEnergy` does.
+
+    Args:
+        filters: Number of channels of each level, the finest first.
+        blocks: Number of residual blocks of each level, on each way.
+        noise_map: Whether the standard deviation of each image's noise is one more channel.
+        activation: A Keras activation: `"elu"`, `"softplus"` or another smooth one if it is to be
+            differentiated twice; `"relu"` is fine elsewhere.
+        contrast: By what images are multiplied before the first convolution, and noise is divided
+            after the last one, > 0. A smooth activation is nearly linear for arguments well below
+            one; with this it is curved for differences of `1 / contrast` on.
+
+    Call arguments:
+        inputs: Images `(batch, height, width, channels)` on [0, 1]; with `noise_map` a pair
+            `[images, noise_level]`, standard deviations `(batch,)`.
+
+    Returns:
+        Images of the same shape.
+
+    Raises:
+        ValueError: If an argument is none of these, or images are smaller than half of the
+            coarsest pixel.
+
+    Reference:
+        Zhang, Li, Zuo, Zhang, Van Gool and Timofte, Plug-and-play image restoration with deep
+        denoiser prior, IEEE TPAMI 2022 (DRUNet, 100 times as large); Zhang, Zuo and Zhang, FFDNet,
+        IEEE TIP 2018, for pixels as channels and the map of noise levels; Mohan, Kadkhodaie,
+        Simoncelli and Fernandez-Granda, Robust and interpretable blind image denoising via
+        bias-free convolutional neural networks, ICLR 2020.
+
+    Example:
+
+    >>> denoiser = deq_keras.denoisers.UNet(filters=(8, 16), blocks=1, noise_map=True)
+    >>> denoiser([tf.random.uniform((2, 33, 45, 1)), tf.constant([0.05, 0.1])]).shape
+    TensorShape([2, 33, 45, 1])
+    """
+
+    def __init__(
+        self,
+        filters: tuple[int, ...] = (32, 64),
+        blocks: int = 2,
+        noise_map: bool = False,
+        activation="elu",
+        contrast: float = 20.0,
+        **kwargs,
+    ):
+        super().__init__(**kwargs)
+        if not isinstance(filters, list | tuple) or not filters:
+            raise ValueError(
+                "Expected `filters` to be a tuple with the number of channels of each level, such "
+                f"as (32, 64). Received filters={filters!r}."
+            )
+        self.filters = tuple(positive_int("filters", count) for count in filters)
+        self.blocks = positive_int("blocks", blocks)
+        self.noise_map = bool(noise_map)
+        self.activation = keras.activations.get(activation)
+        self.contrast = positive("contrast", contrast)
+        self._multiple = 2 ** len(self.filters)
+
+    def build(self, input_shape):
+        shape = input_shape[0] if self.noise_map else input_shape
+        channels = checks.shape_4d(type(self).__name__, shape)[-1]
+        finest = self.filters[0]
+        self.head = self._convolution(4 * channels + self.noise_map, finest)
+        self.tail = self._convolution(finest, 4 * channels, scale=_SMALL)
+        self.down_blocks = [self._residual(count) for count in self.filters]
+        self.up_blocks = [self._residual(count) for count in self.filters[:-1]]
+        pairs = list(zip(self.filters, self.filters[1:], strict=False))
+        self.down = [self._convolution(4 * fine, coarse, 1) for fine, coarse in pairs]
+        self.up = [self._convolution(coarse, 4 * fine, 1) for fine, coarse in pairs]
+        self.built = True
+
+    def _convolution(self, channels, filters, side=3, scale=1.0):
+        return _convolution(channels, filters, side, scale, self.dtype_policy)
+
+    def _residual(self, count):
+        return _ResidualBlocks(count, self.blocks, self.activation, dtype=self.dtype_policy)
+
+    def call(self, inputs):
+        u, noise_level = inputs if self.noise_map else (inputs, None)
+        x = self.contrast * tf.nn.space_to_depth(self._mirrored(u), 2)
+        if noise_level is not None:
+            level = tf.reshape(tf.cast(noise_level, x.dtype), (-1, 1, 1, 1))
+            x = tf.concat([x, self.contrast * level * tf.ones_like(x[..., :1])], axis=-1)
+        x = self.head(x)
+        passed = []
+        for down, blocks in zip(self.down, self.down_blocks, strict=False):
+            x = blocks(x)
+            passed.append(x)
+            x = down(tf.nn.space_to_depth(x, 2))
+        x = self.down_blocks[-1](x)
+        for up, blocks in zip(self.up[::-1], self.up_blocks[::-1], strict=True):
+            x = blocks(tf.nn.depth_to_space(up(x), 2) + passed.pop())
+        noise = tf.nn.depth_to_space(self.tail(x), 2) / self.contrast
+        return u - noise[:, : tf.shape(u)[1], : tf.shape(u)[2]]
+
+    def _mirrored(self, u):
+        """Images whose sides are multiples of the coarsest pixel's."""
+        known = [size for size in u.shape[1:3] if size is not None]
+        if any(2 * size < self._multiple for size in known):
+            raise ValueError(
+                f"{type(self).__name__} of {len(self.filters)} levels expected images of at least "
+                f"{self._multiple // 2} pixels on a side. Received shape {tuple(u.shape)}. Use "
+                "larger images, or fewer levels."
+            )
+        if len(known) == 2 and not any(size % self._multiple for size in known):
+            return u
+        beyond = -tf.shape(u)[1:3] % self._multiple
+        pads = [[0, 0], [0, beyond[0]], [0, beyond[1]], [0, 0]]
+        if len(known) == 2:
+            pads = [[0, 0], *([0, -size % self._multiple] for size in known), [0, 0]]
+        return tf.pad(u, pads, "SYMMETRIC")
+
+    def compute_output_shape(self, input_shape):
+        return tuple(input_shape[0] if self.noise_map else input_shape)
+
+    def get_config(self):
+        return {
+            **super().get_config(),
+            "filters": self.filters,
+            "blocks": self.blocks,
+            "noise_map": self.noise_map,
+            "activation": keras.activations.serialize(self.activation),
+            "contrast": self.contrast,
+        }
+
+
+class _ResidualBlocks(keras.layers.Layer):
+    """`x + B act(A x)`, one after the other."""
+
+    def __init__(self, count, blocks, activation, **kwargs):
+        super().__init__(**kwargs)
+        self.activation = activation
+        # One list, for Keras saves no lists of lists.
+        self.convolutions = [
+            _convolution(count, count, 3, scale, self.dtype_policy)
+            for _ in range(blocks)
+            for scale in (1.0, _SMALL)
+        ]
+        self.built = True
+
+    def call(self, x):
+        for first, second in zip(self.convolutions[::2], self.convolutions[1::2], strict=True):
+            x += second(self.activation(first(x)))
+        return x
+
+
+def _convolution(channels, filters, side, scale, dtype):
+    layer = Conv2D(
+        filters,
+        side,
+        padding="same",
+        use_bias=False,
+        kernel_initializer=keras.initializers.VarianceScaling(scale, "fan_avg", "uniform"),
+        dtype=dtype,
+    )
+    layer.build((None, None, None, channels))
+    return layer
