@@ -10,6 +10,8 @@ index in brackets; so shapes that are known are arrays here.
 import numpy as np
 import tensorflow as tf
 
+from deq_keras.numerics.shapes import check_like
+
 
 def to_rows(structure):
     """The structure as a `(batch, n)` matrix, and the function that turns it back."""
@@ -19,7 +21,9 @@ def to_rows(structure):
     static = [[None, *leaf.shape[1:]] for leaf in leaves]
 
     def ravel(nested):
-        parts = [flat(leaf) for leaf in tf.nest.flatten(nested)]
+        parts = tf.nest.flatten(nested)
+        check_like("the map", parts, leaves)
+        parts = [flat(leaf) for leaf in parts]
         return parts[0] if len(parts) == 1 else tf.concat(parts, axis=1)
 
     def unravel(rows):

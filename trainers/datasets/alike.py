@@ -11,7 +11,9 @@ from PIL import Image
 from trainers.datasets.images import SPLITS, Picture
 
 _SIDE = 16  # of the thumbnails that are compared
-_ALIKE = 0.995  # the correlation of two thumbnails; of two photographs, or of two digits 1, below 0.99
+_ALIKE = (
+    0.995  # the correlation of two thumbnails; of two photographs, or of two digits 1, below 0.99
+)
 _FLAT = 4.0  # standard deviation in levels below which a thumbnail says nothing
 _ROWS = 1024  # compared at once
 
