@@ -244,21 +244,17 @@ def _convolve(x, filters, sizes=((0, 0), (0, 0))):
     kh, kw, c, f = filters.shape
     height = (x.shape[1] or tf.shape(x)[1]) + top + bottom - kh + 1
     width = (x.shape[2] or tf.shape(x)[2]) + left + right - kw + 1
-    # For a batch of no images TensorFlow 2.21 has results with the channels of `x`: they are shaped
-    # again where the number of images is not known.
+    if x.shape[0] == 0:  # TensorFlow 2.21 has results with the channels of `x` then
+        return tf.zeros((0, height, width, f), x.dtype)
     s = _block_size(filters.shape)
     if s == 1:
-        y = tf.nn.conv2d(x, filters, 1, [[0, 0], [top, bottom], [left, right], [0, 0]])
-        return y if x.shape[0] else tf.reshape(y, (-1, height, width, f))
+        return tf.nn.conv2d(x, filters, 1, [[0, 0], [top, bottom], [left, right], [0, 0]])
     blocks = tf.pad(filters, [[0, 1], [0, 1], [0, 0], [0, 0]])
     blocks = tf.gather(tf.gather(blocks, _shifts(kw, s), axis=1), _shifts(kh, s), axis=0)
     blocks = tf.transpose(blocks, [0, 2, 4, 1, 3, 5])
     blocks = tf.reshape(blocks, [kh + s - 1, kw + s - 1, c, s * s * f])
     sizes = [[0, 0], [top, bottom + s - 1], [left, right + s - 1], [0, 0]]
-    y = tf.nn.conv2d(x, blocks, s, sizes)
-    if not x.shape[0]:
-        y = tf.reshape(y, (-1, (height + s - 1) // s, (width + s - 1) // s, s * s * f))
-    y = tf.nn.depth_to_space(y, s)
+    y = tf.nn.depth_to_space(tf.nn.conv2d(x, blocks, s, sizes), s)
     return y[:, :height, :width, :]
 
 

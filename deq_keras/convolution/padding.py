@@ -47,7 +47,7 @@ def pad(u, sizes, padding) -> tf.Tensor:
     _check_sizes(u, sizes, padding)
     if padding == "circular":
         return _wrap(_wrap(u, top, bottom, 1), left, right, 2)
-    if padding == "reflect" and not u.shape[0]:  # TensorFlow mirrors no batch of no images
+    if padding == "reflect" and u.shape[0] == 0:  # TensorFlow mirrors no batch of no images
         return _mirror(_mirror(u, top, bottom, 1), left, right, 2)
     mode = "REFLECT" if padding == "reflect" else "CONSTANT"
     return tf.pad(u, np.array([(0, 0), *sizes, (0, 0)], np.int32), mode)

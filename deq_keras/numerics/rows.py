@@ -40,6 +40,41 @@ def to_rows(structure):
     return ravel(structure), ravel, unravel
 
 
+def at_least_one(structure):
+    """A structure of `(batch, ...)` tensors in which a batch of no rows has one of ones.
+
+    A replica gets none of the last batch, and TensorFlow's convolutions and paddings fail for such
+    a batch. What is made of it is cut off by `first_rows`.
+
+    Returns:
+        The structure, and the number of rows; `None` if it is known that there are some.
+    """
+    leaves = [leaf for leaf in tf.nest.flatten(structure) if _may_be_empty(leaf)]
+    if not leaves:
+        return structure, None
+
+    def extended(leaf):
+        if not _may_be_empty(leaf):
+            return leaf
+        shape = tf.shape(leaf)
+        missing = tf.cast(shape[:1] < 1, tf.int32)
+        more = tf.ones(tf.concat([missing, shape[1:]], 0), leaf.dtype)
+        return tf.ensure_shape(tf.concat([leaf, more], 0), [None, *leaf.shape[1:]])
+
+    return tf.nest.map_structure(extended, structure), tf.shape(leaves[0])[0]
+
+
+def first_rows(structure, count):
+    """The first `count` rows of each tensor; all if it is `None`."""
+    if count is None:
+        return structure
+    return tf.nest.map_structure(lambda t: t[:count] if tf.is_tensor(t) else t, structure)
+
+
+def _may_be_empty(leaf):
+    return tf.is_tensor(leaf) and bool(leaf.shape.rank) and not leaf.shape[0]
+
+
 def flat(leaf):
     """A tensor `(batch, ...)` as a `(batch, n)` matrix."""
     size = leaf.shape[1:].num_elements()
