@@ -17,8 +17,8 @@ from deq_keras.adjoints.base import (
 from deq_keras.numerics import partial
 
 _NOT_THIS_WAY = (
-    "Implicit(higher_order=True) has derivatives of every order, in reverse mode, by the measurement "
-    "and the weights. Not available are second derivatives by other tensors that the cell closes "
+    "Implicit(higher_order=True) has derivatives of every order, in reverse mode, by measurements "
+    "and weights. Not available are second derivatives by other tensors that the cell closes "
     "over (pass them with the measurement), and the forward mode of tf.autodiff.ForwardAccumulator "
     "(for a product with the Jacobian take two nested tapes, or adjoint='unrolled')."
 )
