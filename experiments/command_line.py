@@ -25,7 +25,7 @@ from trainers.process.errors import ConfigurationError
 WORKDIR = folder_flag.define(
     "workdir", None, "Folder for results; a run is continued there.", required=True
 )
-DATA_DIR = folder_flag.define("data_dir", None, "Folder of your own PNG or JPEG images.")
+DATA_DIR = folder_flag.define("data_dir", None, "Folder of your own images.")
 
 
 def check_folders():

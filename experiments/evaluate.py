@@ -46,8 +46,8 @@ from experiments.report.sheet import filter_picture, sheet
 from experiments.workspace import read_config
 from trainers.callbacks.model_solver import solver_of
 from trainers.callbacks.tensorboard import learned_filters
-from trainers.datasets.folder import SPLITS, read_folder
-from trainers.datasets.pipeline import ImageSet
+from trainers.datasets.folder import MAX_PIXELS, named_splits, read_folder
+from trainers.datasets.images import SPLITS, ImageSet
 from trainers.process.files import make_writable, write_json
 
 flags.adopt_module_key_flags(command_line)
@@ -56,6 +56,9 @@ flags.adopt_module_key_flags(other_solver)
 _SPLIT = flags.DEFINE_enum("split", None, ["test", "all"], "Which of the images.")
 _MAX_SIDE = flags.DEFINE_integer(
     "max_side", None, "Shrink larger images to this side; 0: none; as in training if not given.", 0
+)
+_MAX_PIXELS = flags.DEFINE_integer(
+    "max_pixels", None, "With a folder: refuse larger images; as in training if not given.", 1
 )
 _PICTURES = flags.DEFINE_integer("pictures", 20, "Number of images that are drawn.", 0)
 
@@ -81,23 +84,31 @@ def load_images(config):
     """
     trained_on, given = config.data.data_dir, command_line.DATA_DIR.value
     folder = given if given is not None else trained_on
-    split = _SPLIT.value
-    if split is None:
-        own = given is not None and not (trained_on and _same(given, trained_on))
-        split = "all" if own and not (Path(given) / "test").is_dir() else "test"
-    if _MAX_SIDE.value is not None:
-        config.data.max_side = _MAX_SIDE.value
+    own = given is not None and not (trained_on and _same(given, trained_on))
+    for name, flag in (("max_side", _MAX_SIDE), ("max_pixels", _MAX_PIXELS)):
+        if flag.value is not None:
+            config.data[name] = flag.value
     if folder:
         configuration.use_folder(config, folder)
     source = inverse_problem.source(config)
-    if split == "all" and folder:
-        try:
-            found = read_folder(folder, config.data.channels, max_side=config.data.max_side or None)
-        except ValueError as error:
-            raise inverse_problem.BadImages(str(error)) from None
-        return ImageSet(*zip(*found, strict=True)), f"all of {source}"
+    split, named = _SPLIT.value, {}
+    if own and split != "all":
+        with inverse_problem.bad_images():
+            named = named_splits(folder)
+        split = split or ("test" if "test" in named else "all")
+    if folder and (split == "all" or "test" in named):
+        with inverse_problem.bad_images():
+            found = read_folder(
+                folder,
+                config.data.channels,
+                max_side=config.data.max_side or None,
+                max_pixels=config.data.get("max_pixels") or MAX_PIXELS,
+                names=named["test"] if split == "test" else None,
+            )
+        what = "test split" if split == "test" else "all"
+        return ImageSet(*zip(*found, strict=True)), f"{what} of {source}"
     splits = inverse_problem.load_images(config)
-    if split == "test":
+    if split != "all":
         return splits["test"], f"test split of {source}"
     parts = [splits[name] for name in SPLITS]
     names = sum((part.names for part in parts), ())

@@ -1,5 +1,6 @@
 """An inverse problem with its images: what is trained, tuned, validated and tested on."""
 
+import contextlib
 import functools
 import hashlib
 
@@ -21,6 +22,17 @@ class BadImages(ValueError):
     exit_code = exits.BAD_DATA
 
 
+@contextlib.contextmanager
+def bad_images():
+    """Around what reads images: a `ValueError` that is none of the configuration is of these."""
+    try:
+        yield
+    except ConfigurationError:
+        raise
+    except ValueError as error:
+        raise BadImages(str(error)) from None
+
+
 def load_images(config):
     """The splits of the images that a configuration names; see `trainers.datasets.load`.
 
@@ -30,7 +42,7 @@ def load_images(config):
     """
     data = config.data
     own = {key: value for key, value in data.items() if key not in _COMMON}
-    try:
+    with bad_images():
         return datasets.load(
             data.name,
             channels=data.channels,
@@ -38,10 +50,6 @@ def load_images(config):
             max_side=data.max_side or None,
             **{key: value for key, value in own.items() if value not in ("", None)},
         )
-    except ConfigurationError:
-        raise
-    except ValueError as error:
-        raise BadImages(str(error)) from None
 
 
 def source(config):
@@ -65,7 +73,7 @@ def _cropped(images, multiple):
         return images
     sides = [[n - n % multiple for n in image.shape[:2]] for image in images.images]
     cut = tuple(image[:h, :w] for image, (h, w) in zip(images.images, sides, strict=True))
-    return datasets.ImageSet(images.names, cut)
+    return datasets.ImageSet(images.names, cut, images.shrunk_from)
 
 
 class InverseProblem:
@@ -144,11 +152,11 @@ class InverseProblem:
         Raises:
             BadImages: With the first of them.
         """
-        named = zip(self.images[split].names, self.images[split].images, strict=True)
-        for name, image in named:
+        images = self.images[split]
+        for number, (name, image) in enumerate(zip(images.names, images.images, strict=True)):
             if min(image.shape[:2]) < evaluation.LEAST_SIDE:
                 raise BadImages(
                     f"Expected test images of at least {evaluation.LEAST_SIDE} pixels on a side, "
-                    f"to measure their SSIM. Received {name!r} of {image.shape[0]} x "
-                    f"{image.shape[1]}. Remove it, or raise data.max_side."
+                    f"to measure their SSIM. Received {name!r} of {images.size(number)}. Leave it "
+                    "out, or raise data.max_side."
                 )

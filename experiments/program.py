@@ -1,6 +1,8 @@
 """Entry point of a program: flags and exit codes. It imports neither TensorFlow nor Keras."""
 
+import contextlib
 import sys
+import warnings
 
 from absl import app, flags, logging
 
@@ -36,7 +38,24 @@ def run(work, parser=parse, positional=False):
                 f"Unexpected arguments: {argv[1:]}. Options begin with --.", exits.USAGE
             )
         logging.set_verbosity(logging.WARNING)  # the progress bar is for people
-        with exits.exit_codes():
+        with exits.exit_codes(), _warnings_for_people():
             work(argv[1:]) if positional else work()
 
     app.run(main, flags_parser=parser)
+
+
+@contextlib.contextmanager
+def _warnings_for_people():
+    """What a person is warned of as a line of its own, without the place in the sources."""
+    usual = warnings.formatwarning
+
+    def line(message, category, *where):
+        if issubclass(category, UserWarning):
+            return f"Warning: {message}\n"
+        return usual(message, category, *where)
+
+    warnings.formatwarning = line
+    try:
+        yield
+    finally:
+        warnings.formatwarning = usual

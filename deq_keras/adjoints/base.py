@@ -11,7 +11,9 @@ from deq_keras.problems import as_problem
 _SECOND_ORDER = (
     "Second derivatives through this implicit solution are not available. Use "
     "adjoint=deq_keras.adjoints.Implicit(higher_order=True), which has derivatives of every order "
-    "by the measurement and the weights, or adjoint='unrolled'."
+    "by the measurement and the weights, or adjoint='unrolled'. For a product "
+    "with the Jacobian take two nested tapes and Implicit(higher_order=True), or 'unrolled' with "
+    "tf.autodiff.ForwardAccumulator out of graphs."
 )
 
 
@@ -85,9 +87,9 @@ def attach(output, correct):
     return tf.nest.pack_sequence_as(output, identity_with_gradient(leaves, [], pull_back))
 
 
-def once_only(tensor):
+def once_only(tensor, message=_SECOND_ORDER):
     """The tensor, with an error in place of its derivative."""
-    return tf.raw_ops.PreventGradient(input=tensor, message=_SECOND_ORDER)
+    return tf.raw_ops.PreventGradient(input=tensor, message=message)
 
 
 def adjoint_operator(problem, z):

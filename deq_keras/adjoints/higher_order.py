@@ -16,6 +16,13 @@ from deq_keras.adjoints.base import (
 )
 from deq_keras.numerics import partial
 
+_NOT_THIS_WAY = (
+    "Implicit(higher_order=True) has derivatives of every order, in reverse mode, by measurements "
+    "and weights. Not available are second derivatives by other tensors that the cell closes "
+    "over (pass them with the measurement), and the forward mode of tf.autodiff.ForwardAccumulator "
+    "(for a product with the Jacobian take two nested tapes, or adjoint='unrolled')."
+)
+
 
 def output(problem, z, linear_solver, report=None):
     """`f(z)` at the fixed point `z`, differentiable to any order in the tensors of `f`.
@@ -52,7 +59,7 @@ def fixed_point(f, sources, z, linear_solver, report=None):
         of_sources = tape.gradient(
             fz, sources, w, unconnected_gradients=tf.UnconnectedGradients.ZERO
         )
-        return [once_only(leaf) for leaf in tf.nest.flatten(w)], of_sources
+        return [once_only(leaf, _NOT_THIS_WAY) for leaf in tf.nest.flatten(w)], of_sources
 
     leaves = [tf.convert_to_tensor(leaf) for leaf in tf.nest.flatten(values)]
     return tf.nest.pack_sequence_as(z, identity_with_gradient(leaves, sources, pull_back))

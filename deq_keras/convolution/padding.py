@@ -47,6 +47,8 @@ def pad(u, sizes, padding) -> tf.Tensor:
     _check_sizes(u, sizes, padding)
     if padding == "circular":
         return _wrap(_wrap(u, top, bottom, 1), left, right, 2)
+    if padding == "reflect" and u.shape[0] == 0:  # TensorFlow mirrors no batch of no images
+        return _mirror(_mirror(u, top, bottom, 1), left, right, 2)
     mode = "REFLECT" if padding == "reflect" else "CONSTANT"
     return tf.pad(u, np.array([(0, 0), *sizes, (0, 0)], np.int32), mode)
 
@@ -115,6 +117,13 @@ def _between(x, start, end, axis):
 def _wrap(u, before, after, axis):
     first = [_between(u, -before, None, axis)] if before else []
     last = [_between(u, 0, after, axis)] if after else []
+    return tf.concat([*first, u, *last], axis) if first or last else u
+
+
+def _mirror(u, before, after, axis):
+    end = (u.shape[axis] or tf.shape(u)[axis]) - 1
+    first = [tf.reverse(_between(u, 1, before + 1, axis), [axis])] if before else []
+    last = [tf.reverse(_between(u, end - after, end, axis), [axis])] if after else []
     return tf.concat([*first, u, *last], axis) if first or last else u
 
 

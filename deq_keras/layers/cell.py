@@ -10,8 +10,13 @@ import tensorflow as tf
 from deq_keras.checks import solvable
 from deq_keras.config import described, deserialise, serialise
 from deq_keras.numerics import partial
-from deq_keras.numerics.shapes import map_shapes, shapes_of, sizes_of
+from deq_keras.numerics.shapes import check_like, map_shapes, shapes_of, sizes_of
 from deq_keras.problems import Problem
+
+_OWN_STATE = (
+    " It maps a state `z` to the next one, of the shape of the measurement unless the cell defines "
+    "`initial_value(y)`."
+)
 
 
 class Cell(keras.layers.Layer):
@@ -75,7 +80,7 @@ class Cell(keras.layers.Layer):
 
         def evaluate(z, *leaves):
             result = self.evaluate(z, tf.nest.pack_sequence_as(y, leaves), training)
-            tf.nest.assert_same_structure(result, z)
+            check_like(f"the cell {self.name!r}", result, z, _OWN_STATE)
             return tf.nest.map_structure(lambda new, old: tf.cast(new, old.dtype), result, z)
 
         f = partial.of_layer(self, evaluate, leaves)
@@ -132,7 +137,7 @@ class Cell(keras.layers.Layer):
         # A symbolic call builds layers and models of any kind, also what is left unbuilt in a
         # loaded one that has no `build` of its own.
         z, y = (symbolic(shape, self.variable_dtype) for shape in (z_shape, y_shape))
-        call_layer(self, z, y, None)
+        check_like(f"the cell {self.name!r}", call_layer(self, z, y, None), z, _OWN_STATE)
 
     def state_shape(self, y_shape):
         """The shape of `z`, or a structure of shapes, from that of `y`; `None` where not known."""

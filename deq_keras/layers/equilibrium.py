@@ -13,6 +13,7 @@ from deq_keras.layers.cell import Cell, LayerCell, WithTraining, symbolic
 from deq_keras.layers.live_table import LiveTable
 from deq_keras.layers.observation import Observed
 from deq_keras.layers.observation import current as current_observation
+from deq_keras.numerics.rows import at_least_one, first_rows
 from deq_keras.numerics.shapes import shapes_of, tensors_of
 from deq_keras.problems import Solution, drop, joined
 
@@ -134,16 +135,19 @@ class Equilibrium(keras.layers.Layer):
         return inner(inputs, training=training)
 
     def _fixed_point(self, inputs, initial_value, training):
+        (inputs, initial_value), count = at_least_one((tensors_of(inputs), initial_value))
         problem, one = self._problem(inputs, initial_value, training)
         solver, observation = self.choose_solver(problem), current_observation()
         if observation is not None:
             solver = observation.limited(solver)
-        output, solution = self.adjoint.solve(problem, solver, self._report_backward(training))
-        self._report_forward(problem, solution, training)
+        report = self._report_backward(training, count)
+        output, solution = self.adjoint.solve(problem, solver, report)
+        seen = first_rows(solution._replace(state=None), count)
+        self._report_forward(problem, solution, seen, training)
         if observation is not None:
-            observation.append(Observed(self, problem, solution, output))
+            observation.append(Observed(self, problem, seen, first_rows(output, count)))
         output = self._outputs(problem, output, training)
-        output = drop(output) if one else output
+        output = first_rows(drop(output) if one else output, count)
         return tf.nest.map_structure(lambda z: tf.cast(z, self.compute_dtype), output)
 
     def _outputs(self, problem, output, training):
@@ -167,23 +171,26 @@ class Equilibrium(keras.layers.Layer):
             return solvers.get("anderson")
         return solvers.get("lbfgs" if step.proximal is None else "nonmonotone_apg")
 
-    def _report_forward(self, problem, solution, training):
-        diagnostics.enforce(self.on_failure, self.name, "forward", solution)
+    def _report_forward(self, problem, solution, seen, training):
+        diagnostics.enforce(self.on_failure, self.name, "forward", seen)
         if not training:
             return
         bound = None
         if self.cell.may_certify:
             bound = certificates.root_mean_square_bound(problem, solution)
-        diagnostics.record(self._diagnostics, "forward", solution, bound)
+            bound = first_rows(bound, tf.shape(seen.residual)[0])
+        diagnostics.record(self._diagnostics, "forward", seen, bound)
         if self.jacobian_regularizer is not None:
             z = tf.nest.map_structure(tf.stop_gradient, solution.value)
             seed = tf.cast(self._seeds.next(), tf.int32)
             penalty = self.jacobian_regularizer(problem.f, z, seed)
+            penalty = tf.where(tf.size(seen.residual) > 0, penalty, tf.zeros_like(penalty))
             # Keras adds it to a loss of this dtype, which may differ from that of the layer.
             self.add_loss(tf.cast(penalty, keras.config.floatx()))
 
-    def _report_backward(self, training):
+    def _report_backward(self, training, count):
         def report(solution):
+            solution = first_rows(solution, count)
             diagnostics.enforce(self.on_failure, self.name, "backward", solution)
             if training:
                 diagnostics.record(self._diagnostics, "backward", solution)
@@ -224,14 +231,19 @@ class Equilibrium(keras.layers.Layer):
         inputs = tensors_of(inputs)
         _check_finite(inputs)
         self._ensure_built(inputs)
+        (inputs, initial_value), count = at_least_one((inputs, initial_value))
         problem = self._problem(inputs, initial_value, training)[0].frozen()
         solver = self.choose_solver(problem)
         table = LiveTable(solver) if verbose else None
         options = {"return_history": return_history, "on_step": table and table.step}
-        solution = solver.solve(problem, max_steps=max_steps, **options)
+        found = solver.solve(problem, max_steps=max_steps, **options)
+        history = found.history
+        if history is not None and count is not None:
+            history = history[:, :count]
+        found = first_rows(found._replace(history=None), count)._replace(history=history)
         if table is not None:
-            table.end(solution)
-        return solution
+            table.end(found)
+        return found
 
     def error_bound(self, inputs, value) -> certificates.ErrorBound:
         """How far `value` is from the fixed point, for each image.

@@ -10,6 +10,8 @@ index in brackets; so shapes that are known are arrays here.
 import numpy as np
 import tensorflow as tf
 
+from deq_keras.numerics.shapes import check_like
+
 
 def to_rows(structure):
     """The structure as a `(batch, n)` matrix, and the function that turns it back."""
@@ -19,7 +21,9 @@ def to_rows(structure):
     static = [[None, *leaf.shape[1:]] for leaf in leaves]
 
     def ravel(nested):
-        parts = [flat(leaf) for leaf in tf.nest.flatten(nested)]
+        parts = tf.nest.flatten(nested)
+        check_like("the map", parts, leaves)
+        parts = [flat(leaf) for leaf in parts]
         return parts[0] if len(parts) == 1 else tf.concat(parts, axis=1)
 
     def unravel(rows):
@@ -34,6 +38,41 @@ def to_rows(structure):
         return tf.nest.pack_sequence_as(structure, parts)
 
     return ravel(structure), ravel, unravel
+
+
+def at_least_one(structure):
+    """A structure of `(batch, ...)` tensors in which a batch of no rows has one of ones.
+
+    A replica gets none of the last batch, and TensorFlow's convolutions and paddings fail for such
+    a batch. What is made of it is cut off by `first_rows`.
+
+    Returns:
+        The structure, and the number of rows; `None` if it is known that there are some.
+    """
+    leaves = [leaf for leaf in tf.nest.flatten(structure) if _may_be_empty(leaf)]
+    if not leaves:
+        return structure, None
+
+    def extended(leaf):
+        if not _may_be_empty(leaf):
+            return leaf
+        shape = tf.shape(leaf)
+        missing = tf.cast(shape[:1] < 1, tf.int32)
+        more = tf.ones(tf.concat([missing, shape[1:]], 0), leaf.dtype)
+        return tf.ensure_shape(tf.concat([leaf, more], 0), [None, *leaf.shape[1:]])
+
+    return tf.nest.map_structure(extended, structure), tf.shape(leaves[0])[0]
+
+
+def first_rows(structure, count):
+    """The first `count` rows of each tensor; all if it is `None`."""
+    if count is None:
+        return structure
+    return tf.nest.map_structure(lambda t: t[:count] if tf.is_tensor(t) else t, structure)
+
+
+def _may_be_empty(leaf):
+    return tf.is_tensor(leaf) and bool(leaf.shape.rank) and not leaf.shape[0]
 
 
 def flat(leaf):

@@ -54,6 +54,50 @@ def map_shapes(function, shapes):
     return function(tuple(shapes))
 
 
+def check_like(what, value, like, advice=""):
+    """Raises a `ValueError` unless tensors are nested as others, and of their shapes but the batch.
+
+    Args:
+        what: Whose result it is, for the message.
+        value: Nested structure of tensors, symbolic ones too.
+        like: Another one.
+        advice: A sentence for the message.
+    """
+    pairs = zip(tf.nest.flatten(value), tf.nest.flatten(like), strict=False)
+    try:
+        tf.nest.assert_same_structure(value, like)
+        fits = all(_fits(tf.TensorShape(a.shape), tf.TensorShape(b.shape)) for a, b in pairs)
+    except (AttributeError, TypeError, ValueError):
+        fits = False
+    if not fits:
+        raise ValueError(
+            f"Expected {what} to return what it is given, nested and shaped in the same way: "
+            f"{_words(like)}. Received {_words(value)}.{advice}"
+        )
+
+
+def _fits(shape, like):
+    return shape[1:].is_compatible_with(like[1:])
+
+
+def _words(structure):
+    shapes = tf.nest.map_structure(
+        lambda leaf: _Text(tuple(leaf.shape)) if hasattr(leaf, "shape") else leaf, structure
+    )
+    if isinstance(shapes, list) and len(shapes) == 1:
+        shapes = shapes[0]
+    return f"a tensor of shape {shapes!r}" if isinstance(shapes, _Text) else repr(shapes)
+
+
+class _Text(str):
+    """A shape, so that it is no structure itself."""
+
+    def __new__(cls, shape):
+        return super().__new__(cls, str(shape))
+
+    __repr__ = str.__str__
+
+
 def is_known(shape):
     """Whether no size is `None`."""
     return all(size is not None for size in shape)

@@ -8,6 +8,7 @@ import tensorflow as tf
 from deq_keras.checks import shape_4d
 from deq_keras.config import described
 from deq_keras.numerics.partial import Partial, of_layer
+from deq_keras.numerics.rows import at_least_one, first_rows
 from deq_keras.numerics.shapes import map_shapes, shapes_of, sizes_of, static_shape, tensors_of
 from deq_keras.operators import differentiation, estimates
 
@@ -108,8 +109,8 @@ class LinearOperator(keras.layers.Layer):
     def call(self, u, data=None):
         if not self._binds:
             raise NotImplementedError(f"{type(self).__name__} must define `call(u, data=None)`.")
-        u = tf.convert_to_tensor(u)
-        return self.bind(sizes_of(u), data, u.dtype).forward(u)
+        (u, data), count = at_least_one((tf.convert_to_tensor(u), tensors_of(data)))
+        return first_rows(self.bind(sizes_of(u), data, u.dtype).forward(u), count)
 
     def adjoint(self, v, data=None, image_shape=None):
         """`K^T v`, images.
@@ -126,16 +127,19 @@ class LinearOperator(keras.layers.Layer):
         Raises:
             ValueError: If the measurements do not fit the images.
         """
-        v = tensors_of(v)
+        (v, data), count = at_least_one(tensors_of((v, data)))
         if image_shape is None:
             image_shape = self.image_shape(shapes_of(v), shapes_of(data))
+        elif count is not None:
+            image_shape = (sizes_of(tf.nest.flatten(v)[0])[0], *image_shape[1:])
         dtype = self._image_dtype(tf.nest.flatten(v)[0].dtype)
         if self._binds:
             bound = self.bind(image_shape, data, dtype)
             self._check_measurement(v, image_shape, data)
-            return bound.adjoint(v)
+            return first_rows(bound.adjoint(v), count)
         self.check_shapes(static_shape(image_shape), shapes_of(data, static=True))
-        return differentiation.adjoint(self, v, data, image_shape, dtype)
+        image = differentiation.adjoint(self, v, data, image_shape, dtype)
+        return first_rows(image, count)
 
     def bind(self, image_shape, data=None, dtype=None):
         """The operator for images of one size, with all that does not depend on them computed.

@@ -10,6 +10,7 @@ import tensorflow as tf
 
 from deq_keras.config import described
 from deq_keras.numerics import partial
+from deq_keras.numerics.rows import at_least_one, first_rows
 from deq_keras.numerics.shapes import sizes_of
 
 
@@ -109,6 +110,7 @@ class Prior(keras.layers.Layer):
             ValueError: If the prior has none.
         """
         self.ensure_built(u)
+        u, count = at_least_one(tf.convert_to_tensor(u))
         energy = self.bind(sizes_of(u)).energy
         if energy is None:
             raise ValueError(
@@ -116,12 +118,13 @@ class Prior(keras.layers.Layer):
                 "Use it in `Equilibrium(GradientStep(operator, prior))`, and in `Variational` a "
                 "prior with an energy, such as its tied form."
             )
-        return energy(u)
+        return first_rows(energy(u), count)
 
     def gradient(self, u) -> tf.Tensor:
         """Gradient of the energy at `u`, of the same shape as `u`."""
         self.ensure_built(u)
-        return self.bind(sizes_of(u)).gradient(u)
+        u, count = at_least_one(tf.convert_to_tensor(u))
+        return first_rows(self.bind(sizes_of(u)).gradient(u), count)
 
     def denoise(self, y, weight=1.0, noise_level=None) -> tf.Tensor:
         """Noisy images with one gradient step on the prior: `y - weight grad R(y)`.

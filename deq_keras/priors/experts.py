@@ -185,7 +185,7 @@ class Experts(Prior):
 
         def energy(u, c):
             energies = self._respond(u, c, self.potential.value) / c.sharpness
-            return tf.reduce_sum(energies, axis=np.arange(1, energies.shape.rank))
+            return tf.reduce_sum(energies, axis=np.arange(1, energies.shape.rank, dtype=np.int32))
 
         spectrum, diagonal = self._hessian(c)
         return BoundPrior(

@@ -12,7 +12,8 @@ from deq_keras import checks, convolution
 from deq_keras.checks import positive
 from deq_keras.convolution.norm_bounds import norm_bounds
 from deq_keras.numerics.partial import Partial
-from deq_keras.numerics.shapes import sizes_of
+from deq_keras.numerics.rows import at_least_one, first_rows
+from deq_keras.numerics.shapes import sizes_of, tensors_of
 from deq_keras.priors import filtering, initializers, potentials
 from deq_keras.priors.base import BoundPrior, Prior
 from deq_keras.priors.experts import AtMost
@@ -234,11 +235,13 @@ class RidgeRegularizer(Prior):
 
     def energy(self, u, noise_level=None):
         self.ensure_built(u)
-        return self.bind(sizes_of(u), noise_level).energy(u)
+        (u, noise_level), count = at_least_one(tensors_of((u, noise_level)))
+        return first_rows(self.bind(sizes_of(u), noise_level).energy(u), count)
 
     def gradient(self, u, noise_level=None):
         self.ensure_built(u)
-        return self.bind(sizes_of(u), noise_level).gradient(u)
+        (u, noise_level), count = at_least_one(tensors_of((u, noise_level)))
+        return first_rows(self.bind(sizes_of(u), noise_level).gradient(u), count)
 
     def bind(self, image_shape, noise_level=None):
         c = self.coefficients(image_shape[1:3])

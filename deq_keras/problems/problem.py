@@ -10,7 +10,7 @@ import tensorflow as tf
 
 from deq_keras.numerics import partial
 from deq_keras.numerics.partial import Partial
-from deq_keras.numerics.rows import column, first, norm
+from deq_keras.numerics.rows import column, first, norm, where
 from deq_keras.problems.preconditioner import Preconditioner
 
 
@@ -124,6 +124,22 @@ class Problem(NamedTuple):
             preconditioner=partial.take_rows(self.preconditioner, index),
         )
 
+    def recorded_in(self, active) -> Problem:
+        """A problem of rows without derivatives in those outside of `active` `(batch,)`.
+
+        A derivative that is infinite there, times zero, would otherwise be a NaN in all weights.
+        """
+        step, found = self.step, self.preconditioner
+        if step is not None:
+            step = step._replace(
+                energy=_recorded_in(step.energy, active),
+                gradient=_recorded_in(step.gradient, active),
+                proximal=_recorded_in(step.proximal, active),
+            )
+        if isinstance(found, Preconditioner):
+            found = found._replace(apply=_recorded_in(found.apply, active))
+        return self._replace(f=_recorded_in(self.f, active), step=step, preconditioner=found)
+
     def in_rows(self, ravel, unravel) -> Problem:
         """The same problem for `(batch, n)` matrices of rows; see `deq_keras.numerics.rows`."""
 
@@ -144,6 +160,17 @@ class Problem(NamedTuple):
         else:
             preconditioner = at and (lambda rows: lift(at(unravel(rows))))
         return self._replace(f=lift(self.f), step=step, preconditioner=preconditioner)
+
+
+def _recorded_in(function, active):
+    if function is None:
+        return None
+
+    def recorded(*arguments):
+        value = function(*arguments)
+        return where(active, value, tf.stop_gradient(value))
+
+    return recorded
 
 
 def as_problem(problem) -> Problem:

@@ -96,6 +96,8 @@ class Anderson(Solver):
     array([[0.739, 0.739]], dtype=float32)
     """
 
+    adapts = True
+
     def __init__(
         self,
         memory: int = 5,

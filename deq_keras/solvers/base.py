@@ -15,7 +15,7 @@ import tensorflow as tf
 
 from deq_keras.checks import one_of, positive, positive_int
 from deq_keras.config import Configurable
-from deq_keras.numerics.rows import norm, ranks_only, to_rows, where
+from deq_keras.numerics.rows import norm, to_rows, where
 from deq_keras.problems import Solution, as_problem
 from deq_keras.solvers import loop
 
@@ -29,7 +29,9 @@ class Solver(Configurable):
     - `init(problem, z) -> state`, which evaluates `problem.f` once;
     - `step(problem, state) -> state`, which evaluates it once, at the new `z`;
     - `needs_energy = True` if it uses `problem.step.energy`;
-    - `keeps_best = False` if the answer is to be its last finite iterate and not its best one.
+    - `keeps_best = False` if the answer is to be its last finite iterate and not its best one;
+    - `adapts = True` if steps are made of differences of iterates, which are rounding errors at a
+      solution.
 
     A line search fits in as well: a step is then one trial, and each image accepts or rejects its
     own, so that no image waits for the search of another one.
@@ -81,6 +83,7 @@ class Solver(Configurable):
 
     needs_energy = False
     keeps_best = True
+    adapts = False
     takes_products = False
     precondition = False  # whether it uses the preconditioner of the problem
     # An image whose residual exceeds its best one by this factor is given up.
@@ -212,24 +215,19 @@ class Solver(Configurable):
         )
 
     def unroll(self, problem, steps, initial_value=None) -> Solution:
-        """Take exactly `steps` steps with no stopping, so that a tape can go through them.
+        """Take `steps` steps with no stopping, so that a tape can go through them.
+
+        With a solver that `adapts` an image stops where further steps would be made of rounding
+        errors, as would their derivatives.
 
         Args and the returned `Solution` are those of `solve`; `value` is the last iterate.
         """
         problem = self._check(problem, compact=False)
         flat, ravel, unravel = to_rows(_start(problem, initial_value))
         rows = problem.in_rows(ravel, unravel)
-        start = (tf.constant(1), self.init(rows, flat))
-        _, state = tf.while_loop(
-            lambda k, state: k < steps,
-            lambda k, state: (k + 1, self.step(rows, state)),
-            start,
-            maximum_iterations=steps - 1,
-            shape_invariants=ranks_only(start),
-        )
+        state, count = loop.unroll(self, rows, self.init(rows, flat), steps)
         last = tf.nest.map_structure(tf.stop_gradient, state)
         residual, done, _ = self.assess(rows, last, self.tolerance)
-        count = tf.fill(tf.shape(residual), steps)
         return Solution(unravel(state.z), residual, count, done)
 
     def preconditions(self, problem) -> bool:

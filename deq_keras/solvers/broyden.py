@@ -69,6 +69,8 @@ class Broyden(Solver):
     array([2., 2., 2., 2.], dtype=float32)
     """
 
+    adapts = True
+
     def __init__(
         self,
         memory: int = 10,

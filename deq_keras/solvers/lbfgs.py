@@ -98,6 +98,7 @@ class LBFGS(Solver):
     """
 
     needs_energy = True
+    adapts = True
 
     def __init__(
         self,

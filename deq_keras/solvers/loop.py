@@ -3,9 +3,12 @@
 from collections.abc import Callable
 from typing import NamedTuple
 
+import numpy as np
 import tensorflow as tf
 
-from deq_keras.numerics.rows import column, ranks_only, where
+from deq_keras.numerics.rows import column, first, ranks_only, where
+
+_ROUNDING = 64.0  # units of rounding: relative residuals below may be made of these alone
 
 
 class Limits(NamedTuple):
@@ -133,6 +136,39 @@ def run_compact(solver, lift, state, progress, limits, history, freeze, on_step=
         more, round_, outer, shape_invariants=ranks_only(outer)
     )
     return state, progress, history
+
+
+def unroll(solver, rows, state, steps):
+    """The state after `steps` evaluations, the first included, and those that each image took.
+
+    Where the solver adapts, an image stays where it is once its residual is of the size of rounding
+    errors. No derivative passes through what is still computed for it.
+    """
+    count = tf.ones_like(first(state.z), tf.int32)
+
+    def goes_on(state):
+        if not solver.adapts:
+            return count > 0
+        level = _ROUNDING * float(np.finfo(state.z.dtype.as_numpy_dtype).eps)
+        return ~solver.assess(rows, tf.nest.map_structure(tf.stop_gradient, state), level)[1]
+
+    def body(k, state, count, active):
+        if not solver.adapts:
+            return k + 1, solver.step(rows, state), count + 1, active
+        entering = tf.nest.map_structure(lambda t: where(active, t, tf.stop_gradient(t)), state)
+        new = solver.step(rows.recorded_in(active), entering)
+        state = tf.nest.map_structure(lambda a, b: where(active, a, b), new, state)
+        return k + 1, state, count + tf.cast(active, tf.int32), active & goes_on(state)
+
+    start = (tf.constant(1), state, count, goes_on(state))
+    _, state, count, _ = tf.while_loop(
+        lambda k, state, count, active: (k < steps) & tf.reduce_any(active),
+        body,
+        start,
+        maximum_iterations=steps - 1,
+        shape_invariants=ranks_only(start),
+    )
+    return state, count
 
 
 def _advance(solver, rows, state, progress, limits, freeze):

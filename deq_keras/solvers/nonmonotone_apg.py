@@ -84,6 +84,7 @@ class NonmonotoneAPG(Solver):
     """
 
     needs_energy = True
+    adapts = True
 
     def __init__(
         self,

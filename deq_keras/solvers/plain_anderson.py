@@ -66,6 +66,7 @@ class PlainAnderson(Solver):
     """
 
     keeps_best = False
+    adapts = True
 
     def __init__(
         self,

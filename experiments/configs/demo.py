@@ -19,9 +19,10 @@ def get_config():
 
     config.data = data = ConfigDict()
     data.name = "photographs"  # those of scikit-image; see trainers.datasets.DATASETS
-    data.data_dir = ""  # of the data set "folder": where the PNG or JPEG images are
+    data.data_dir = ""  # of the data set "folder": where the images are
     data.channels = 1
     data.max_side = 256  # larger photographs are shrunk
+    data.max_pixels = placeholder(int)  # of a folder: what is larger is refused; None: 179 million
     data.patch_size = 64
 
     tasks.add_sections(config)  # `denoising.noise` and so on, see experiments/tasks

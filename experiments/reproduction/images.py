@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from experiments.inverse_problem import BadImages
+from experiments.inverse_problem import BadImages, bad_images
 from trainers import datasets
 from trainers.process.errors import ConfigurationError
 
@@ -96,12 +96,8 @@ def photographs(config):
     """
     data = config.data
     if data.data_dir:
-        try:
+        with bad_images():
             splits = datasets.load("folder", data_dir=data.data_dir)
-        except ConfigurationError:
-            raise
-        except ValueError as error:
-            raise BadImages(str(error)) from None
         named = sorted(
             (name, image)
             for split in splits.values()

@@ -287,6 +287,7 @@ def test_filter_picture_is_enlarged():
         ("folder", ["--split=test"], 1, "test split of"),
         ("splits", [], 2, "test split of"),
         ("splits", ["--split=all"], 6, "all of"),
+        ("test", [], 2, "test split of"),
     ],
 )
 def test_images(run_program, small, data, tmp_path, make, flags, count, source):
@@ -294,9 +295,9 @@ def test_images(run_program, small, data, tmp_path, make, flags, count, source):
     folder = data
     if make == "folder":
         folder = make_pictures(tmp_path / "folder", 5)
-    elif make == "splits":
+    elif make in ("splits", "test"):
         folder = tmp_path / "splits"
-        for number, split in enumerate(("train", "val", "test")):
+        for number, split in enumerate(("train", "val", "test") if make == "splits" else [make]):
             make_pictures(folder / split, 2, least=30 + 5 * number)
     if make:
         arguments.append(f"--data_dir={folder}")

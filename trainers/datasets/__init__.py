@@ -2,8 +2,8 @@
 
 A new one is a module with a function `read_splits`, and its line in `DATASETS`. The function takes
 the keywords `channels`, `seed` and `max_side`, and arguments of its own, and returns a dictionary
-of "train", "validation" and "test" to lists of pairs: a name, and a uint8 array
-`(height, width, channels)`.
+of "train", "validation" and "test" to lists of `trainers.datasets.images.Picture`, or of pairs of
+a name and a uint8 array `(height, width, channels)`.
 """
 
 from __future__ import annotations

@@ -108,16 +108,15 @@ def image_of_example(images: ImageSet, seed: int, number: int) -> str:
 def _check_fits(images: ImageSet, size: int, argument: str) -> None:
     if not isinstance(size, int) or size < 1:
         raise ValueError(f"`{argument}` must be a positive integer. Received: {argument}={size!r}.")
-    small = [
-        f"{name!r} ({image.shape[0]} x {image.shape[1]})"
-        for name, image in zip(images.names, images.images, strict=True)
-        if min(image.shape[:2]) < size
-    ]
+    small = [n for n, image in enumerate(images.images) if min(image.shape[:2]) < size]
     if small:
+        shown = [f"{images.names[n]!r} ({images.size(n)})" for n in small]
+        was = [images.shrunk_from[n] for n in small] if images.shrunk_from else [None]
+        shrunk = any(sides and min(sides) >= size for sides in was)
         raise ValueError(
             f"`{argument}` is {size}, larger than {len(small)} of {len(images)} images: "
-            f"{', '.join(small[:5])}{', ...' if len(small) > 5 else ''}. Choose a smaller one, or "
-            "remove these images."
+            f"{', '.join(shown[:5])}{', ...' if len(shown) > 5 else ''}. Choose a smaller one, "
+            f"{'a larger `max_side`, ' if shrunk else ''}or leave these images out."
         )
 
 

@@ -12,6 +12,13 @@ from typing import TYPE_CHECKING, Any
 
 from trainers.process.errors import StorageError
 
+# Folders that a NAS, a desktop or an archive puts beside pictures, in lower case: thumbnails, and
+# what was thrown away.
+MACHINE_MADE = frozenset(
+    ("@eadir", "@recycle", "#recycle", "#snapshot", "$recycle.bin", "__macosx", "lost+found")
+    + ("system volume information",)
+)
+
 if TYPE_CHECKING:  # a program that only talks to a server writes files without Keras
     import keras
 
@@ -29,8 +36,10 @@ def files_below(
 ) -> list[str]:
     """The files in a folder and below it: paths relative to it, sorted.
 
-    Names that begin with a dot are passed over. Links to folders are followed, as data folders on
-    clusters often are links; one that leads back up does not loop for ever.
+    Names that begin with a dot are passed over, and so are the folders that machines make
+    (`MACHINE_MADE`): the thumbnails in them are no pictures of a person. Links to folders are
+    followed, as data folders on clusters often are links; one that leads back up does not loop for
+    ever.
 
     Args:
         folder: The folder.
@@ -53,11 +62,26 @@ def files_below(
             folders[:] = []
             continue
         seen.add(real)
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        folders[:] = sorted(
+            name
+            for name in folders
+            if not name.startswith(".") and name.lower() not in MACHINE_MADE
+        )
         for file in files:
             if not file.startswith(".") and os.path.splitext(file)[1].lower() in endings:
                 found.append(Path(here, file).relative_to(folder).as_posix())
     return sorted(found)
+
+
+def printable(name: str) -> str:
+    """The name of a file as text that can be printed and written: bytes that are not UTF-8 escaped.
+
+    Example:
+
+    >>> print(printable(os.fsdecode(b"caf\\xe9.png")))
+    caf\\xe9.png
+    """
+    return name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
 
 
 def load_weights(model: keras.Model, path: str | os.PathLike) -> None:

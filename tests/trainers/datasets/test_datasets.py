@@ -150,6 +150,34 @@ def test_another_process_may_be_faster(tiny_wheel, tmp_path, monkeypatch):
     assert os.listdir(folder) == ["photographs"]
 
 
+def test_what_was_prepared_and_is_damaged_is_prepared_anew(tiny_wheel, tmp_path):
+    cache = tmp_path / "cache"
+    expected = photographs.read_splits(cache_dir=cache)
+    final = cache / "photographs" / "1.0.0"
+    record = next(final.glob("*test.tfrecord*"))
+
+    def flip():
+        content = bytearray(record.read_bytes())
+        content[len(content) // 2] ^= 0xFF
+        record.write_bytes(content)
+
+    def empty():
+        shutil.rmtree(final)
+        final.mkdir()
+
+    for damage in (flip, record.unlink, (final / "dataset_info.json").unlink, empty):
+        damage()
+        found = photographs.read_splits(cache_dir=cache)
+        for split, pictures in expected.items():
+            for one, other in zip(pictures, found[split], strict=True):
+                assert one.name == other.name
+                np.testing.assert_array_equal(one.array, other.array)
+        assert os.listdir(cache) == ["photographs"]
+    mended = {file: file.stat().st_mtime_ns for file in final.iterdir()}
+    photographs.read_splits(cache_dir=cache)
+    assert {file: file.stat().st_mtime_ns for file in final.iterdir()} == mended
+
+
 def test_a_failure_leaves_nothing_behind(tmp_path, monkeypatch):
     monkeypatch.setattr(
         photographs, "wheel_folder", lambda: photographs.epath.Path(tmp_path / "nothing")
@@ -202,7 +230,7 @@ def test_every_mode_is_read(tmp_path, mode, channels):
     assert image.mode == mode
     ending = "jpg" if mode == "CMYK" else "png"
     image.save(tmp_path / f"a.{ending}", **({"quality": 100} if mode == "CMYK" else {}))
-    [(name, array)] = read_folder(tmp_path, channels)
+    [(name, array, _)] = read_folder(tmp_path, channels)
     assert name == f"a.{ending}"
     assert array.dtype == np.uint8
     assert array.shape == (9, 13, channels)
@@ -213,7 +241,7 @@ def test_every_mode_is_read(tmp_path, mode, channels):
 def test_sixteen_bits_are_scaled_and_rounded(tmp_path):
     levels = np.arange(65536, dtype=np.uint16).reshape(256, 256)
     save(tmp_path / "a.png", levels)
-    [(_, array)] = read_folder(tmp_path, 1)
+    [(_, array, _)] = read_folder(tmp_path, 1)
     assert np.abs(array[..., 0] - levels * (255 / 65535)).max() <= 0.5
 
 
@@ -221,7 +249,7 @@ def test_transparent_pixels_are_white(tmp_path):
     picture = np.zeros((4, 4, 4), np.uint8)
     picture[:2, :, 3] = 255
     save(tmp_path / "a.png", picture)
-    [(_, array)] = read_folder(tmp_path, 1)
+    [(_, array, _)] = read_folder(tmp_path, 1)
     np.testing.assert_array_equal(array[:2], 0)
     np.testing.assert_array_equal(array[2:], 255)
 
@@ -230,7 +258,7 @@ def test_orientation_tag_is_applied(tmp_path):
     exif = Image.Exif()
     exif[0x0112] = 6  # turned by 90 degrees
     save(tmp_path / "a.png", noise_image(4, 9), exif=exif)
-    [(_, array)] = read_folder(tmp_path, 1)
+    [(_, array, _)] = read_folder(tmp_path, 1)
     np.testing.assert_array_equal(array[..., 0], np.rot90(noise_image(4, 9), -1))
 
 
@@ -250,7 +278,7 @@ def test_folder_is_read_recursively_and_sorted(tmp_path):
         save(tmp_path / name, noise_image(8, 8), format="JPEG" if "j" in name.lower() else "PNG")
     (tmp_path / "notes.txt").write_text("not a picture")
     os.symlink(tmp_path, tmp_path / "sub" / "loop")
-    names = [name for name, _ in read_folder(tmp_path)]
+    names = [picture.name for picture in read_folder(tmp_path)]
     assert names == ["a.jpeg", "b.PNG", "sub/B.png", "sub/deep/c.JPG"]
 
 
@@ -258,7 +286,7 @@ def test_linked_folders_are_followed(tmp_path):
     save(tmp_path / "elsewhere" / "a.png", noise_image(8, 8))
     (tmp_path / "data").mkdir()
     os.symlink(tmp_path / "elsewhere", tmp_path / "data" / "link")
-    assert [name for name, _ in read_folder(tmp_path / "data")] == ["link/a.png"]
+    assert [picture.name for picture in read_folder(tmp_path / "data")] == ["link/a.png"]
 
 
 def test_missing_folder_and_file_for_a_folder(tmp_path):
@@ -270,8 +298,8 @@ def test_missing_folder_and_file_for_a_folder(tmp_path):
 
 
 def test_empty_folder_says_what_was_looked_for(tmp_path):
-    (tmp_path / "picture.tif").write_bytes(b"x")
-    with pytest.raises(ValueError, match=r"\.png, \.jpg, \.jpeg"):
+    (tmp_path / "picture.gif").write_bytes(b"x")
+    with pytest.raises(ValueError, match=r"\.png, \.jpg, \.jpeg.*formats there are 1 \.gif"):
         read_folder(tmp_path)
 
 
@@ -324,7 +352,7 @@ def fill(folder, count):
 
 
 def names_of(splits):
-    return {split: [name for name, _ in pictures] for split, pictures in splits.items()}
+    return {split: [picture.name for picture in part] for split, part in splits.items()}
 
 
 @pytest.mark.parametrize(
@@ -384,10 +412,10 @@ def test_sub_folders_are_the_splits(tmp_path, validation):
 
 
 def test_sub_folders_that_leave_a_doubt(tmp_path):
-    fill(tmp_path / "train", 3)
     save(tmp_path / "test" / "d.png", noise_image(6, 5, seed=9))
-    with pytest.raises(ValueError, match="sub-folders test, train. Expected one each"):
+    with pytest.raises(ValueError, match="sub-folders for test only. Expected one for train"):
         read_splits(tmp_path)
+    fill(tmp_path / "train", 3)
     (tmp_path / "val").mkdir()
     with pytest.raises(ValueError, match="for validation .* holds no file"):
         read_splits(tmp_path)

@@ -10,12 +10,11 @@ import pathlib
 import tempfile
 from typing import NamedTuple
 
-import numpy as np
 import tensorflow_datasets as tfds
 from etils import epath
 from PIL import Image
 
-from trainers.datasets.images import SPLITS, to_array
+from trainers.datasets.images import SPLITS, Picture, to_array, to_picture
 
 
 class Photograph(NamedTuple):
@@ -178,22 +177,50 @@ def prepare(folder: str | os.PathLike | None = None) -> Photographs:
     >>> [builder.info.splits[split].num_examples for split in ("train", "validation", "test")]
     [7, 2, 3]
     """
-    folder = pathlib.Path(folder).expanduser() if folder is not None else default_folder()
-    folder.mkdir(parents=True, exist_ok=True)
-    builder = Photographs(data_dir=folder)
-    final = pathlib.Path(builder.data_path)
+    folder = _cache(folder)
+    final = _final(folder)
     if not final.exists():
         with tempfile.TemporaryDirectory(prefix="preparing_", dir=folder) as private:
-            _prepare_quietly(Photographs(data_dir=private))
-            made = pathlib.Path(private) / final.relative_to(folder)
-            final.parent.mkdir(parents=True, exist_ok=True)
-            try:
-                made.rename(final)
-            except OSError:  # Another process was faster: a full folder is never replaced.
-                if not final.exists():
-                    raise
-        builder = Photographs(data_dir=folder)
-    return builder
+            _put(_prepared_in(private), final)
+    return Photographs(data_dir=folder)
+
+
+def _prepare_again(folder) -> Photographs:
+    """As `prepare`, in place of what is there."""
+    folder = _cache(folder)
+    final = _final(folder)
+    with tempfile.TemporaryDirectory(prefix="preparing_", dir=folder) as private:
+        made = _prepared_in(private)
+        with contextlib.suppress(FileNotFoundError):  # another process does the same
+            final.rename(pathlib.Path(private) / "damaged")
+        _put(made, final)
+    return Photographs(data_dir=folder)
+
+
+def _cache(folder):
+    folder = pathlib.Path(folder).expanduser() if folder is not None else default_folder()
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+def _final(folder):
+    """Where TFDS looks for the prepared version; a builder would read what is there."""
+    return folder / "photographs" / str(Photographs.VERSION)
+
+
+def _put(made, final):
+    """Moves a prepared version into its place, in one step."""
+    final.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        made.rename(final)
+    except OSError:  # Another process was faster: a full folder is never replaced.
+        if not final.exists():
+            raise
+
+
+def _prepared_in(private):
+    _prepare_quietly(Photographs(data_dir=private))
+    return _final(pathlib.Path(private))
 
 
 def _prepare_quietly(builder: Photographs) -> None:
@@ -211,8 +238,11 @@ def read_splits(
     seed: int = 0,
     max_side: int | None = None,
     cache_dir: str | os.PathLike | None = None,
-) -> dict[str, list[tuple[str, np.ndarray]]]:
+) -> dict[str, list[Picture]]:
     """Reads the photographs as training, validation and test pictures.
+
+    What was prepared and cannot be read any more, damaged on the disk or half deleted, is prepared
+    anew.
 
     Args:
         channels: 1 for grey, 3 for RGB.
@@ -221,21 +251,25 @@ def read_splits(
         cache_dir: where they are prepared, see `prepare`.
 
     Returns:
-        A dict of "train", "validation" and "test" to lists of (name, uint8 array `(height, width,
-        channels)`), sorted by name.
+        A dict of "train", "validation" and "test" to lists of `Picture`, sorted by name.
     """
-    builder = prepare(cache_dir)
+    try:
+        return _read(prepare(cache_dir), channels, max_side)
+    except Exception:  # TensorFlow, TFDS and the file system each have errors of their own
+        return _read(_prepare_again(cache_dir), channels, max_side)
+
+
+def _read(builder, channels, max_side):
     pictures = {split: tfds.as_numpy(builder.as_dataset(split=split)) for split in SPLITS}
     return {
         split: sorted(
             (
-                (
-                    example["name"].decode(),
-                    to_array(Image.fromarray(example["image"]), channels, max_side),
+                to_picture(
+                    example["name"].decode(), Image.fromarray(example["image"]), channels, max_side
                 )
                 for example in examples
             ),
-            key=lambda named: named[0],
+            key=lambda picture: picture.name,
         )
         for split, examples in pictures.items()
     }

@@ -1,0 +1,77 @@
+"""Unrolling past convergence: steps that are made of rounding errors are not differentiated."""
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from deq_keras import adjoints, linear_solvers, solvers
+
+_RNG = np.random.default_rng(0)
+SIZE = 60
+BASIS = np.linalg.qr(_RNG.normal(size=(SIZE, SIZE)))[0]
+HESSIAN = BASIS * np.geomspace(0.2, 0.7, SIZE) @ BASIS.T
+MEASUREMENT, COTANGENT = _RNG.normal(size=(2, 2, SIZE))
+
+
+def _gradients(solver, adjoint, dtype, count=2):
+    """Output and derivatives of steps along a known gradient, of the first `count` rows."""
+    hessian, y = tf.constant(HESSIAN, dtype), tf.constant(MEASUREMENT[:count], dtype)
+    with tf.GradientTape() as tape:
+        tape.watch((y, hessian))
+
+        def gradient(z):
+            return z @ hessian + 0.03 * tf.tanh(10.0 * z) - y
+
+        step = solvers.Step(None, 1.0, gradient)
+        problem = solvers.Problem(lambda z: z - gradient(z), tf.zeros_like(y), step=step)
+        output, solution = adjoint.solve(problem, solver)
+        loss = tf.reduce_sum(output * tf.constant(COTANGENT[:count], dtype))
+    return output, tape.gradient(loss, [y, hessian]), solution
+
+
+@pytest.fixture(scope="module")
+def exact():
+    adjoint = adjoints.Implicit(linear_solvers.GMRES(tolerance=1e-12))
+    return _gradients(solvers.Anderson(tolerance=1e-13), adjoint, "float64")
+
+
+def _error(found, expected):
+    return float(tf.norm(tf.cast(found, "float64") - expected) / tf.norm(expected))
+
+
+@pytest.mark.parametrize(
+    "solver",
+    [solvers.Anderson(), solvers.Anderson(period=1), solvers.Broyden()],
+    ids=["anderson", "classical", "broyden"],
+)
+def test_single_precision_is_as_right_as_its_output(solver, exact):
+    output, gradients, solution = _gradients(solver, adjoints.Unrolled(80), "float32")
+    assert _error(output, exact[0]) < 1e-4
+    for found, expected in zip(gradients, exact[1], strict=True):
+        assert _error(found, expected) < 5e-3  # of all 80 steps: 20 and more, or NaN
+    assert (solution.steps.numpy() < 40).all()
+
+
+def test_double_precision_goes_on(exact):
+    _, gradients, _ = _gradients(solvers.Anderson(), adjoints.Unrolled(40), "float64")
+    for found, expected in zip(gradients, exact[1], strict=True):
+        assert _error(found, expected) < 1e-6
+
+
+def test_an_image_does_not_stop_for_its_companions():
+    unrolled = adjoints.Unrolled(30)
+    _, (both, _), _ = _gradients(solvers.Anderson(), unrolled, "float32")
+    _, (alone, _), solution = _gradients(solvers.Anderson(), unrolled, "float32", count=1)
+    np.testing.assert_allclose(both[:1], alone, rtol=1e-3, atol=1e-4)
+    assert solution.steps.shape == (1,)
+
+
+def test_steps_that_do_not_adapt_are_all_taken():
+    """Starting at the solution, the derivative is that of the steps, as of any other start."""
+    y = tf.ones((1, 2))
+    with tf.GradientTape() as tape:
+        tape.watch(y)
+        problem = solvers.Problem(lambda z: 0.5 * z + y, 2.0 * tf.ones_like(y))
+        output, solution = adjoints.Unrolled(20).solve(problem, solvers.Picard())
+    np.testing.assert_allclose(tape.gradient(output, y), 2.0 * y, rtol=1e-5)
+    assert solution.steps.numpy().tolist() == [19]
