@@ -97,3 +97,19 @@ def enforce(policy, name, direction, solution):
         return tf.constant(0)
 
     tf.cond(tf.reduce_any(failed), act, lambda: tf.constant(0))
+
+
+def check_finite(inputs):
+    """Raises an error for NaN and infinite values, where they are known before the solve."""
+    for tensor in filter(tf.is_tensor, tf.nest.flatten(inputs)):
+        real = tf.abs(tensor) if tensor.dtype.is_complex else tensor
+        if tf.executing_eagerly() and real.dtype.is_floating and real.shape.rank:
+            bad = ~tf.math.is_finite(real)
+            if tf.reduce_any(bad):
+                images = tf.unique(tf.where(bad)[:, 0])[0].numpy().tolist()
+                raise ValueError(
+                    "Expected finite pixels. Received NaN or infinite values in "
+                    f"{int(tf.reduce_sum(tf.cast(bad, tf.int32)))} places, in the images "
+                    f"{images[:10]} of the batch. Remove these images, or mask the pixels and use "
+                    "`deq_keras.operators.Mask`."
+                )

@@ -229,7 +229,7 @@ class Equilibrium(keras.layers.Layer):
                 image has `converged=False`); with `verbose` in a graph.
         """
         inputs = tensors_of(inputs)
-        _check_finite(inputs)
+        diagnostics.check_finite(inputs)
         self._ensure_built(inputs)
         (inputs, initial_value), count = at_least_one((inputs, initial_value))
         problem = self._problem(inputs, initial_value, training)[0].frozen()
@@ -311,19 +311,3 @@ class Equilibrium(keras.layers.Layer):
     @classmethod
     def from_config(cls, config):
         return cls(**deserialise(config, "cell", "solver", "adjoint", "jacobian_regularizer"))
-
-
-def _check_finite(inputs):
-    """Raises an error for NaN and infinite values, where they are known before the solve."""
-    for tensor in filter(tf.is_tensor, tf.nest.flatten(inputs)):
-        real = tf.abs(tensor) if tensor.dtype.is_complex else tensor
-        if tf.executing_eagerly() and real.dtype.is_floating and real.shape.rank:
-            bad = ~tf.math.is_finite(real)
-            if tf.reduce_any(bad):
-                images = tf.unique(tf.where(bad)[:, 0])[0].numpy().tolist()
-                raise ValueError(
-                    "Expected finite pixels. Received NaN or infinite values in "
-                    f"{int(tf.reduce_sum(tf.cast(bad, tf.int32)))} places, in the images "
-                    f"{images[:10]} of the batch. Remove these images, or mask the pixels and use "
-                    "`deq_keras.operators.Mask`."
-                )
