@@ -13,6 +13,7 @@ run the same solvers and differentiate the solution with the same implicit deriv
 - `certificates` and `conditioning`: how far a solution is from the exact one, and how hard it is.
 - `convolution` and `regularizers`: what cells of one's own are made of, and kept stable by.
 - `layers`: cells, and the two layers that solve for an image.
+- `losses` and `bilevel`: training without clean images, and by certified descent.
 - `metrics` and `testing`: quality measures, and checks for operators and cells of your own.
 
 Reference: Riccio, Ehrhardt and Benning, "Regularization of inverse problems: deep equilibrium
@@ -23,6 +24,7 @@ models versus bilevel learning", arXiv:2206.13193.
 from deq_keras import _backend  # noqa: F401, I001
 from deq_keras import (
     adjoints,
+    bilevel,
     certificates,
     conditioning,
     constraints,
@@ -30,6 +32,7 @@ from deq_keras import (
     fidelities,
     layers,
     linear_solvers,
+    losses,
     metrics,
     operators,
     presets,
@@ -43,6 +46,7 @@ from deq_keras._version import __version__
 __all__ = [
     "__version__",
     "adjoints",
+    "bilevel",
     "certificates",
     "conditioning",
     "constraints",
@@ -50,6 +54,7 @@ __all__ = [
     "fidelities",
     "layers",
     "linear_solvers",
+    "losses",
     "metrics",
     "operators",
     "presets",

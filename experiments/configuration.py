@@ -1,6 +1,6 @@
 """Configurations: checks of what they say, and what they say of a training."""
 
-from experiments import models
+from experiments import models, supervision
 from trainers import datasets
 from trainers.process.errors import ConfigurationError
 from trainers.training import Options
@@ -102,6 +102,7 @@ def check_training(config):
     training_options(config)
     train = config.train
     models.check_name(config.model)
+    supervision.check_name(config)
     check_names(config)
     if train.validation not in VALIDATIONS:
         raise ConfigurationError(

@@ -24,6 +24,7 @@ def prior_class(name):
         for key, value in found.items()
         if inspect.isclass(value) and issubclass(value, dk.priors.Prior)
         if value is not dk.priors.Prior and not key.startswith("Untied")
+        if "prior" not in inspect.signature(value).parameters  # made of another one
     }
     if name not in known:
         raise unknown_name("prior", name, known)
@@ -158,13 +159,16 @@ def start_from(equilibrium_layer, variational_layer):
     equilibrium_layer.cell.log_weight.assign(variational_layer.cell.log_weight)
 
 
-def model(layer, inputs):
+def model(layer, inputs, loss=None):
     """A Keras model of one layer.
 
     Args:
         layer: Maps measurements, with the operator's data if there are some, to images.
         inputs: What is measured, as symbolic tensors: `experiments.tasks.Task.inputs`.
+        loss: A `deq_keras.losses.MeasurementLoss`, if it is to be trained without clean images.
     """
+    if loss is not None:
+        return dk.losses.SelfSupervised(inputs, layer(inputs), loss=loss)
     return keras.Model(inputs, layer(inputs))
 
 
@@ -172,7 +176,7 @@ def compiled(built_model, learning_rate, steps):
     """Compile for `steps` steps of Adam on the mean squared error, with a cosine decay to a tenth.
 
     Args:
-        built_model: A built Keras model.
+        built_model: A built Keras model; a `deq_keras.losses.SelfSupervised` has a loss of its own.
         learning_rate: Initial learning rate.
         steps: Steps after which the rate has reached its end. `None`: it stays as it is.
     """
@@ -180,7 +184,7 @@ def compiled(built_model, learning_rate, steps):
         learning_rate = keras.optimizers.schedules.CosineDecay(learning_rate, steps, alpha=0.1)
     built_model.compile(
         keras.optimizers.Adam(learning_rate),
-        "mse",
+        None if isinstance(built_model, dk.losses.SelfSupervised) else "mse",
         metrics=[dk.metrics.PSNR()],
         jit_compile=False,  # XLA makes convolution loops on a CPU slower
     )
@@ -213,7 +217,8 @@ def builder(problem, config, weight):
     def build():
         layer = MODELS[config.model](problem.task, config, weight)
         steps = config.train.decay_steps or None
-        return compiled(model(layer, problem.inputs()), config.train.learning_rate, steps)
+        made = model(layer, problem.inputs(), problem.loss)
+        return compiled(made, config.train.learning_rate, steps)
 
     return build
 
@@ -224,8 +229,8 @@ def first_weight(problem, config, workdir):
         return None
     if config.train.weight is not None:
         return config.train.weight
-    if any((Path(workdir) / "checkpoints").glob("*.index")):
-        return 0.1  # the trained one is in there
+    if problem.loss is not None or any((Path(workdir) / "checkpoints").glob("*.index")):
+        return 0.1  # it would be tuned with clean images; or the trained one is in there
     # The equilibrium model is at first the same map, and this is the fastest way to solve for it.
     layer = bilevel(problem.task, config)
     model(layer, problem.inputs())

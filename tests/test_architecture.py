@@ -39,6 +39,8 @@ LIBRARY = {
     + MODELS,
     "testing": ("numerics", "operators", "layers"),
     "presets": ("priors",),
+    "losses": ("operators",),
+    "bilevel": ("numerics", "adjoints", "layers"),
 }
 for _room, _below in LIBRARY.items():
     FORBIDDEN[f"deq_keras/{_room}"] = tuple(
