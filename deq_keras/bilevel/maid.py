@@ -6,6 +6,7 @@ import time
 from typing import NamedTuple
 
 import keras
+import numpy as np
 import tensorflow as tf
 
 from deq_keras.bilevel.lower_level import LowerLevel, Solved
@@ -28,6 +29,7 @@ class Record(NamedTuple):
         evaluations: Of the map so far, a mean over the images.
         products: With the Hessian so far.
         seconds: So far.
+        weights: The trainable variables at which the step began, arrays.
     """
 
     loss: float
@@ -41,6 +43,7 @@ class Record(NamedTuple):
     evaluations: float
     products: float
     seconds: float
+    weights: list[np.ndarray]
 
 
 class Learned(NamedTuple):
@@ -111,7 +114,8 @@ class MAID(Configurable):
     >>> truth = tf.cast(tf.range(64) % 8 > 3, "float64")
     >>> truth = tf.reshape(truth, (1, 8, 8, 1))
     >>> noisy = truth + 0.1 * tf.random.stateless_normal(truth.shape, (0, 0), dtype="float64")
-    >>> learned = deq_keras.bilevel.MAID().minimize(layer, noisy, truth, steps=3)
+    >>> level = deq_keras.bilevel.LowerLevel(layer, noisy, truth)
+    >>> learned = deq_keras.bilevel.MAID().minimize(level, steps=3)
     >>> [record.upper < before.lower  # for certain
     ...  for before, record in zip(learned.history, learned.history[1:])]
     [True, True, True]
@@ -140,24 +144,19 @@ class MAID(Configurable):
         self.least = positive("least", least, upper=min(tolerance, adjoint_tolerance))
 
     def minimize(
-        self, layer, measurement, truth, steps: int = 100, gradient_tolerance: float = 0.0
+        self, level: LowerLevel, steps: int = 100, gradient_tolerance: float = 0.0
     ) -> Learned:
         """Trains the variables of a layer on a fixed batch; it keeps the last ones.
 
         Args:
-            layer: As `LowerLevel` takes it.
-            measurement: Likewise.
-            truth: Likewise.
+            level: A `LowerLevel`, of layer and batch.
             steps: The largest number of steps.
             gradient_tolerance: The descent ends when the norm of the exact derivative is certainly
                 at most this.
-
-        Raises:
-            ValueError: As `LowerLevel`.
         """
         steps = positive_int("steps", steps)
         gradient_tolerance = positive("gradient_tolerance", gradient_tolerance, zero=True)
-        run = _Run(self, LowerLevel(layer, measurement, truth))
+        run = _Run(self, level)
         reason = "steps"
         try:
             for _ in range(steps):
@@ -168,7 +167,7 @@ class MAID(Configurable):
                 run.search()
         except _Halt:
             reason = "accuracy"
-        run.note(0.0)
+        run.note(0.0, run.level.variables)
         return Learned(run.history, reason)
 
     def get_config(self):
@@ -263,7 +262,7 @@ class _Run:
             self.tolerance = self.tightened(self.tolerance, 0.5 * gap / width)
             if self.solved_to > self.tolerance:
                 self.refine()
-        self.note(self.size)
+        self.note(self.size, old)
         self.solved, self.solved_to, self.is_old = trial, trial_to, True
         self.size *= method.growth
         self.tolerance = min(self.tolerance * method.loosen, method.tolerance)
@@ -284,14 +283,15 @@ class _Run:
             square += float(tf.reduce_sum((variable - value) ** 2))
         return square
 
-    def note(self, size):
-        """Keeps a `Record`."""
+    def note(self, size, weights):
+        """Keeps a `Record` of a step of a size from some weights."""
         solved, unknown = self.solved, float("nan")
         slope = (unknown, unknown) if self.is_old else (self.slope.norm, self.slope.error)
         numbers = (solved.loss, solved.lower, solved.upper, *slope, size)
         numbers += (self.solved_to, self.adjoint_tolerance, self.evaluations, self.products)
         numbers += (time.perf_counter() - self.begin,)
-        self.history.append(Record(*(float(number) for number in numbers)))
+        weights = [np.array(weight) for weight in weights]
+        self.history.append(Record(*(float(number) for number in numbers), weights))
 
 
 def _between(name, value, low, high):
