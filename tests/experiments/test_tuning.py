@@ -144,7 +144,7 @@ def test_wrong_arguments(arguments):
 
 
 def test_two_numbers_that_belong_together():
-    """`s` and lambda of `u = y / (1 + lambda s)`: on the grid the least error is where it must be."""
+    """`s` and lambda of `u = y / (1 + lambda s)`: the least error is where it must be."""
     layer = ridge()
     prior = dk.priors.Rescaled(layer.prior, dtype="float64")
     both = dk.layers.Variational(
