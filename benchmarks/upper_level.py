@@ -76,7 +76,7 @@ def by_adam(level, tolerance, rate, seconds):
     evaluations = products = 0.0
     while (now := time.perf_counter() - begin) < seconds:
         row = {"seconds": now, "evaluations": evaluations, "products": products}
-        weights = [np.array(variable) for variable in level.variables]
+        weights = [variable.numpy() for variable in level.variables]
         rows.append({**row, "tolerance": tolerance, "weights": weights})
         solved = level.solve(tolerance, near)
         slope = level.hypergradient(solved, tolerance, state)

@@ -290,7 +290,7 @@ class _Run:
         numbers = (solved.loss, solved.lower, solved.upper, *slope, size)
         numbers += (self.solved_to, self.adjoint_tolerance, self.evaluations, self.products)
         numbers += (time.perf_counter() - self.begin,)
-        weights = [np.array(weight) for weight in weights]
+        weights = [weight.numpy() for weight in weights]
         self.history.append(Record(*(float(number) for number in numbers), weights))
 
 

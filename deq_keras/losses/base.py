@@ -3,7 +3,7 @@
 import tensorflow as tf
 
 from deq_keras.config import Configurable, deserialise, serialise
-from deq_keras.operators import Identity, LinearOperator
+from deq_keras.operators import LinearOperator
 
 
 class MeasurementLoss(Configurable):
@@ -36,8 +36,7 @@ class MeasurementLoss(Configurable):
     """
 
     def __init__(self, operator: LinearOperator | None = None):
-        operator = Identity() if operator is None else operator
-        if not isinstance(operator, LinearOperator):
+        if operator is not None and not isinstance(operator, LinearOperator):
             raise ValueError(
                 f"{type(self).__name__} expected `operator` to be a `deq_keras.operators."
                 f"LinearOperator` or None. Received {operator!r}."
@@ -87,7 +86,8 @@ class MeasurementLoss(Configurable):
 
     def predict(self, images, dtype, data=None):
         """`K images`, computed in a precision."""
-        return self.operator(tf.cast(images, dtype), data)
+        images = tf.cast(images, dtype)
+        return images if self.operator is None else self.operator(images, data)
 
     def get_config(self):
         return {"operator": serialise(self.operator)}

@@ -47,7 +47,6 @@ class SelfSupervised(keras.Model):
                 f"Expected `loss` to be a `deq_keras.losses.MeasurementLoss`. Received {loss!r}."
             )
         self.measurement_loss = loss
-        self._mean = _Mean()
 
     def compile(self, optimizer="rmsprop", loss=None, **kwargs):
         """As of a `keras.Model`, without a loss: it has one."""
@@ -65,7 +64,8 @@ class SelfSupervised(keras.Model):
         if self.losses:
             added = super().compute_loss(x=x, y_pred=y_pred, training=training)
         values = self.measurement_loss.values(self, x, y_pred, _parts(y)[1], training)
-        return self._mean(tf.zeros_like(values), values, sample_weight) + added
+        mean = _Mean(name="mean_of_images", dtype=values.dtype.name)
+        return mean(tf.zeros_like(values), values, sample_weight) + added
 
     def compute_metrics(self, x, y, y_pred, sample_weight=None):
         """Updates the metrics if there is a truth, and returns their values."""

@@ -31,13 +31,16 @@ NOISE = SIGMA * np.random.default_rng(2).normal(size=(DRAWS, 2, 2, 1))
 
 def examples(loss, truth=TRUTH, count=DRAWS):
     """Batches of inputs and targets for one truth and many noises."""
-    clean = loss.operator(truth[None])[0]
+    clean = loss.predict(truth[None], truth.dtype)[0]
 
     def one(index):
         return loss.prepare(lambda seed, i: gaussian_noise(clean, SIGMA, seed, i), 0, index)
 
-    spec = tf.nest.map_structure(lambda x: tf.TensorSpec(x.shape, x.dtype), one(0))
-    return tf.map_fn(one, tf.range(count, dtype=tf.int64), fn_output_signature=spec)
+    spec = tf.TensorSpec(clean.shape, clean.dtype)
+    draw = tf.function(
+        lambda indices: tf.map_fn(one, indices, fn_output_signature=(spec, spec)), autograph=False
+    )
+    return draw(tf.range(count, dtype=tf.int64))
 
 
 def mean_and_error(values):

@@ -55,6 +55,7 @@ def test_one_noise_level_for_all():
     testing.gradient_test(prior.gradient, U, variables=[prior.log_noise_level])
     both = priors.Rescaled(inner, 2.0, dtype="float64")
     assert both.takes_noise_level
+    both.build(SHAPE)
     scaled = both.bind(SHAPE, levels).gradient(U)
     np.testing.assert_allclose(scaled, inner.gradient(2.0 * U, levels), rtol=1e-12)
 
