@@ -4,10 +4,10 @@ import json
 
 import numpy as np
 import pytest
+from PIL import Image
 
 import deq_keras as dk
 from experiments import train, transfer
-from tests.experiments.conftest import make_pictures
 from tests.experiments.test_evaluate import TINY
 from trainers.process import exits
 
@@ -23,7 +23,12 @@ SMALL = (
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory):
-    return make_pictures(tmp_path_factory.mktemp("data") / "pictures", 7)
+    """Seven pictures of one size, for which a solve is traced once."""
+    folder, rng = tmp_path_factory.mktemp("data"), np.random.default_rng(0)
+    for number in range(7):
+        pixels = rng.integers(0, 256, (16, 18), np.uint8)
+        Image.fromarray(pixels).save(folder / f"{number}.png")
+    return folder
 
 
 @pytest.fixture(scope="module")
@@ -62,15 +67,11 @@ def test_results(run):
 
 def test_goes_on_and_says_the_same(run, program):
     before = json.loads((run[0] / "results.json").read_text())
-    (run[0] / "transferred" / "done.json").unlink()
     ended = program(transfer, *run[1], "--preset=foe_bsd400", *SMALL)
     assert ended.code == 0
     after = json.loads((run[0] / "results.json").read_text())
     for method in ("total_variation", "transferred"):
-        for row, other in zip(
-            before["methods"][method]["images"], after["methods"][method]["images"], strict=True
-        ):
-            assert row["psnr"] == pytest.approx(other["psnr"], abs=1e-4)
+        assert before["methods"][method] == after["methods"][method]  # seconds too: it was kept
     assert "total variation" in ended.output
     assert "results.json" in ended.output
     other = program(transfer, *run[1], "--preset=wcrr_bsd400", *SMALL)
@@ -78,6 +79,7 @@ def test_goes_on_and_says_the_same(run, program):
     assert "another configuration" in other.errors
 
 
+@pytest.mark.slow
 def test_a_trained_map_without_an_energy(run_program, data, tmp_path):
     folder = tmp_path / "trained"
     model = "--config.model=equilibrium"
@@ -95,7 +97,7 @@ def test_mistakes(program, data, tmp_path):
     for wrong, words in (
         ((), "Expected --preset or --from"),
         (("--preset=foe_bsd400", f"--from={tmp_path}"), "Expected --preset or --from"),
-        (("--preset=foe",), "Did you mean"),
+        (("--preset=foe_bsd40",), "Did you mean"),
         (("--preset=foe_bsd400", "--config.task=blur"), "task"),
         (("--preset=foe_bsd400", "--config.tuning.images=0"), "tuning.images >= 1"),
     ):

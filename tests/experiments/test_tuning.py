@@ -165,4 +165,4 @@ def test_two_numbers_that_belong_together():
     pairs = [numbers for *numbers, _ in record["tried"]]
     assert pairs == sorted(pairs)
     assert len({tuple(np.round(np.log(pair), 9)) for pair in pairs}) == len(pairs)  # none twice
-    assert len(pairs) <= 15 + 4 * 16
+    assert len(pairs) <= 15 + 4 * 25
