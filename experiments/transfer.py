@@ -106,7 +106,7 @@ def transferred(problem, prior, weight, noise):
     prior, name, low, high = adjustable(prior, noise)
     layer = layer_of(prior, problem, "transferred")
     return layer, {
-        "weight": Scalar(layer.cell.log_weight, 1e-3 * weight, 10 * weight, 7),
+        "weight": Scalar(layer.cell.log_weight, 1e-2 * weight, 10 * weight, 7),
         name: Scalar(getattr(prior, f"log_{name}"), low, high, 5),
     }
 

@@ -51,7 +51,7 @@ def test_results(run):
     weight = dk.presets.card("foe_bsd400")["weight"]
     tried = np.array(tuned["tried"])
     assert len(tried) == 7 * 5
-    assert tried[:, 0].min() == pytest.approx(1e-3 * weight)
+    assert tried[:, 0].min() == pytest.approx(1e-2 * weight)
     assert tuned["loss"] == tried[:, 2].min()
     assert [tuned["weight"], tuned["scale"]] in tried[:, :2].tolist()
     assert len(methods["total_variation"]["tuned"]["tried"]) == 7
