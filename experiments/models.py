@@ -87,9 +87,7 @@ def equilibrium(task, config, weight=0.1):
     return dk.layers.Equilibrium(
         dk.layers.GradientStep(task.operator(), learned, weight, max_weight=most),
         solver=solver,
-        adjoint=dk.adjoints.Implicit(
-            dk.linear_solvers.GMRES(tolerance=config.train.adjoint_tolerance)
-        ),
+        adjoint=_adjoint(dk.linear_solvers.GMRES, config),
         name="equilibrium",
     )
 
@@ -140,8 +138,15 @@ def _variational(task, config, prior, name, weight=0.1):
         # A weakly convex prior scales itself, and a weight that grew would spoil the convexity.
         train_weight=prior.is_convex,
         solver=dk.solvers.LBFGS(tolerance=config.train.tolerance),
-        adjoint=dk.adjoints.Implicit(kind(tolerance=config.train.adjoint_tolerance)),
+        adjoint=_adjoint(kind, config),
         name=name,
+    )
+
+
+def _adjoint(kind, config):
+    return dk.adjoints.Implicit(
+        kind(tolerance=config.train.adjoint_tolerance),
+        higher_order=config.train.get("loss") == "sure",  # which holds a derivative already
     )
 
 

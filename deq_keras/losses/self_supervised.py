@@ -29,7 +29,8 @@ class SelfSupervised(keras.Model):
 
     >>> y = tf.random.uniform((4, 16, 16, 1))
     >>> layer = deq_keras.layers.Variational(
-    ...     deq_keras.operators.Identity(), deq_keras.priors.TotalVariation())
+    ...     deq_keras.operators.Identity(), deq_keras.priors.TotalVariation(),
+    ...     adjoint=deq_keras.adjoints.Implicit(higher_order=True))
     >>> inputs = keras.Input((None, None, 1))
     >>> loss = deq_keras.losses.SURE(noise_level=0.1)
     >>> model = deq_keras.losses.SelfSupervised(inputs, layer(inputs), loss=loss)
