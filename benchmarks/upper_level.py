@@ -31,6 +31,7 @@ _OUTPUT = flags.DEFINE_string("output", None, "JSON file to write.", required=Tr
 _STEPS = flags.DEFINE_integer("steps", 60, "Of MAID.", 1)
 _SIZE = flags.DEFINE_integer("size", 48, "Side of the images.", 11)
 _IMAGES = flags.DEFINE_integer("images", 4, "Images of the batch.", 1)
+_PROBLEMS = flags.DEFINE_list("problems", ["total variation", "fields of experts"], "Which.")
 
 RATES, TOLERANCES = (0.01, 0.03, 0.1, 0.3), (1e-2, 1e-4)
 DTYPE, NOISE = "float64", 0.1
@@ -135,7 +136,8 @@ def plot(path, results):
     matplotlib.use("Agg")
     from matplotlib import pyplot
 
-    figure, axes = pyplot.subplots(len(results), 2, figsize=(10, 3.6 * len(results)))
+    size = (10, 3.6 * len(results))
+    figure, axes = pyplot.subplots(len(results), 2, figsize=size, squeeze=False)
     for row, (name, result) in zip(axes, results.items(), strict=True):
         least = min(p["loss"] for rows in result["paths"].values() for p in rows)
         for label, rows in result["paths"].items():
@@ -159,7 +161,9 @@ def main(argv):
     truth = tf.constant(large[:, ::4, ::4], DTYPE)
     noise = tf.random.stateless_normal(truth.shape, (0, 0), dtype=DTYPE)
     noisy = truth + NOISE * noise
-    results = {name: measure(name, noisy, truth, _STEPS.value) for name in PROBLEMS}
+    if unknown := set(_PROBLEMS.value) - set(PROBLEMS):
+        raise app.UsageError(f"Expected --problems of {list(PROBLEMS)}. Received {unknown}.")
+    results = {name: measure(name, noisy, truth, _STEPS.value) for name in _PROBLEMS.value}
     path = Path(_OUTPUT.value)
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(results, indent=1) + "\n", "utf-8")
