@@ -78,7 +78,7 @@ def adjustable(prior, noise):
     if prior.takes_noise_level:
         noise = noise or 0.1
         return dk.priors.AtNoiseLevel(prior, noise), "noise_level", noise / 4, 4 * noise
-    return dk.priors.Rescaled(prior), "scale", 1 / 4, 4.0
+    return dk.priors.Rescaled(prior), "scale", 1 / 4, 16.0
 
 
 def layer_of(prior, problem, name):
@@ -107,7 +107,7 @@ def transferred(problem, prior, weight, noise):
     layer = layer_of(prior, problem, "transferred")
     return layer, {
         "weight": Scalar(layer.cell.log_weight, 1e-2 * weight, 10 * weight, 7),
-        name: Scalar(getattr(prior, f"log_{name}"), low, high, 5),
+        name: Scalar(getattr(prior, f"log_{name}"), low, high, 7),
     }
 
 

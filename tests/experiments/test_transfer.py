@@ -50,7 +50,7 @@ def test_results(run):
     tuned = methods["transferred"]["tuned"]
     weight = dk.presets.card("foe_bsd400")["weight"]
     tried = np.array(tuned["tried"])
-    assert len(tried) == 7 * 5
+    assert len(tried) == 7 * 7
     assert tried[:, 0].min() == pytest.approx(1e-2 * weight)
     assert tuned["loss"] == tried[:, 2].min()
     assert [tuned["weight"], tuned["scale"]] in tried[:, :2].tolist()
