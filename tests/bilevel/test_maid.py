@@ -71,7 +71,9 @@ def test_a_hypergradient_is_the_derivative_of_the_loss(exact):
         assert slope[axis] == pytest.approx(difference, rel=1e-5)
 
 
-@pytest.mark.parametrize("prior", ["total variation", "experts"])
+@pytest.mark.parametrize(
+    "prior", ["total variation", pytest.param("experts", marks=pytest.mark.slow)]
+)
 def test_bounds_hold_however_loose_the_solves_are(prior, learned):
     level = learned[0] if prior == "total variation" else _level(_layer(_experts()))
     for variable in level.variables:
