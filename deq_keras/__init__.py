@@ -14,6 +14,7 @@ run the same solvers and differentiate the solution with the same implicit deriv
 - `certificates` and `conditioning`: how far a solution is from the exact one, and how hard it is.
 - `convolution` and `regularizers`: what cells of one's own are made of, and kept stable by.
 - `layers`: cells, and the two layers that solve for an image.
+- `losses` and `bilevel`: training without clean images, and by certified descent.
 - `metrics` and `testing`: quality measures, and checks for operators and cells of your own.
 - `plot`: figures of reconstructions, filters and residuals.
 
@@ -25,6 +26,7 @@ models versus bilevel learning", arXiv:2206.13193.
 from deq_keras import _backend  # noqa: F401, I001
 from deq_keras import (
     adjoints,
+    bilevel,
     certificates,
     conditioning,
     constraints,
@@ -33,6 +35,7 @@ from deq_keras import (
     fidelities,
     layers,
     linear_solvers,
+    losses,
     metrics,
     operators,
     plot,
@@ -47,6 +50,7 @@ from deq_keras._version import __version__
 __all__ = [
     "__version__",
     "adjoints",
+    "bilevel",
     "certificates",
     "conditioning",
     "constraints",
@@ -55,6 +59,7 @@ __all__ = [
     "fidelities",
     "layers",
     "linear_solvers",
+    "losses",
     "metrics",
     "operators",
     "plot",

@@ -1,6 +1,6 @@
 """Configurations: checks of what they say, and what they say of a training."""
 
-from experiments import models, priors
+from experiments import models, priors, supervision
 from trainers import datasets
 from trainers.callbacks import phases
 from trainers.process.errors import ConfigurationError
@@ -103,6 +103,7 @@ def check_training(config):
     training_options(config)
     train = config.train
     models.check_name(config.model)
+    supervision.check_name(config)
     check_names(config)
     phases.checked(train.phases)
     if train.validation not in VALIDATIONS:

@@ -6,7 +6,7 @@ import hashlib
 
 import tensorflow as tf
 
-from experiments import evaluation
+from experiments import evaluation, supervision
 from trainers import datasets
 from trainers.datasets import pipeline
 from trainers.process import exits
@@ -82,7 +82,8 @@ class InverseProblem:
     Args:
         task: An `experiments.tasks.Task`.
         config: The effective configuration: `seed`, and of the sections `data`, `train` and
-            `evaluate` what is needed.
+            `evaluate` what is needed. With a `train.loss` that needs no clean images, batches of
+            training and validation are `(input, (truth, target))`.
         images: Splits as given by `load_images`; for an evaluation, `test` alone.
     """
 
@@ -90,14 +91,18 @@ class InverseProblem:
         self.task, self.config = task, config
         self.images = {split: _cropped(part, task.multiple) for split, part in images.items()}
         self.channels = config.data.channels
+        self.loss = supervision.loss(task, config)
         if config.data.patch_size % task.multiple:
             raise ConfigurationError(
                 f"Expected data.patch_size to be a multiple of {task.multiple} for the task "
                 f"{task.name!r}. Received {config.data.patch_size}."
             )
 
-    def training(self, start_step=0, seed=0, input_context=None):
-        """Endless training batches from a step on; `seed` gives another sequence of them."""
+    def training(self, start_step=0, seed=0, input_context=None, clean=False):
+        """Endless training batches from a step on; `seed` gives another sequence of them.
+
+        With `clean` they are `(measurement, truth)`, whatever the loss.
+        """
         return pipeline.training_batches(
             self.images["train"],
             self.task.measure,
@@ -106,7 +111,11 @@ class InverseProblem:
             seed=self.config.seed + 1000 * seed,
             start_step=start_step,
             input_context=input_context,
+            supervise=self._supervise(clean),
         )
+
+    def _supervise(self, clean):
+        return None if clean or self.loss is None else self.loss.prepare
 
     def describe(self, step, position):
         """The name of an image of `training()`: that of a step and a place in its batch, from 0."""
@@ -120,14 +129,27 @@ class InverseProblem:
     @functools.cached_property
     def fixed_patches(self):
         """Training patches that never change: weights are tuned and losses compared on them."""
-        return list(self.training(seed=1).take(self.config.evaluate.training_batches))
+        batches = self.training(seed=1, clean=True)
+        return list(batches.take(self.config.evaluate.training_batches))
 
     def all_fixed_patches(self):
         """`fixed_patches` as one batch `(measurement, truth)`."""
         return tf.nest.map_structure(lambda *parts: tf.concat(parts, axis=0), *self.fixed_patches)
 
-    def validation(self, input_context=None, whole=False):
-        """Central patches of the validation images, or the whole images."""
+    def whole_training_images(self, count):
+        """The first training images, whole, and their names: `(names, [(measurement, truth)])`.
+
+        Their noise never changes, and is not that of the test images.
+        """
+        part = self.images["train"]
+        some = datasets.ImageSet(part.names[:count], part.images[:count])
+        batches = pipeline.evaluation_batches(
+            some, self.task.measure, seed=self.config.seed + 1, batch_size=count
+        )
+        return some.names, list(batches)
+
+    def validation(self, input_context=None, whole=False, clean=False):
+        """Central patches of the validation images, or the whole images; `clean` as in training."""
         return pipeline.evaluation_batches(
             self.images["validation"],
             self.task.measure,
@@ -135,6 +157,7 @@ class InverseProblem:
             crop=None if whole else self.config.data.patch_size,
             batch_size=self.config.train.batch_size,
             input_context=input_context,
+            supervise=self._supervise(clean),
         )
 
     @functools.cached_property

@@ -39,9 +39,7 @@ def equilibrium(task, config, weight=0.1):
     return dk.layers.Equilibrium(
         dk.layers.GradientStep(task.operator(), learned, weight, max_weight=most),
         solver=solver,
-        adjoint=dk.adjoints.Implicit(
-            dk.linear_solvers.GMRES(tolerance=config.train.adjoint_tolerance)
-        ),
+        adjoint=_adjoint(dk.linear_solvers.GMRES, config),
         name="equilibrium",
     )
 
@@ -80,7 +78,7 @@ def proximal(task, config, weight=None):
         )
     network = learned.denoiser
     if learned.takes_noise_level:
-        network = dk.denoisers.AtNoiseLevel(network, config[task.name].noise or 0.01)
+        network = dk.denoisers.DenoiserAtNoiseLevel(network, config[task.name].noise or 0.01)
     solver = dk.solvers.get(config.train.equilibrium_solver)
     solver.tolerance = config.train.tolerance
     return dk.layers.Equilibrium(
@@ -144,8 +142,15 @@ def _variational(task, config, prior, name, weight=0.1):
         # A weakly convex prior scales itself, and a weight that grew would spoil the convexity.
         train_weight=prior.is_convex or not isinstance(prior, dk.priors.RidgeRegularizer),
         solver=dk.solvers.LBFGS(tolerance=config.train.tolerance),
-        adjoint=dk.adjoints.Implicit(kind(tolerance=config.train.adjoint_tolerance)),
+        adjoint=_adjoint(kind, config),
         name=name,
+    )
+
+
+def _adjoint(kind, config):
+    return dk.adjoints.Implicit(
+        kind(tolerance=config.train.adjoint_tolerance),
+        higher_order=config.train.get("loss") == "sure",  # which holds a derivative already
     )
 
 
@@ -177,7 +182,7 @@ def learned_part(layer):
     if isinstance(layer.cell, dk.layers.GradientStep):
         return layer.cell.prior
     network = layer.cell.network
-    return network.denoiser if isinstance(network, dk.denoisers.AtNoiseLevel) else network
+    return network.denoiser if isinstance(network, dk.denoisers.DenoiserAtNoiseLevel) else network
 
 
 def take_weights(layer, weights):
@@ -196,13 +201,16 @@ def take_weights(layer, weights):
         ) from None
 
 
-def model(layer, inputs):
+def model(layer, inputs, loss=None):
     """A Keras model of one layer.
 
     Args:
         layer: Maps measurements, with the operator's data if there are some, to images.
         inputs: What is measured, as symbolic tensors: `experiments.tasks.Task.inputs`.
+        loss: A `deq_keras.losses.MeasurementLoss`, if it is to be trained without clean images.
     """
+    if loss is not None:
+        return dk.losses.SelfSupervised(inputs, layer(inputs), loss=loss)
     return keras.Model(inputs, layer(inputs))
 
 
@@ -210,7 +218,7 @@ def compiled(built_model, learning_rate, steps):
     """Compile for `steps` steps of Adam on the mean squared error, with a cosine decay to a tenth.
 
     Args:
-        built_model: A built Keras model.
+        built_model: A built Keras model; a `deq_keras.losses.SelfSupervised` has a loss of its own.
         learning_rate: Initial learning rate.
         steps: Steps after which the rate has reached its end. `None`: it stays as it is.
     """
@@ -218,7 +226,7 @@ def compiled(built_model, learning_rate, steps):
         learning_rate = keras.optimizers.schedules.CosineDecay(learning_rate, steps, alpha=0.1)
     built_model.compile(
         keras.optimizers.Adam(learning_rate),
-        "mse",
+        None if isinstance(built_model, dk.losses.SelfSupervised) else "mse",
         metrics=[dk.metrics.PSNR()],
         jit_compile=False,  # XLA makes convolution loops on a CPU slower
     )
@@ -251,7 +259,8 @@ def builder(problem, config, weight, start=None):
 
     def build():
         layer = MODELS[config.model](problem.task, config, weight)
-        steps, made = config.train.decay_steps or None, model(layer, problem.inputs())
+        steps = config.train.decay_steps or None
+        made = model(layer, problem.inputs(), problem.loss)
         take_weights(layer, start)
         return compiled(made, config.train.learning_rate, steps)
 
@@ -273,8 +282,8 @@ def first_weight(problem, config, workdir, start=None):
         return config.train.weight
     if config.model == "denoiser":
         return config[config.task].noise ** 2 or 0.01  # as for the density of noisy images
-    if config.model == "proximal" or goes_on(workdir):
-        return 0.1  # there is none, or the trained one is in there
+    if config.model == "proximal" or problem.loss is not None or goes_on(workdir):
+        return 0.1  # there is none, or it would be tuned with clean images, or is in there
     # The equilibrium model is at first the same map, and this is the fastest way to solve for it.
     layer = bilevel(problem.task, config)
     model(layer, problem.inputs())

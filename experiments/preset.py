@@ -45,18 +45,13 @@ def preset():
     if missing := [f"--{name}" for name, flag in wanted.items() if not flag.value]:
         raise ConfigurationError(f"Expected {', '.join(wanted)}. Received no {missing}.")
     found = trained.load(workdir, trained.CHECKPOINT.value)
-    layers = [one for one in found.model.layers if isinstance(one, dk.layers.Equilibrium)]
-    cells = [one.cell for one in layers if isinstance(one.cell, dk.layers.GradientStep)]
-    if len(cells) != 1:
-        raise ConfigurationError(
-            f"Expected the training of a model with a prior. {str(workdir)!r} holds {found.name!r}."
-        )
+    cell = trained.cell_of(found, workdir)
     if not found.metrics:
         raise ConfigurationError(
             f"Expected an evaluation of these weights in {str(workdir / 'evaluation')!r}. Found "
             f"none: run python -m experiments.evaluate --workdir={workdir} first."
         )
-    cell, channels = cells[0], found.model.output.shape[-1]
+    channels = found.model.output.shape[-1]
     _, epochs = read_metrics(workdir / metrics_log.NAME)
     seconds = sum(row["seconds"] for row in epochs)
     output = trained.OUTPUT.value

@@ -18,6 +18,7 @@ def prior_class(name):
         for key, value in _by_name(dk.priors).items()
         if inspect.isclass(value) and issubclass(value, dk.priors.Prior)
         if value is not dk.priors.Prior and not key.startswith("untied")
+        if "prior" not in inspect.signature(value).parameters  # made of another one
     }
     if name not in known:
         raise unknown_name("prior", name, known)
@@ -32,7 +33,7 @@ def denoiser(section):
         ConfigurationError: If there is no denoiser of that name, or it takes other arguments.
     """
     known = _by_name(dk.denoisers)
-    known.pop("at_noise_level")  # of another denoiser
+    known.pop("denoiser_at_noise_level")  # of another denoiser
     if section.name not in known:
         raise unknown_name("denoiser", section.name, known)
     arguments = {key: value for key, value in section.items() if key != "name"}

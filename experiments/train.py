@@ -66,7 +66,7 @@ def callbacks(problem, config, trainer):
     if train.early_stopping:
         found.append(keras.callbacks.EarlyStopping(patience=train.early_stopping, **watched))
     if train.tensorboard:
-        examples = next(iter(problem.validation())) if trainer.is_chief else None
+        examples = next(iter(problem.validation(clean=True))) if trainer.is_chief else None
         folder = trainer.workdir / "tensorboard"
         pictures = config.evaluate.pictures
         found.append(

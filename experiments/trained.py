@@ -11,6 +11,7 @@ import keras
 from absl import flags
 from ml_collections import ConfigDict
 
+import deq_keras as dk
 from experiments import configuration, inverse_problem, models, tasks
 from experiments.configs import demo
 from experiments.methods import FURTHER, RECONSTRUCTIONS
@@ -115,6 +116,21 @@ def start_weights(config, workdir):
         )
     (layer,) = (one for one in found.model.layers if one.name == found.name)
     return models.learned_part(layer).get_weights()
+
+
+def cell_of(found, workdir):
+    """The `deq_keras.layers.GradientStep` of a `Trained` model with a prior.
+
+    Raises:
+        ConfigurationError: If it has none; the working directory is named.
+    """
+    layers = [one for one in found.model.layers if isinstance(one, dk.layers.Equilibrium)]
+    cells = [one.cell for one in layers if isinstance(one.cell, dk.layers.GradientStep)]
+    if len(cells) != 1:
+        raise ConfigurationError(
+            f"Expected the training of a model with a prior. {str(workdir)!r} holds {found.name!r}."
+        )
+    return cells[0]
 
 
 def check_training(config, workdir):

@@ -43,6 +43,8 @@ LIBRARY = {
     "denoisers": ("layers",),
     "testing": ("numerics", "operators", "layers"),
     "presets": ("priors",),
+    "losses": ("operators",),
+    "bilevel": ("numerics", "adjoints", "layers"),
 }
 for _room, _below in LIBRARY.items():
     FORBIDDEN[f"deq_keras/{_room}"] = tuple(

@@ -34,6 +34,10 @@ PUBLIC = [
 # What needs none. The records are read, not made, by users, and the examples of what returns them
 # show them.
 WITHOUT = {
+    "bilevel.Hypergradient",
+    "bilevel.Learned",
+    "bilevel.Record",
+    "bilevel.Solved",
     "certificates.ErrorBound",
     "conditioning.Conditioning",
     "operators.LinearMap",

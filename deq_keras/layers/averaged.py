@@ -5,7 +5,7 @@ import functools
 import keras
 
 from deq_keras.checks import positive
-from deq_keras.config import serialise
+from deq_keras.config import described, serialise
 from deq_keras.layers.normalized_convolution import NormalizedConv2D
 
 
@@ -71,6 +71,9 @@ class Averaged(keras.layers.Layer):
 
     def compute_output_shape(self, input_shape):
         return input_shape
+
+    def __repr__(self):
+        return described(self)
 
     def get_config(self):
         layers = [serialise(layer) for layer in self.layers]

@@ -19,7 +19,7 @@ def bound(layer, y, targets):
         y: Measurement, in the precision of the layer.
         targets: Images of the shape of the result.
     """
-    _check(layer)
+    check(layer)
     problem = layer.cell.bind(y).frozen()
     u = layer.choose_solver(problem).solve(problem).value
     # As in training: the derivative is attached to one more step.
@@ -87,7 +87,8 @@ def _unknown(like):
     return tf.fill(tf.shape(like), tf.constant(float("inf"), like.dtype))
 
 
-def _check(layer):
+def check(layer):
+    """Raises a `ValueError` for a layer whose hypergradients no bound is known for."""
     if not isinstance(layer.adjoint, adjoints.Implicit):
         raise ValueError(
             "hypergradient_bound bounds the error of an implicit derivative and expected "

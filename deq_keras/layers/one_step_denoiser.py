@@ -7,7 +7,7 @@ import numpy as np
 import tensorflow as tf
 
 from deq_keras.checks import positive
-from deq_keras.config import deserialise, serialise
+from deq_keras.config import described, deserialise, serialise
 from deq_keras.layers.cell import expect, split_noise_level
 from deq_keras.priors import Prior
 
@@ -74,6 +74,9 @@ class OneStepDenoiser(keras.layers.Layer):
 
     def compute_output_shape(self, input_shape):
         return tuple(split_noise_level(input_shape, self.prior)[0])
+
+    def __repr__(self):
+        return described(self)
 
     def get_config(self):
         return {

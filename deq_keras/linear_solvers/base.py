@@ -74,13 +74,16 @@ class LinearSolver(Configurable):
     def within(self, tolerance) -> LinearSolver:
         """The same solver with another tolerance.
 
+        Args:
+            tolerance: A number > 0, or a scalar tensor, of a solver to use at once.
+
         Example:
 
         >>> deq_keras.linear_solvers.MINRES().within(0.1)
         MINRES(tolerance=0.1, max_steps=500)
         """
         other = copy.copy(self)
-        other.tolerance = positive("tolerance", tolerance)
+        other.tolerance = tolerance if tf.is_tensor(tolerance) else positive("tolerance", tolerance)
         return other
 
     def solve(
@@ -116,7 +119,10 @@ class LinearSolver(Configurable):
 
         eps = float(np.finfo(flat.dtype.as_numpy_dtype).eps)
         scale = norm(flat, keepdims=True)
-        target = max(self.tolerance, 4 * eps) * scale
+        if tf.is_tensor(self.tolerance):
+            target = tf.maximum(tf.cast(self.tolerance, flat.dtype), 4 * eps) * scale
+        else:
+            target = max(self.tolerance, 4 * eps) * scale
         # A little below the target, so that drift does not cost another round.
         nearer = 0.9 * target
 

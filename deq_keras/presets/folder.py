@@ -132,6 +132,9 @@ def _folder(name):
 
 def _prior_of(model, name):
     found = [layer for layer in model._flatten_layers() if isinstance(layer, Prior)]
+    # What another prior is made of is a part of that.
+    inner = {id(part) for one in found for part in one._flatten_layers(include_self=False)}
+    found = [one for one in found if id(one) not in inner]
     if len(found) != 1:
         raise ValueError(
             f"Expected a model with one prior in it. Received {name!r}, which holds {len(found)}."

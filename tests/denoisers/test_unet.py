@@ -6,7 +6,7 @@ import pytest
 import tensorflow as tf
 
 from deq_keras import testing
-from deq_keras.denoisers import AtNoiseLevel, UNet
+from deq_keras.denoisers import DenoiserAtNoiseLevel, UNet
 
 SMALL = {"filters": (4, 6), "blocks": 1, "dtype": "float64"}
 
@@ -53,10 +53,10 @@ def test_each_image_has_its_noise_level(tmp_path):
 
 def test_at_one_noise_level():
     unet = UNet(**SMALL, noise_map=True)
-    layer, u = AtNoiseLevel(unet, 0.07), images((2, 10, 9, 1))
+    layer, u = DenoiserAtNoiseLevel(unet, 0.07), images((2, 10, 9, 1))
     np.testing.assert_allclose(layer(u), unet([u, tf.constant([0.07] * 2, tf.float64)]), rtol=1e-12)
     assert len(layer.trainable_variables) == 1 + len(unet.trainable_variables)
-    fixed = AtNoiseLevel(UNet(**SMALL, noise_map=True), 0.07, train_noise_level=False)
+    fixed = DenoiserAtNoiseLevel(UNet(**SMALL, noise_map=True), 0.07, train_noise_level=False)
     testing.layer_test(fixed, input_shape=(2, 8, 9, 1))
     assert fixed.non_trainable_variables
 
@@ -81,4 +81,4 @@ def test_images_that_are_too_small_or_no_images():
     with pytest.raises(ValueError, match="known number of channels"):
         UNet(**SMALL).build((None, 8, 8))
     with pytest.raises(ValueError, match="`noise_level` to be a finite number > 0"):
-        AtNoiseLevel(UNet(**SMALL, noise_map=True), 0.0)
+        DenoiserAtNoiseLevel(UNet(**SMALL, noise_map=True), 0.0)

@@ -147,7 +147,7 @@ def test_a_proximal_model_of_a_noise_map_learns_its_level(config):
     config.prior.denoiser.noise_map = config.prior.takes_noise_level = True
     layer = models.proximal(tasks.get("denoising", config), config)
     layer.build((None, None, None, 1))
-    assert isinstance(layer.cell.network, dk.denoisers.AtNoiseLevel)
+    assert isinstance(layer.cell.network, dk.denoisers.DenoiserAtNoiseLevel)
     assert float(tf.exp(layer.cell.network.log_noise_level)) == pytest.approx(0.1)
     assert models.learned_part(layer) is layer.cell.network.denoiser
 

@@ -7,7 +7,7 @@ import pytest
 import tensorflow as tf
 
 import deq_keras as dk
-from experiments.tuning import tune_weight
+from experiments.tuning import Scalar, tune, tune_weight
 
 TRUTH = np.random.default_rng(0).uniform(size=(2, 12, 12, 1))
 NOISE = np.random.default_rng(1).normal(size=TRUTH.shape)
@@ -141,3 +141,28 @@ def test_wrong_arguments(arguments):
     with pytest.raises(ValueError, match=f"Expected 0 < `low` < `high`.*{name}={value!r}"):
         tune_weight(layer, TRUTH, TRUTH, **arguments)
     assert weight_of(layer) == before
+
+
+def test_two_numbers_that_belong_together():
+    """`s` and lambda of `u = y / (1 + lambda s)`: the least error is where it must be."""
+    layer = ridge()
+    prior = dk.priors.Rescaled(layer.prior, dtype="float64")
+    both = dk.layers.Variational(
+        layer.operator, prior, solver=dk.solvers.Nesterov(tolerance=1e-12), dtype="float64"
+    )
+    both.build(TRUTH.shape)
+    y = 1.5 * TRUTH + 0.05 * NOISE
+    scalars = {
+        "weight": Scalar(both.cell.log_weight, 1e-2, 10.0, 5),
+        "scale": Scalar(prior.log_scale, 0.5, 2.0, 3),
+    }
+    batches = [(y[:1], TRUTH[:1]), (y[1:], TRUTH[1:])]
+    record = tune(both, scalars, batches, refinements=4)
+    assert record["weight"] * record["scale"] == pytest.approx(best_weight(y), rel=0.1)
+    least = np.mean((y / (1 + best_weight(y)) - TRUTH) ** 2)
+    assert record["loss"] == pytest.approx(least, rel=1e-2)
+    assert weight_of(both) == pytest.approx(record["weight"], rel=1e-12)
+    pairs = [numbers for *numbers, _ in record["tried"]]
+    assert pairs == sorted(pairs)
+    assert len({tuple(np.round(np.log(pair), 9)) for pair in pairs}) == len(pairs)  # none twice
+    assert len(pairs) <= 15 + 4 * 25

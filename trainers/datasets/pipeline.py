@@ -86,6 +86,15 @@ def measurement_spec(
     )
 
 
+def _example(measure, supervise, truth, seed, index):
+    """`(measurement, truth)`, or `(input, (truth, target))` of a loss that needs no truth."""
+    if supervise is None:
+        return _measurement(measure(truth, seed, index), truth), truth
+    parts = supervise(lambda *numbers: measure(truth, *numbers), seed, index)
+    measurement, target = (_measurement(part, truth) for part in parts)
+    return measurement, (truth, target)
+
+
 def _order(count: int, seed: tf.Tensor, number) -> tf.Tensor:
     """The order of `count` images in a pass over them."""
     pair = tf.stack([seed, tf.cast(number, tf.int64)])
@@ -159,6 +168,7 @@ def training_batches(
     seed: int,
     start_step: int = 0,
     input_context: tf.distribute.InputContext | None = None,
+    supervise: Callable | None = None,
 ) -> tf.data.Dataset:
     """An endless sequence of batches of random patches and their measurements.
 
@@ -184,10 +194,13 @@ def training_batches(
         input_context: from `strategy.distribute_datasets_from_function`. The worker yields its
             contiguous slice of each global batch, cut again into one batch after the other for
             its replicas. If they cannot be of equal size, some are larger by one example.
+        supervise: `prepare` of a `deq_keras.losses.MeasurementLoss`, which learns without clean
+            images, or `None`.
 
     Returns:
         A dataset of `(measurement, truth)`, both `(batch, ...)`, where the measurement has the
-        structure that `measure` gives it, for instance `((y, mask), truth)`.
+        structure that `measure` gives it, for instance `((y, mask), truth)`; with `supervise` of
+        `(input, (truth, target))`.
 
     Raises:
         ValueError: a wrong argument, a patch larger than an image (named), a batch with less than
@@ -217,7 +230,7 @@ def training_batches(
         pair = tf.stack([patch_seed, index])
         draws = tf.random.stateless_uniform([3], pair, 0, 2**62, tf.int64, alg="philox")
         truth = store.patch(image, patch_size, draws)
-        return _measurement(measure(truth, noise_seed, index), truth), truth
+        return _example(measure, supervise, truth, noise_seed, index)
 
     number = start_step * batch_size
     passes = tf.data.Dataset.counter(number // len(images)).map(
@@ -246,6 +259,7 @@ def evaluation_batches(
     crop: int | None = None,
     batch_size: int = 1,
     input_context: tf.distribute.InputContext | None = None,
+    supervise: Callable | None = None,
 ) -> tf.data.Dataset:
     """The images of a split once, in their order, each with a noise of its own that never changes.
 
@@ -261,6 +275,7 @@ def evaluation_batches(
             of different sizes are never put together: then every batch holds one image.
         input_context: the worker yields its share of the images, and reads those only: every n-th
             one of n workers.
+        supervise: see `training_batches`.
 
     Returns:
         A finite dataset of `(measurement, truth)`, as `training_batches`. An example is the same
@@ -281,7 +296,7 @@ def evaluation_batches(
     @tf.autograph.experimental.do_not_convert
     def example(index):
         truth = tf.ensure_shape(store.whole(index, crop), [height, width, images.channels])
-        return _measurement(measure(truth, noise_seed, index), truth), truth
+        return _example(measure, supervise, truth, noise_seed, index)
 
     indices = tf.data.Dataset.range(len(images))
     if input_context is not None:

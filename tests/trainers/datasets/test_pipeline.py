@@ -566,3 +566,23 @@ def test_examples_in_docstrings(module, cache, monkeypatch):
     found = doctest.testmod(module)
     assert found.attempted > 0
     assert found.failed == 0
+
+
+def test_what_a_loss_without_a_truth_is_given_depends_on_the_example_alone():
+    def supervise(measure, seed, index):
+        return measure(seed, index), measure(seed + 2, index)
+
+    options = {"measure": NOISY, "supervise": supervise}
+    y, (truth, target) = take(1, **options)[0]
+    plain, same = take(1, measure=NOISY)[0]
+    assert_same((y, truth), (plain, same))
+    assert np.std(target - y) > 0.1
+    assert_same(take(1, start_step=1, **options)[0], take(2, **options)[1])
+    parts = [
+        take(1, input_context=tf.distribute.InputContext(2, worker, 2), **options)[0]
+        for worker in range(2)
+    ]
+    assert_same(joined(parts), (y, (truth, target)))
+    batches = evaluation_batches(MIXED, NOISY, seed=0, supervise=supervise)
+    _, (one, other) = next(iter(batches))
+    assert one.shape == other.shape == (1, 13, 17, 1)

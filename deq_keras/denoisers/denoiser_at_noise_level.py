@@ -5,11 +5,11 @@ import numpy as np
 import tensorflow as tf
 
 from deq_keras.checks import positive
-from deq_keras.config import deserialise, serialise
+from deq_keras.config import described, deserialise, serialise
 
 
 @keras.saving.register_keras_serializable(package="deq_keras")
-class AtNoiseLevel(keras.layers.Layer):
+class DenoiserAtNoiseLevel(keras.layers.Layer):
     """A denoiser of `[images, noise level]` as a map of images alone: `u -> D(u, sigma)`.
 
     In plug-and-play `sigma` is no property of the measurement but how strongly it is regularised:
@@ -26,7 +26,7 @@ class AtNoiseLevel(keras.layers.Layer):
     Example:
 
     >>> unet = deq_keras.denoisers.UNet(filters=(8,), blocks=1, noise_map=True)
-    >>> denoiser = deq_keras.denoisers.AtNoiseLevel(unet, 0.05)
+    >>> denoiser = deq_keras.denoisers.DenoiserAtNoiseLevel(unet, 0.05)
     >>> denoiser(tf.random.uniform((2, 16, 16, 1))).shape
     TensorShape([2, 16, 16, 1])
     """
@@ -55,6 +55,9 @@ class AtNoiseLevel(keras.layers.Layer):
 
     def compute_output_shape(self, input_shape):
         return input_shape
+
+    def __repr__(self):
+        return described(self)
 
     def get_config(self):
         return {

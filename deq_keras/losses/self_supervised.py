@@ -1,0 +1,91 @@
+"""The Keras model that is trained by a loss without clean images."""
+
+import keras
+import tensorflow as tf
+
+from deq_keras.config import deserialise, serialise
+from deq_keras.losses.base import MeasurementLoss
+
+
+@keras.saving.register_keras_serializable(package="deq_keras")
+class SelfSupervised(keras.Model):
+    """A Keras model of symbolic tensors that is trained by a `MeasurementLoss`.
+
+    It is called, saved and exported like the model of the same tensors. `fit` is given what the
+    loss prepares: pairs `(input, target)`, or `(input, (truth, target))` where clean images are
+    there to measure with. The loss never sees the truth, and metrics see nothing else: without it
+    they are left out.
+
+    Args:
+        inputs: As of a `keras.Model`.
+        outputs: The reconstruction, one tensor.
+        loss: A `deq_keras.losses.MeasurementLoss`.
+        **kwargs: Further arguments of `keras.Model`.
+
+    Raises:
+        ValueError: If it is compiled with another loss.
+
+    Example:
+
+    >>> y = tf.random.uniform((4, 16, 16, 1))
+    >>> layer = deq_keras.layers.Variational(
+    ...     deq_keras.operators.Identity(), deq_keras.priors.TotalVariation(),
+    ...     adjoint=deq_keras.adjoints.Implicit(higher_order=True))
+    >>> inputs = keras.Input((None, None, 1))
+    >>> loss = deq_keras.losses.SURE(noise_level=0.1)
+    >>> model = deq_keras.losses.SelfSupervised(inputs, layer(inputs), loss=loss)
+    >>> model.compile("adam")
+    >>> signs = tf.sign(tf.random.normal(y.shape))
+    >>> history = model.fit(y, signs, verbose=0)
+    """
+
+    # With these arguments Keras takes it for a functional model, and saves it as one.
+    def __init__(self, *args, loss, **kwargs):
+        super().__init__(*args, **kwargs)
+        loss = deserialise({"loss": loss}, "loss")["loss"]
+        if not isinstance(loss, MeasurementLoss):
+            raise ValueError(
+                f"Expected `loss` to be a `deq_keras.losses.MeasurementLoss`. Received {loss!r}."
+            )
+        self.measurement_loss = loss
+
+    def compile(self, optimizer="rmsprop", loss=None, **kwargs):
+        """As of a `keras.Model`, without a loss: it has one."""
+        if loss is not None:
+            raise ValueError(
+                f"SelfSupervised is trained by {self.measurement_loss!r} and expected no other "
+                f"loss. Received loss={loss!r}: leave it out, or use a keras.Model."
+            )
+        super().compile(optimizer, **kwargs)
+
+    def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
+        """The mean of the loss over the images, and what layers add to it."""
+        # First: another call of the model would replace what the layers have added.
+        added = 0.0
+        if self.losses:
+            added = super().compute_loss(x=x, y_pred=y_pred, training=training)
+        values = self.measurement_loss.values(self, x, y_pred, _parts(y)[1], training)
+        mean = _Mean(name="mean_of_images", dtype=values.dtype.name)
+        return mean(tf.zeros_like(values), values, sample_weight) + added
+
+    def compute_metrics(self, x, y, y_pred, sample_weight=None):
+        """Updates the metrics if there is a truth, and returns their values."""
+        truth, _ = _parts(y)
+        if truth is None:
+            return self.get_metrics_result()
+        return super().compute_metrics(x, truth, y_pred, sample_weight)
+
+    def get_config(self):
+        return {**super().get_config(), "loss": serialise(self.measurement_loss)}
+
+
+class _Mean(keras.losses.Loss):
+    """Given values: their mean as Keras takes it, over replicas too."""
+
+    def call(self, y_true, y_pred):
+        return y_pred
+
+
+def _parts(y):
+    """`(truth, target)`. A target with data of its own comes with a truth."""
+    return y if isinstance(y, tuple | list) else (None, y)
