@@ -95,14 +95,13 @@ def test_a_model_starts_from_its_weights(config, pretrained, tmp_path, model):
 
 @pytest.mark.slow
 def test_a_training_starts_from_its_weights(run_program, data, pretrained, tmp_path):
-    """A training with a rate of zero has the weights that it started with, and may go on."""
+    """A training with a rate of zero has the weights that it started with."""
     expected = models.learned_part(trained.load(pretrained).model.layers[-1]).get_weights()
     for model in ("bilevel", "proximal"):
         arguments = (f"--workdir={tmp_path / model}", f"--data_dir={data}", *TINY)
         arguments += (f"--config.model={model}", f"--config.train.start={pretrained}")
         arguments += ("--config.train.learning_rate=1e-30", "--config.train.tolerance=0.01")
         assert run_program(train, *arguments) == 0
-        assert run_program(train, *arguments, "--config.train.epochs=2") == 0
         layer = trained.load(tmp_path / model).model.layers[-1]
         for found, weight in zip(models.learned_part(layer).get_weights(), expected, strict=True):
             np.testing.assert_allclose(found, weight, rtol=1e-6)
