@@ -100,6 +100,10 @@ class MultivariateExperts(RidgeRegularizer):
     def _of_filters(self, values):
         return tf.concat([values] * self.group_size, axis=-1)
 
+    def curves(self, t, noise_level=None):
+        """None: a potential is a function of the responses of a whole group."""
+        return {}
+
     def get_config(self):
         config = super().get_config()
         del config["activation"]

@@ -234,14 +234,15 @@ class RidgeRegularizer(Prior):
         return self._of_filters(tf.exp(tf.linalg.matmul(weights, logarithm)))
 
     def energy(self, u, noise_level=None):
-        self.ensure_built(u)
-        (u, noise_level), count = at_least_one(tensors_of((u, noise_level)))
-        return first_rows(self.bind(sizes_of(u), noise_level).energy(u), count)
+        return self._applied("energy", u, noise_level)
 
     def gradient(self, u, noise_level=None):
+        return self._applied("gradient", u, noise_level)
+
+    def _applied(self, name, u, noise_level):
         self.ensure_built(u)
         (u, noise_level), count = at_least_one(tensors_of((u, noise_level)))
-        return first_rows(self.bind(sizes_of(u), noise_level).gradient(u), count)
+        return first_rows(getattr(self.bind(sizes_of(u), noise_level), name)(u), count)
 
     def bind(self, image_shape, noise_level=None):
         c = self.coefficients(image_shape[1:3])
@@ -267,15 +268,10 @@ class RidgeRegularizer(Prior):
             return tf.maximum(found, 0)
 
         functions = (Partial(f, *parts) for f in (gradient, energy, spectrum, diagonal))
-        gradient, energy, spectrum, diagonal = functions
+        gradient, energy, *hessian = functions
+        certified = self._lipschitz(c), self._modulus(c)
         return BoundPrior(
-            gradient,
-            energy,
-            self._lipschitz(c),
-            self._modulus(c),
-            spectrum,
-            diagonal,
-            2 * c.filters.shape.num_elements(),
+            gradient, energy, *certified, *hessian, 2 * c.filters.shape.num_elements()
         )
 
     def _analyse(self, u, filters):
@@ -292,11 +288,7 @@ class RidgeRegularizer(Prior):
         return self._lipschitz(self.coefficients(size))
 
     def strong_convexity(self, size=None):
-        """Certified modulus `-rho`, or less where images may be tiny.
-
-        Args:
-            size: As for `gradient_lipschitz`.
-        """
+        """Certified modulus `-rho`, or less where images of `size` may be tiny."""
         return self._modulus(self.coefficients(size))
 
     def hessian_variation(self, p, size=None):
