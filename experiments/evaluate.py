@@ -58,7 +58,7 @@ _MAX_SIDE = flags.DEFINE_integer(
     "max_side", None, "Shrink larger images to this side; 0: none; as in training if not given.", 0
 )
 _MAX_PIXELS = flags.DEFINE_integer(
-    "max_pixels", None, "With a folder: refuse larger images; as in training if not given.", 1
+    "max_image_pixels", None, "With a folder: refuse larger images; as in training if not given.", 1
 )
 _PICTURES = flags.DEFINE_integer("pictures", 20, "Number of images that are drawn.", 0)
 

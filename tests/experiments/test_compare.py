@@ -75,7 +75,7 @@ def test_without_flags_it_is_the_configuration_of_the_file(config):
         (["--config.prior.name=field_of_experts"], "Did you mean 'fields_of_experts'"),
         (
             ["--config.prior.name=total_variation"],
-            r"takes the arguments \['smoothing'\]\. Received also \['activation'",
+            r"arguments \['smoothing', 'train_smoothing'\]\. Received also \['activation'",
         ),
         (["--config.denoising.noise=-0.1"], r"denoising\.noise, .* >= 0\. Received -0\.1"),
         (["--tasks=inpainting", "--config.inpainting.keep=1.5"], r"inpainting\.keep <= 1"),

@@ -86,7 +86,7 @@ def trained(start, tmp_path_factory):
         (["--config.prior.name=Prior"], "Unknown prior 'Prior'", exits.CONFIG),
         (
             ["--config.model=bilevel", "--config.prior.name=total_variation"],
-            "takes the arguments ['smoothing']. Received also ['activation'",
+            "takes the arguments ['smoothing', 'train_smoothing']. Received also ['activation'",
             exits.CONFIG,
         ),
         (["--config.model=bilevle"], "'proximal'] or the name of a function", exits.CONFIG),

@@ -163,10 +163,18 @@ def test_the_error_of_a_constrained_solution_is_certified():
     assert (error > 1e-6).all()
 
 
+class Unknown(priors.TotalVariation):
+    """A prior of whose Hessian no Lipschitz constant is known."""
+
+    hessian_variation = priors.Prior.hessian_variation
+
+
 def test_hypergradients_are_bounded_or_refused_in_words():
     identity = operators.Identity(dtype=DTYPE)
     weighted = _layer("weighted", operator=identity).hypergradient_bound(Y, Y)
-    # The Hessian of total variation has no certified Lipschitz constant.
+    assert weighted["log_weight"].certified.numpy().all()
+    unknown = Unknown(0.1, dtype=DTYPE)
+    weighted = _layer("weighted", prior=unknown, operator=identity).hypergradient_bound(Y, Y)
     assert not weighted["log_weight"].certified.numpy().any()
     with pytest.raises(ValueError, match="NonNegative.*no bound is known"):
         _layer(constraint="non_negative").hypergradient_bound(Y, Y)

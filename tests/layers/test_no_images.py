@@ -125,8 +125,8 @@ def _solved(layer, inputs):
 
 
 def test_a_variational_layer_with_mirrored_boundaries():
-    quick = solvers.LBFGS(memory=2)  # to trace
-    _solved(layers.Variational(PADDED[4], _foe(padding="reflect"), 0.3, solver=quick), IMAGES)
+    prior = _foe(padding="reflect")
+    _solved(layers.Variational(PADDED[4], prior, 0.3, solver=QUICK["solver"]), IMAGES)
 
 
 def test_an_equilibrium_of_a_cell_of_convolutions():

@@ -150,7 +150,7 @@ def test_the_size_of_an_image_is_that_of_its_initial_value():
     assert layer(inputs, initial_value=start).shape == (None, 8, 9, 1)
 
 
-@pytest.mark.parametrize("kind", ["downsample", "fourier"])
+@pytest.mark.parametrize("kind", [pytest.param("downsample", marks=pytest.mark.slow), "fourier"])
 def test_models_and_files(kind, tmp_path):
     """Symbolic shapes and dtypes, `fit`, `.keras`, and a SavedModel for images of any size."""
     if kind == "fourier":

@@ -87,7 +87,7 @@ def _opened(path, max_pixels):
                     f"has {image.height} x {image.width} pixels, more than the {max_pixels} that "
                     "are allowed, lest a small file fill the memory. If it is sound, raise "
                     f"`max_pixels` to {pixels} (--config.data.max_pixels of a training, "
-                    "--max_pixels of an evaluation)"
+                    "--max_image_pixels of an evaluation)"
                 )
             frames = getattr(image, "n_frames", 1)
             if frames > 1 and image.format != "MPO":  # a camera's, whose others are for 3D

@@ -85,6 +85,7 @@ def test_it_is_logged_after_each_epoch_with_the_weights_of_the_validation(tmp_pa
     assert measure()["deq_weight"] == pytest.approx(history[1]["deq_weight"])
 
 
+@pytest.mark.slow
 def test_on_two_devices_it_is_that_of_one(mirrored, tmp_path):
     _, _, one = fit(tmp_path / "one")
     _, _, two = fit(tmp_path / "two", mirrored)

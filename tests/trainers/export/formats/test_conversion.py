@@ -68,7 +68,9 @@ class Memory(keras.layers.Layer):
         return a + 2.0 * b + 4.0 * c
 
 
-@pytest.mark.parametrize("name", FORMATS)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=slow) if name == "openvino" else name for name in FORMATS]
+)
 def test_a_solver_over_a_mirrored_boundary(name, tmp_path):
     """The file alone has the names, the sizes and the values of the model, and no other is left."""
     original = model(bilevel())
