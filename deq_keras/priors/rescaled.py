@@ -1,17 +1,15 @@
 """A prior for images of another contrast."""
 
 import keras
-import numpy as np
 import tensorflow as tf
 
-from deq_keras.checks import positive
-from deq_keras.config import deserialise, serialise
 from deq_keras.numerics.partial import Partial
 from deq_keras.priors.base import BoundPrior, Prior
+from deq_keras.priors.of_another import OfAnother
 
 
 @keras.saving.register_keras_serializable(package="deq_keras")
-class Rescaled(Prior):
+class Rescaled(OfAnother):
     """Another prior with its argument scaled: `R_s(u) = R(s u) / s`, `grad R_s(u) = grad R(s u)`.
 
     The one number `s` moves what counts as an edge and what as noise: a prior that was trained at
@@ -38,39 +36,15 @@ class Rescaled(Prior):
     TensorShape([1, 24, 24, 1])
     """
 
+    number = "scale"
+
     def __init__(self, prior: Prior, scale: float = 1.0, train_scale: bool = True, **kwargs):
-        super().__init__(**kwargs)
-        self.prior = inner_prior(self, prior)
-        self.scale = positive("scale", scale)
-        self.train_scale = bool(train_scale)
-
-    @property
-    def has_energy(self):
-        return self.prior.has_energy
-
-    @property
-    def is_convex(self):
-        return self.prior.is_convex
+        super().__init__(prior, scale, train_scale, **kwargs)
 
     @property
     def takes_noise_level(self):
         """Whether each image comes with its noise level."""
         return self.prior.takes_noise_level
-
-    @property
-    def certified(self):
-        return self.prior.certified
-
-    def build(self, input_shape):
-        if not self.prior.built:
-            self.prior.build(input_shape)
-        self.log_scale = self.add_weight(
-            shape=(),
-            initializer=keras.initializers.Constant(np.log(self.scale)),
-            trainable=self.train_scale,
-            name="log_scale",
-        )
-        self.built = True
 
     def bind(self, image_shape, *noise_level):
         inner, scale = self.prior.bind(image_shape, *noise_level), tf.exp(self.log_scale)
@@ -107,35 +81,5 @@ class Rescaled(Prior):
         self.ensure_built(p)
         return tf.exp(2.0 * self.log_scale) * self.prior.hessian_variation(p, size)
 
-    def pictures(self):
-        return self.prior.pictures()
-
     def scalars(self):
         return {"scale": tf.exp(self.log_scale), **self.prior.scalars()}
-
-    def get_config(self):
-        return {
-            **super().get_config(),
-            "prior": serialise(self.prior),
-            "scale": self.scale,
-            "train_scale": self.train_scale,
-        }
-
-    @classmethod
-    def from_config(cls, config):
-        return cls(**deserialise(config, "prior"))
-
-
-def inner_prior(owner, prior):
-    """The prior that another one is made of, or a `ValueError`."""
-    if not isinstance(prior, Prior):
-        raise ValueError(
-            f"{type(owner).__name__} expected `prior` to be a `deq_keras.priors.Prior`. Received "
-            f"{prior!r}."
-        )
-    if prior.variable_dtype != owner.variable_dtype:
-        raise ValueError(
-            f"{type(owner).__name__} expected a `prior` of its own dtype {owner.variable_dtype}. "
-            f"Received {prior.variable_dtype}. Give both the same."
-        )
-    return prior
