@@ -102,7 +102,7 @@ def test_variables_of_loops_that_move_on(name, tmp_path):
     ("layer", "inputs"),
     [
         (lambda: bilevel(solver="auto"), 1),  # L-BFGS
-        pytest.param(lambda: bilevel(dk.operators.Mask()), 2),
+        pytest.param(lambda: bilevel(dk.operators.Mask()), 2, marks=slow),
         pytest.param(lambda: bilevel(solver="picard"), 1, marks=slow),
         pytest.param(lambda: bilevel(padding="circular"), 1, marks=slow),
         pytest.param(lambda: bilevel(dk.operators.GaussianBlur(3, 0.8)), 1, marks=slow),
