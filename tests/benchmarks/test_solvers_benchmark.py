@@ -70,9 +70,15 @@ def test_the_way_to_a_sharp_problem():
 @pytest.mark.parametrize(
     ("one", "sharpness", "solver"),
     [
-        (family("inpainting", "tied experts"), 2000.0, dk.solvers.LBFGS),
         (family("denoising", "untied experts"), 500.0, dk.solvers.Anderson),
-        (family("super-resolution", "proximal network"), None, dk.solvers.Anderson),
+        pytest.param(
+            *(family("inpainting", "tied experts"), 2000.0, dk.solvers.LBFGS),
+            marks=pytest.mark.slow,
+        ),
+        pytest.param(
+            *(family("super-resolution", "proximal network"), None, dk.solvers.Anderson),
+            marks=pytest.mark.slow,
+        ),
     ],
     ids=lambda value: getattr(value, "name", None),
 )
@@ -113,6 +119,7 @@ def test_a_run_counts_and_measures_what_the_library_does():
         assert found["converged"]
 
 
+@pytest.mark.slow
 def test_the_cap_holds_for_evaluations_and_products_together():
     one = family("deconvolution", "tied experts")
     server = solvers_worker.Server()

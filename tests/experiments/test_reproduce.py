@@ -58,6 +58,7 @@ def test_wrong_command_lines(program, tmp_path, monkeypatch, arguments, code, me
     assert not (tmp_path / "run").exists() or not any((tmp_path / "run").iterdir())
 
 
+@pytest.mark.slow
 def test_a_grid_from_end_to_end(program, tmp_path, digits):
     arguments = (f"--workdir={tmp_path}", f"--data_file={digits}", "--jobs=1", *TINY)
     ended = program(reproduce, *arguments)

@@ -233,6 +233,7 @@ def test_page_of_the_training_is_that_of_all_its_epochs(start, trained, tmp_path
 CONDITIONING = ("smallest", "largest", "skew", "norm", "condition")
 
 
+@pytest.mark.slow
 def test_conditioning_is_logged_after_each_epoch_and_may_be_turned_on_later(start, tmp_path):
     own = "--config.model=tests.experiments.own_model:solving"
     assert start(tmp_path, own, "--config.train.epochs=1") == 0

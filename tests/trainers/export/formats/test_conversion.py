@@ -88,7 +88,9 @@ def test_a_solver_over_a_mirrored_boundary(name, tmp_path):
     np.testing.assert_allclose(outputs["reconstruction"], original(y), atol=1e-4)
 
 
-@pytest.mark.parametrize("name", ["litert", pytest.param("onnx", marks=slow), "openvino"])
+@pytest.mark.parametrize(
+    "name", ["litert", *(pytest.param(name, marks=slow) for name in ("onnx", "openvino"))]
+)
 def test_variables_of_loops_that_move_on(name, tmp_path):
     """LiteRT and OpenVINO lose them, silently, unless they are copied."""
     converted = convert(model(Memory()), tmp_path / "model", needs(name), size_for(name))
