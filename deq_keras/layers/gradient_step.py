@@ -16,6 +16,7 @@ from deq_keras.numerics.partial import Partial
 from deq_keras.numerics.rows import norm, to_rows
 from deq_keras.operators import LinearOperator
 from deq_keras.priors import Prior
+from deq_keras.priors.base import bind_prior
 from deq_keras.priors.experts import AtMost
 from deq_keras.problems import Preconditioner, Problem, Step
 
@@ -293,11 +294,6 @@ class GradientStep(Cell):
     @classmethod
     def from_config(cls, config):
         return cls(**deserialise(config, "operator", "prior", "fidelity", "constraint"))
-
-
-def bind_prior(prior, shape, noise_level):
-    """The prior for images of a shape, and their noise level unless it takes none."""
-    return prior.bind(shape) if noise_level is None else prior.bind(shape, noise_level)
 
 
 def _weighted_sum(u, first, second, weight):

@@ -5,9 +5,9 @@ import tensorflow as tf
 from deq_keras import adjoints, certificates
 from deq_keras.adjoints.base import adjoint_operator
 from deq_keras.layers.cell import split, split_noise_level
-from deq_keras.layers.gradient_step import bind_prior
 from deq_keras.numerics.rows import norm, to_rows
 from deq_keras.numerics.shapes import sizes_of
+from deq_keras.priors.base import bind_prior
 from deq_keras.priors.sensitivity import Sensitivity
 
 

@@ -11,7 +11,7 @@ import tensorflow as tf
 from deq_keras.config import described
 from deq_keras.numerics import partial
 from deq_keras.numerics.rows import at_least_one, first_rows
-from deq_keras.numerics.shapes import sizes_of
+from deq_keras.numerics.shapes import sizes_of, tensors_of
 
 
 class BoundPrior(NamedTuple):
@@ -103,28 +103,29 @@ class Prior(keras.layers.Layer):
             self.strong_convexity(),
         )
 
-    def energy(self, u) -> tf.Tensor:
+    def energy(self, u, noise_level=None) -> tf.Tensor:
         """Energy of each image of `u`, shape `(batch,)`.
+
+        Args:
+            u: Images.
+            noise_level: `(batch,)` for a prior that takes it, else `None`.
 
         Raises:
             ValueError: If the prior has none.
         """
-        self.ensure_built(u)
-        u, count = at_least_one(tf.convert_to_tensor(u))
-        energy = self.bind(sizes_of(u)).energy
-        if energy is None:
+        bound, u, count = self._bound_for(u, noise_level)
+        if bound.energy is None:
             raise ValueError(
                 f"{type(self).__name__} has no energy: it is a learned map that is no gradient. "
                 "Use it in `Equilibrium(GradientStep(operator, prior))`, and in `Variational` a "
                 "prior with an energy, such as its tied form."
             )
-        return first_rows(energy(u), count)
+        return first_rows(bound.energy(u), count)
 
-    def gradient(self, u) -> tf.Tensor:
-        """Gradient of the energy at `u`, of the same shape as `u`."""
-        self.ensure_built(u)
-        u, count = at_least_one(tf.convert_to_tensor(u))
-        return first_rows(self.bind(sizes_of(u)).gradient(u), count)
+    def gradient(self, u, noise_level=None) -> tf.Tensor:
+        """Gradient of the energy at `u`, of the same shape as `u`; see `energy`."""
+        bound, u, count = self._bound_for(u, noise_level)
+        return first_rows(bound.gradient(u), count)
 
     def denoise(self, y, weight=1.0, noise_level=None) -> tf.Tensor:
         """Noisy images with one gradient step on the prior: `y - weight grad R(y)`.
@@ -142,9 +143,8 @@ class Prior(keras.layers.Layer):
         Returns:
             Images of the shape of `y`.
         """
-        self.ensure_built(y)
-        bound = self.bind(sizes_of(y), *([] if noise_level is None else [noise_level]))
-        return y - weight * bound.gradient(y)
+        bound, noisy, count = self._bound_for(y, noise_level)
+        return y - weight * first_rows(bound.gradient(noisy), count)
 
     def gradient_lipschitz(self, size=None) -> tf.Tensor | None:
         """Certified upper bound on the Lipschitz constant of the gradient, a scalar tensor.
@@ -252,6 +252,12 @@ class Prior(keras.layers.Layer):
     def compute_output_shape(self, input_shape):
         return input_shape
 
+    def _bound_for(self, u, noise_level):
+        """The prior bound for images, at least one of them, and how many there were."""
+        self.ensure_built(u)
+        (u, noise_level), count = at_least_one(tensors_of((tf.convert_to_tensor(u), noise_level)))
+        return bind_prior(self, sizes_of(u), noise_level), u, count
+
     def _functions(self):
         """`(gradient, energy)` as the subclass defines them."""
         own = type(self)
@@ -271,3 +277,8 @@ class Prior(keras.layers.Layer):
             return tape.gradient(total, u, unconnected_gradients=tf.UnconnectedGradients.ZERO)
 
         return gradient, energy
+
+
+def bind_prior(prior, shape, noise_level) -> BoundPrior:
+    """The prior for images of a shape, and their noise level unless it takes none."""
+    return prior.bind(shape) if noise_level is None else prior.bind(shape, noise_level)

@@ -6,7 +6,6 @@ import tensorflow as tf
 from deq_keras.checks import shape_4d
 from deq_keras.config import deserialise, serialise
 from deq_keras.numerics import partial
-from deq_keras.numerics.shapes import sizes_of
 from deq_keras.priors.base import BoundPrior, Prior
 from deq_keras.priors.noise_levels import check_given
 
@@ -89,14 +88,6 @@ class DenoiserEnergy(Prior):
         self.ensure_built(y)
         check_given(type(self).__name__, self.takes_noise_level, noise_level)
         return self._denoised(y, *self._rows(noise_level))
-
-    def energy(self, u, noise_level=None):
-        self.ensure_built(u)
-        return self.bind(sizes_of(u), noise_level).energy(u)
-
-    def gradient(self, u, noise_level=None):
-        self.ensure_built(u)
-        return self.bind(sizes_of(u), noise_level).gradient(u)
 
     def bind(self, image_shape, noise_level=None):
         check_given(type(self).__name__, self.takes_noise_level, noise_level)

@@ -12,8 +12,6 @@ from deq_keras import checks, convolution
 from deq_keras.checks import positive
 from deq_keras.convolution.norm_bounds import norm_bounds
 from deq_keras.numerics.partial import Partial
-from deq_keras.numerics.rows import at_least_one, first_rows
-from deq_keras.numerics.shapes import sizes_of, tensors_of
 from deq_keras.priors import filtering, initializers, potentials
 from deq_keras.priors.base import BoundPrior, Prior
 from deq_keras.priors.experts import AtMost
@@ -232,17 +230,6 @@ class RidgeRegularizer(Prior):
             return self._of_filters(tf.exp(logarithm))[None]
         weights = interpolation_weights(tf.cast(noise_level, logarithm.dtype), self.noise_levels)
         return self._of_filters(tf.exp(tf.linalg.matmul(weights, logarithm)))
-
-    def energy(self, u, noise_level=None):
-        return self._applied("energy", u, noise_level)
-
-    def gradient(self, u, noise_level=None):
-        return self._applied("gradient", u, noise_level)
-
-    def _applied(self, name, u, noise_level):
-        self.ensure_built(u)
-        (u, noise_level), count = at_least_one(tensors_of((u, noise_level)))
-        return first_rows(getattr(self.bind(sizes_of(u), noise_level), name)(u), count)
 
     def bind(self, image_shape, noise_level=None):
         c = self.coefficients(image_shape[1:3])

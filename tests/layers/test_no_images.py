@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from deq_keras import fidelities, layers, metrics, operators, priors, solvers
+from deq_keras import denoisers, fidelities, layers, metrics, operators, priors, solvers
 
 IMAGES = tf.constant(np.random.default_rng(0).uniform(size=(2, 8, 9, 1)), tf.float32)
 NONE = IMAGES[:0]
@@ -92,7 +92,8 @@ def test_priors(padding):
 def test_other_priors_metrics_fidelities_and_noise():
     ridge = priors.RidgeRegularizer()
     ridge.build((None, None, None, 1))
-    for prior in (ridge, priors.TotalVariation()):
+    network = priors.DenoiserEnergy(denoisers.dncnn(depth=2, filters=2))
+    for prior in (ridge, network, priors.TotalVariation()):
         assert prior.gradient(NONE).shape == NONE.shape
         assert prior.energy(NONE).shape == (0,)
     assert metrics.psnr(NONE, NONE).shape == (0,)
