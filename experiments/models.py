@@ -28,20 +28,14 @@ def equilibrium(task, config, weight=0.1):
 
     Args: those of `bilevel`.
     """
-    solver = dk.solvers.get(config.train.equilibrium_solver)
-    solver.tolerance = config.train.tolerance
     limit, options, most = config.train.get("hypomonotonicity"), {}, None
     if limit is not None:
         # Then a denoiser is strongly monotone, with a modulus of at least a tenth of the data's.
         options, most = {"hypomonotonicity": limit}, 0.9 / limit
         weight = min(weight, most)
     learned = prior(config.prior, tied=False, **options)
-    return dk.layers.Equilibrium(
-        dk.layers.GradientStep(task.operator(), learned, weight, max_weight=most),
-        solver=solver,
-        adjoint=_adjoint(dk.linear_solvers.GMRES, config),
-        name="equilibrium",
-    )
+    cell = dk.layers.GradientStep(task.operator(), learned, weight, max_weight=most)
+    return _fixed_point(cell, config, "equilibrium")
 
 
 def one_step_denoiser(task, config, weight=0.01):
@@ -79,16 +73,7 @@ def proximal(task, config, weight=None):
     network = learned.denoiser
     if learned.takes_noise_level:
         network = dk.denoisers.DenoiserAtNoiseLevel(network, config[task.name].noise or 0.01)
-    solver = dk.solvers.get(config.train.equilibrium_solver)
-    solver.tolerance = config.train.tolerance
-    return dk.layers.Equilibrium(
-        dk.layers.ProximalStep(task.operator(), network),
-        solver=solver,
-        adjoint=dk.adjoints.Implicit(
-            dk.linear_solvers.GMRES(tolerance=config.train.adjoint_tolerance)
-        ),
-        name="proximal",
-    )
+    return _fixed_point(dk.layers.ProximalStep(task.operator(), network), config, "proximal")
 
 
 def total_variation(task, config):
@@ -145,6 +130,13 @@ def _variational(task, config, prior, name, weight=0.1):
         adjoint=_adjoint(kind, config),
         name=name,
     )
+
+
+def _fixed_point(cell, config, name):
+    solver = dk.solvers.get(config.train.equilibrium_solver)
+    solver.tolerance = config.train.tolerance
+    adjoint = _adjoint(dk.linear_solvers.GMRES, config)
+    return dk.layers.Equilibrium(cell, solver=solver, adjoint=adjoint, name=name)
 
 
 def _adjoint(kind, config):

@@ -149,6 +149,12 @@ def test_a_proximal_model_of_a_noise_map_learns_its_level(config):
     assert isinstance(layer.cell.network, dk.denoisers.DenoiserAtNoiseLevel)
     assert float(tf.exp(layer.cell.network.log_noise_level)) == pytest.approx(0.1)
     assert models.learned_part(layer) is layer.cell.network.denoiser
+    assert not layer.adjoint.higher_order
+
+
+def test_a_proximal_model_can_be_trained_without_clean_images(config):
+    config.train.loss = "sure"  # which holds a derivative already
+    assert models.proximal(tasks.get("denoising", config), config).adjoint.higher_order
 
 
 def test_a_noise_level_for_each_image(config):
