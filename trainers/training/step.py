@@ -175,9 +175,9 @@ class Step:
         images = tf.cast(count, self.dtype)
         before = [tf.identity(v.value) for v in self.statistics]
         with tf.GradientTape() as tape:
-            with self._training():
+            with self._training():  # a loss may call the model as well
                 prediction = self.model(x, training=True)
-            loss = self._loss(x, y, prediction, sample_weight, training=True)
+                loss = self._loss(x, y, prediction, sample_weight, training=True)
             scale = self._scale.value
             scaled = loss if scale is None else loss * tf.cast(scale, loss.dtype)
         gradients = tape.gradient(scaled, self.trainable)

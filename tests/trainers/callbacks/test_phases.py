@@ -88,6 +88,24 @@ def test_validation_is_solved_as_the_model_was_made(first, data):
     assert row["val_loss"] == pytest.approx(np.mean(errors), rel=1e-4)
 
 
+def test_a_loss_that_calls_the_model_is_within_the_phase(data, tmp_path):
+    seen = []
+
+    class Noting(keras.Sequential):
+        def compute_loss(self, **kwargs):
+            seen.append((kwargs.get("training"), type(self.layers[-1].adjoint).__name__))
+            return super().compute_loss(**kwargs)
+
+    def make():
+        model = Noting([keras.Input((8, 8, 1)), build().layers[-1]])
+        model.compile("sgd", "mse")
+        return model
+
+    train(tmp_path, data, [LOOSE], 1, make)
+    assert {name for training, name in seen if training is True} == {"JacobianFree"}
+    assert {name for training, name in seen if training is False} == {"Implicit"}
+
+
 def test_what_comes_after_is_as_without_phases(trained):
     trainer, (_, after) = trained
     assert after["solved_backward_steps"] > 1
