@@ -73,17 +73,21 @@ class Implicit(Adjoint):
         """The linear solver for a problem."""
         return choose(self.linear_solver, problem)
 
+    def preconditioner(self, problem, z):
+        """What the linear solver of a problem is given at `z` as a preconditioner, or `None`."""
+        if not (self.precondition and self.choose(problem).takes_any_preconditioner):
+            return None
+        return problem.preconditioner and problem.preconditioner(z)
+
     def solve(self, problem, solver, report=None):
         frozen, solution = solve_off_tape(problem, solver)
         linear_solver = self.choose(problem)
         if self.higher_order:
             return recursion.output(problem, solution.value, linear_solver, report), solution
-        wanted = self.precondition and linear_solver.takes_any_preconditioner
 
         def correct(z, d):
-            precondition = frozen.preconditioner if wanted else None
             found = linear_solver.solve(
-                adjoint_operator(frozen, z), d, precondition and precondition(z)
+                adjoint_operator(frozen, z), d, self.preconditioner(frozen, z)
             )
             if report is not None:
                 report(partial.stopped(found))

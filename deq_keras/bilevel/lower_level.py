@@ -156,14 +156,12 @@ class LowerLevel:
         problem = self._bind(u).frozen()
         tau, adjoint = problem.step.length, layer.adjoint
         solver = adjoint.choose(problem).within(tolerance)
-        wanted = adjoint.precondition and solver.takes_any_preconditioner
-        precondition = problem.preconditioner if wanted else None
         right_side = u - self.truth
         # I - J is tau Hess E, so the state of the energy is tau times that of the map.
         found = solver.solve(
             adjoint_operator(problem, u),
             right_side,
-            precondition and precondition(u),
+            adjoint.preconditioner(problem, u),
             state / _column(tau),
         )
         state = _column(tau) * found.value
