@@ -32,8 +32,11 @@ def denoiser(section):
     Raises:
         ConfigurationError: If there is no denoiser of that name, or it takes other arguments.
     """
-    known = _by_name(dk.denoisers)
-    known.pop("denoiser_at_noise_level")  # of another denoiser
+    known = {
+        key: value
+        for key, value in _by_name(dk.denoisers).items()
+        if "denoiser" not in inspect.signature(value).parameters  # made of another one
+    }
     if section.name not in known:
         raise unknown_name("denoiser", section.name, known)
     arguments = {key: value for key, value in section.items() if key != "name"}

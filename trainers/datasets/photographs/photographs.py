@@ -14,7 +14,14 @@ import tensorflow_datasets as tfds
 from etils import epath
 from PIL import Image
 
-from trainers.datasets.images import SPLITS, Picture, to_array, to_picture
+from trainers.datasets.images import (
+    SPLITS,
+    Picture,
+    check_channels,
+    check_max_side,
+    to_array,
+    to_picture,
+)
 
 
 class Photograph(NamedTuple):
@@ -253,6 +260,8 @@ def read_splits(
     Returns:
         A dict of "train", "validation" and "test" to lists of `Picture`, sorted by name.
     """
+    check_channels(channels)
+    check_max_side(max_side)
     try:
         return _read(prepare(cache_dir), channels, max_side)
     except Exception:  # TensorFlow, TFDS and the file system each have errors of their own
