@@ -169,9 +169,9 @@ $(ADDONS_VENV)/.installed: $(ADDONS)/requirements.txt
 # The peers are installed on top of what the other programs need. A PyTorch that is in
 # $(BENCHMARK_VENV) already, such as a smaller build for the CPU, is kept.
 benchmark: $(BENCHMARK_VENV)/.deq_keras-peers-installed
-	for suite in peers paper scaling solvers distributed; do \
+	for suite in peers paper scaling solvers "priors --size=128" distributed; do \
 	  $(BENCHMARK_VENV)/bin/python -m benchmarks --suite=$$suite \
-	    --output=$(BENCHMARK)/$$suite.json || exit 1; \
+	    --output=$(BENCHMARK)/$${suite%% *}.json || exit 1; \
 	done
 
 $(BENCHMARK_VENV)/.deq_keras-peers-installed: setup.py

@@ -5,9 +5,10 @@
     python -m benchmarks --suite=paper --full --output=runs/benchmark/paper.json
     python -m benchmarks --suite=scaling --output=runs/benchmark/scaling.json
     python -m benchmarks --suite=solvers --output=runs/benchmark/solvers.json
+    python -m benchmarks --suite=priors --size=128 --output=runs/benchmark/priors.json
     python -m benchmarks --suite=distributed --output=runs/benchmark/distributed.json
 
-`make benchmark` runs the five, in an environment with the peers (the extra `benchmark`). Each
+`make benchmark` runs the six, in an environment with the peers (the extra `benchmark`). Each
 writes a JSON file, a plot (`.png`) next to it, and tables to the terminal.
 
 - `peers`: one training step on the map u - 0.1 ((u - y) + A^T tanh(A u)) to relative errors of the
@@ -17,6 +18,8 @@ writes a JSON file, a plot (`.png`) next to it, and tables to the terminal.
 - `scaling`: our time and peak memory against size, batch, iterations and tolerance; each solver
   with each adjoint; compaction.
 - `solvers`: every solver on a grid of problems at equal true error, and performance profiles.
+- `priors`: a reconstruction with each trained ridge prior to a gradient norm of 1e-4, ours against
+  the same energy in PyTorch with nonmonotone APG.
 - `distributed`: two processes against one at the same global batch, the share of communication,
   and on paper what more would give.
 
@@ -46,6 +49,7 @@ from benchmarks import (
     output,
     paper_suite,
     peers_suite,
+    priors_suite,
     scaling_suite,
     solvers_grid,
     solvers_suite,
@@ -58,6 +62,7 @@ SUITES = {
     "paper": paper_suite,
     "scaling": scaling_suite,
     "solvers": solvers_suite,
+    "priors": priors_suite,
     "distributed": distributed_suite,
 }
 
@@ -73,12 +78,19 @@ _REPEATS = flags.DEFINE_integer("repeats", 7, "Measured rounds.", lower_bound=1)
 _SEED = flags.DEFINE_integer("seed", 0, "Seed of filters, images and noise.", lower_bound=0)
 _LOG = flags.DEFINE_string("log", None, "File for what the frameworks print.")
 _CONTESTANTS = flags.DEFINE_list(
-    "contestants", list(peers_suite.GROUPS), "peers: some of these groups."
+    "contestants",
+    None,
+    f"Some of them; peers: of {', '.join(peers_suite.GROUPS)}; priors: of "
+    f"{', '.join(priors_suite.CONTESTANTS)}.",
 )
 _ONLY = flags.DEFINE_string(
-    "only", "", "peers: only settings, solvers: only problems, whose name contains this."
+    "only", "", "peers, priors: only settings, solvers: only problems, whose name contains this."
 )
-_TARGETS = flags.DEFINE_list("targets", ["1e-3", "1e-5"], "peers, solvers: errors to reach.")
+_TARGETS = flags.DEFINE_list(
+    "targets",
+    None,
+    "Errors to reach; peers, solvers: 1e-3 and 1e-5 if not given, priors: gradient norms, 1e-4.",
+)
 _SHARPNESS = flags.DEFINE_list(
     "sharpness",
     None,
@@ -86,10 +98,12 @@ _SHARPNESS = flags.DEFINE_list(
 )
 _SIZE = flags.DEFINE_integer("size", 96, "All but paper: side of the images.", lower_bound=8)
 _BATCH = flags.DEFINE_integer(
-    "batch", 8, "All but paper: images (distributed: of each process).", lower_bound=1
+    "batch", 8, "All but paper, priors: images (distributed: of each process).", lower_bound=1
 )
 _MEMORY = flags.DEFINE_boolean("memory", True, "peers: measure peak memory, too.")
-_FILTERS = flags.DEFINE_integer("filters", 32, "All but paper: number of filters.", lower_bound=1)
+_FILTERS = flags.DEFINE_integer(
+    "filters", 32, "All but paper, priors: number of filters.", lower_bound=1
+)
 _ITERATIONS = flags.DEFINE_list(
     "iterations", ["10", "50", "200"], "scaling: forced numbers of iterations."
 )
@@ -97,10 +111,10 @@ _STEPS = flags.DEFINE_integer(
     "steps", 6, "distributed: steps of a round; the first does not count.", lower_bound=3
 )
 _TASKS = flags.DEFINE_list("tasks", ["denoising", "deblurring"], "paper: some of these.")
-_IMAGES = flags.DEFINE_integer("images", 10, "paper: images of the batch.", lower_bound=1)
+_IMAGES = flags.DEFINE_integer("images", 10, "paper, priors: images of the batch.", lower_bound=1)
 _HEIGHT = flags.DEFINE_integer("height", 218, "paper: height of the images.", lower_bound=11)
 _WIDTH = flags.DEFINE_integer("width", 178, "paper: width of the images.", lower_bound=11)
-_DATA_DIR = flags.DEFINE_string("data_dir", None, "paper: folder of images to use instead.")
+_DATA_DIR = flags.DEFINE_string("data_dir", None, "paper, priors: folder of images to use instead.")
 _PROCEDURE_REPEATS = flags.DEFINE_integer(
     "procedure_repeats", 1, "paper: whole runs of the procedure.", lower_bound=1
 )
@@ -149,7 +163,8 @@ def settings():
     Raises:
         ValueError: If a value is not among those that there are.
     """
-    targets = tuple(_number("targets", text, float) for text in _TARGETS.value)
+    usual = ["1e-4"] if _SUITE.value == "priors" else ["1e-3", "1e-5"]
+    targets = tuple(_number("targets", text, float) for text in _TARGETS.value or usual)
     usual = ("50", "500", "5000", "20000") if _SUITE.value == "solvers" else ("1",)
     sharpness = tuple(_number("sharpness", text, float) for text in _SHARPNESS.value or usual)
     if _SUITE.value == "peers" and len(sharpness) > 1:
@@ -158,10 +173,13 @@ def settings():
     for name in _TASKS.value:
         if name not in ("denoising", "deblurring"):
             raise ValueError(f"Expected --tasks of denoising and deblurring. Received {name!r}.")
+    every = priors_suite.CONTESTANTS if _SUITE.value == "priors" else peers_suite.GROUPS
+    contestants = tuple(_CONTESTANTS.value or every)
     if _SUITE.value == "solvers":
         solvers_grid.families(1, 8, 1, 0, _ONLY.value)
     else:
-        peers_suite.contestants(_CONTESTANTS.value, _ONLY.value)
+        suite = priors_suite if _SUITE.value == "priors" else peers_suite
+        suite.contestants(contestants, _ONLY.value)
     if min(targets, default=1.0) < 1e-6:
         raise ValueError(f"Expected --targets >= 1e-6: it is all float32. Received {targets}.")
     return Settings(
@@ -169,7 +187,7 @@ def settings():
         repeats=_REPEATS.value,
         seed=_SEED.value,
         log=_LOG.value,
-        contestants=tuple(_CONTESTANTS.value),
+        contestants=contestants,
         only=_ONLY.value,
         targets=targets,
         size=_SIZE.value,
@@ -211,9 +229,11 @@ def benchmark():
     """Everything, from the flags to the files."""
     console = Console(width=None if sys.stdout.isatty() else 160)
     begin, chosen = time.perf_counter(), settings()
-    peers_suite.check_installed(
-        {"peers": chosen.contestants, "paper": ("paper_procedure",)}.get(_SUITE.value, ())
-    )
+    needed = {"peers": chosen.contestants, "paper": ("paper_procedure",)}
+    if _SUITE.value == "priors":
+        found = priors_suite.contestants(chosen.contestants)
+        needed["priors"] = [module for _, module, _ in found]
+    peers_suite.check_installed(needed.get(_SUITE.value, ()))
     path = Path(_OUTPUT.value)
     if path.is_dir():
         raise ValueError(

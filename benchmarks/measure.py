@@ -4,7 +4,6 @@ import math
 import os
 import statistics
 
-from benchmarks import reference as references
 from benchmarks.remote import Remote, RemoteError
 
 TIGHTEST = 1e-8
@@ -14,17 +13,17 @@ HOPELESS = 2.0  # a family that starts this many times slower than the fastest i
 
 
 class Contest:
-    """A worker for each framework, a problem, and its reference.
+    """A worker for each framework, a problem, and who judges the results.
 
     Args:
-        problem: A `Problem`.
-        reference: Its `Reference`.
+        problem: A `Problem`, or what else the modules of `peers` take for one.
+        judge: From the result of a contestant, a dictionary, to one of errors; `gradient` counts.
         threads: Number of threads of each worker.
         log: File for what the workers print, or `None`.
     """
 
-    def __init__(self, problem, reference, threads, log=None):
-        self.problem, self.reference = problem, reference
+    def __init__(self, problem, judge, threads, log=None):
+        self.problem, self.judge = problem, judge
         self.threads, self.log = threads, log
         self._remotes = {}
 
@@ -53,7 +52,7 @@ class Contest:
             return {"failed": str(error).splitlines()[0][:300]}
         return {
             "seconds": min(seconds),
-            "errors": references.errors(self.reference, result),
+            "errors": self.judge(result),
             "steps": {name: value for name, value in result.items() if "steps" in name},
         }
 
@@ -80,7 +79,7 @@ class Contest:
                 seconds[index].append(time)
         for index, (module, _) in enumerate(entries):
             self.forget(module, f"final {index}")
-        return seconds, [references.errors(self.reference, result) for result in results]
+        return seconds, [self.judge(result) for result in results]
 
 
 def tune(contest, name, module, families, targets, report):

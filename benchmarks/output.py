@@ -28,50 +28,68 @@ def tables(record, console):
     """Print the numbers of a suite."""
     show = {"peers": _peers, "paper": _paper, "scaling": _scaling}
     show.update(distributed=distributed_output.tables, solvers=solvers_output.tables)
+    show["priors"] = _priors
     show[record["suite"]](record["results"], console)
 
 
 def _peers(results, console):
+    _load(results, console)
+    for target in results["targets"]:
+        title = f"Training step to a gradient error of {target['target']:g}"
+        _race(target, title, {"error of A": "filters", "error of y": "measurement"}, console)
+
+
+def _priors(results, console):
+    for preset, found in results.items():
+        _load(found, console)
+        count, *size, _ = found["shape"]
+        for target in found["targets"]:
+            title = f"{preset}, {count} images of {size[0]} x {size[1]}: to {target['target']:g}"
+            _race(target, title, {"norm of the gradient": "gradient"}, console)
+
+
+def _load(results, console):
     if said := measure.load_words(results["load"]):
         console.print(
             f"{said}, and times are too long, most of all those of PyTorch, whose threads spin.",
             highlight=False,
         )
-    columns = ("contestant", "settings", "seconds (quartiles)", "error of A", "error of y")
-    for target in results["targets"]:
-        title = f"Training step to a gradient error of {target['target']:g}"
-        own = [e for e in target["contestants"] if "ratios" in e]
-        ratios = [f"/ {entry['contestant']}" for entry in own]
-        table = Table(*columns, *ratios, "peak memory", title=title, title_justify="left")
-        for entry in target["contestants"]:
-            if "median" not in entry:
-                best = entry.get("best_error")
-                note = "-" if best is None else f"not reached; its best error is {best:.1e}"
-                table.add_row(entry["contestant"], note, *["-"] * (len(ratios) + 4))
-                continue
-            table.add_row(
-                entry["contestant"] + ("" if entry["met"] else " (missed)"),
-                entry["family"],
-                _spread(entry),
-                f"{entry['errors']['filters']:.1e}",
-                f"{entry['errors']['measurement']:.1e}",
-                *[
-                    f"{e['ratios'][entry['contestant']]['median']:.2f}"
-                    if entry["contestant"] in e["ratios"]
-                    else "-"
-                    for e in own
-                ],
-                _mebibytes(entry.get("peak_bytes")),
+
+
+def _race(target, title, errors, console):
+    """Print everyone's best setting; `errors` are from headings to names of errors."""
+    own = [e for e in target["contestants"] if "ratios" in e]
+    ratios = [f"/ {entry['contestant']}" for entry in own]
+    columns = ("contestant", "settings", "seconds (quartiles)", *errors, *ratios, "peak memory")
+    table = Table(*columns, title=title, title_justify="left")
+    for entry in target["contestants"]:
+        if "median" not in entry:
+            best = entry.get("best_error")
+            note = "-" if best is None else f"not reached; its best error is {best:.1e}"
+            table.add_row(entry["contestant"], note, *["-"] * (len(columns) - 2))
+            continue
+        table.add_row(
+            entry["contestant"] + ("" if entry["met"] else " (missed)"),
+            entry["family"],
+            _spread(entry),
+            *[f"{entry['errors'][name]:.1e}" for name in errors.values()],
+            *[
+                f"{e['ratios'][entry['contestant']]['median']:.2f}"
+                if entry["contestant"] in e["ratios"]
+                else "-"
+                for e in own
+            ],
+            _mebibytes(entry.get("peak_bytes")),
+        )
+    console.print(table)
+    if target["fastest_peer"]:
+        for entry in own:
+            ratio = entry["ratios"][target["fastest_peer"]]["median"]
+            console.print(
+                f"The fastest peer, {target['fastest_peer']}, takes {ratio:.2f} times as long "
+                f"as {entry['contestant']}.",
+                highlight=False,
             )
-        console.print(table)
-        if target["fastest_peer"]:
-            for entry in own:
-                ratio = entry["ratios"][target["fastest_peer"]]["median"]
-                console.print(
-                    f"The fastest peer, {target['fastest_peer']}, takes {ratio:.2f} times as long "
-                    f"as {entry['contestant']}.",
-                    highlight=False,
-                )
 
 
 def _paper(results, console):
@@ -168,6 +186,7 @@ def plot(path, record):
 
     draw = {"peers": _draw_peers, "paper": _draw_paper, "scaling": _draw_scaling}
     draw.update(distributed=distributed_output.draw, solvers=solvers_output.draw)
+    draw["priors"] = _draw_priors
     figure = draw[record["suite"]](record["results"], plt)
     figure.savefig(path, dpi=120, bbox_inches="tight")
     plt.close(figure)
@@ -175,8 +194,26 @@ def plot(path, record):
 
 
 def _draw_peers(results, plt):
-    """Every run of the sweep: time against true error; the finalists with quartiles."""
     figure, axes = plt.subplots(figsize=(8, 5))
+    _draw_race(results, axes)
+    axes.set_xlabel("true relative error of the gradient")
+    axes.set_ylabel("seconds of a training step")
+    return figure
+
+
+def _draw_priors(results, plt):
+    size = (6 * len(results), 4.5)
+    figure, panels = plt.subplots(1, len(results), figsize=size, squeeze=False)
+    for axes, (preset, found) in zip(panels[0], results.items(), strict=True):
+        _draw_race(found, axes)
+        axes.set(title=preset, ylabel="seconds of a reconstruction")
+        axes.set_xlabel("largest norm of the energy's gradient, relative")
+    figure.tight_layout()
+    return figure
+
+
+def _draw_race(results, axes):
+    """Every run of the sweep: time against true error; the finalists with quartiles."""
     names = list(dict.fromkeys(row["contestant"] for row in results["sweep"]))
     for index, name in enumerate(names):
         rows = [r for r in results["sweep"] if r["contestant"] == name and "failed" not in r]
@@ -194,10 +231,8 @@ def _draw_peers(results, plt):
                     axes.errorbar(*place, yerr=spread, fmt="D", color=f"C{index}", ms=8)
     for target in results["targets"]:
         axes.axvline(target["target"], color="grey", lw=0.8, ls=":")
-    axes.set(xscale="log", yscale="log", xlabel="true relative error of the gradient")
-    axes.set_ylabel("seconds of a training step")
+    axes.set(xscale="log", yscale="log")
     axes.legend(fontsize=8)
-    return figure
 
 
 def _draw_paper(results, plt):

@@ -33,7 +33,9 @@ def run_task(task, settings, say):
     say(f"{task}: solving in float64 …")
     truth = reference.solve(problem, tolerance=1e-10, processes=settings.threads)
     limit = settings.procedure_iterations
-    with measure.Contest(problem, truth, settings.threads, settings.log) as contest:
+    with measure.Contest(
+        problem, reference.judge(truth), settings.threads, settings.log
+    ) as contest:
         identity = contest.remote("ours").call("ours", "check_map", problem)
         say(f"{task}: the published procedure, channels_last …")
         options = {"layout": "channels_last", "iterations": limit}

@@ -86,7 +86,9 @@ def run(settings, say):
     say("Solving in float64 …")
     truth = reference.solve(problem, processes=settings.threads)
     rows, best = [], {}
-    with measure.Contest(problem, truth, settings.threads, settings.log) as contest:
+    with measure.Contest(
+        problem, reference.judge(truth), settings.threads, settings.log
+    ) as contest:
         identity = None
         if "ours" in settings.contestants:
             identity = contest.remote("ours").call("ours", "check_map", problem)
@@ -153,13 +155,11 @@ def race(contest, best, rows, target, repeats):
 def conclude(target):
     """Ratios to each of our entries, and the fastest and the leanest peer, within one target."""
     met = [entry for entry in target["contestants"] if entry["met"]]
-    for own in (entry for entry in met if entry["module"] == "ours"):
+    others = [entry for entry in met if not entry["module"].startswith("ours")]
+    for own in (entry for entry in met if entry["module"].startswith("ours")):
         own["ratios"] = {
-            entry["contestant"]: measure.ratio(entry["seconds"], own["seconds"])
-            for entry in met
-            if entry["module"] != "ours"
+            entry["contestant"]: measure.ratio(entry["seconds"], own["seconds"]) for entry in others
         }
-    others = [entry for entry in met if entry["module"] != "ours"]
     fastest = min(others, key=lambda entry: entry["median"], default=None)
     lean = [entry for entry in others if entry.get("peak_bytes") is not None]
     leanest = min(lean, key=lambda entry: entry["peak_bytes"], default=None)

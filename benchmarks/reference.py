@@ -239,6 +239,11 @@ def conjugate_gradient(product, b, tolerance, max_steps, precondition=lambda r: 
     return x, float(np.linalg.norm(b - product(x)) / size) if size else 0.0
 
 
+def judge(reference):
+    """`errors` against a `Reference`, as a function of the result alone."""
+    return functools.partial(errors, reference)
+
+
 def errors(reference, result):
     """Relative errors of the derivatives of a contestant, and the larger of the two."""
     found = {}

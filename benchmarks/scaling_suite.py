@@ -82,7 +82,9 @@ def combinations(settings, say):
     problem = problems.peers(min(settings.batch, 4), size, settings.filters, seed=settings.seed)
     truth = reference.solve(problem)
     rows = []
-    with measure.Contest(problem, truth, settings.threads, settings.log) as contest:
+    with measure.Contest(
+        problem, reference.judge(truth), settings.threads, settings.log
+    ) as contest:
         known = contest.remote("ours").call("ours", "names")
         linear = [("implicit", {"linear": name}) for name in known["linear_solvers"]]
         others = [(name, {"adjoint": name}) for name in known["adjoints"] if name != "implicit"]
