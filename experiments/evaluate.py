@@ -7,7 +7,8 @@
 The model is that of `experiments.train` in the working directory, with the weights of its best
 epoch. The images are the test split of its training; with `--data_dir` the folder's own: its `test`
 split if it has one, else all of it. The solver is that of the training, unless `--solver`,
-`--tolerance` or `--max_steps` say otherwise; the results say which it was. Writes `results.json`,
+`--tolerance` or `--max_steps` say otherwise; the results say which it was. After a training in
+mixed precision, `--precision=float32` computes with all digits. Writes `results.json`,
 `results.csv`, `pictures/` (measurement, reconstruction, truth, error), `reconstructions/`,
 `filters/`, and `training.html`, the curves of the training.
 """
@@ -174,11 +175,15 @@ def evaluate():
     task = tasks.get(config.task, config)
     problem = inverse_problem.InverseProblem(task, config, {"test": images})
     problem.check_sizes()
-    trainer = trained.trainer_of(
-        problem, config, command_line.WORKDIR.value, trained.CHECKPOINT.value
+    model, position, precision = trained.restored(
+        problem,
+        config,
+        command_line.WORKDIR.value,
+        trained.CHECKPOINT.value,
+        trained.PRECISION.value,
     )
-    solvers = other_solver.apply(trainer.model, problem.test[0][0])
-    solver = solver_of(trainer.model)
+    solvers = other_solver.apply(model, problem.test[0][0])
+    solver = solver_of(model)
     _, rows, estimates = evaluation.evaluate(solver, problem.test, images.names, bounds=True)
     _, measured, _ = evaluation.evaluate(None, problem.test, images.names, picture=task.picture)
     means = {key: evaluation.mean(rows, key) for key in COLUMNS[1:]}
@@ -188,8 +193,9 @@ def evaluate():
             **provenance("evaluate"),
             "checkpoint": {
                 "which": trained.CHECKPOINT.value,
-                "step": trainer.position.step,
-                "epoch": trainer.position.epoch,
+                "step": position.step,
+                "epoch": position.epoch,
+                "precision": precision,
             },
             "solvers": solvers,
             "config": config.to_dict(),
@@ -204,7 +210,7 @@ def evaluate():
         writer = csv.DictWriter(file, COLUMNS, extrasaction="ignore")
         writer.writeheader()
         writer.writerows(rows)
-    draw(output, rows, estimates, problem, trainer.model)
+    draw(output, rows, estimates, problem, model)
     training_page.write(command_line.WORKDIR.value, output)
     title = f"{config.model}, {config.task}, {trained.CHECKPOINT.value} checkpoint, {source}"
     if solvers:

@@ -48,6 +48,8 @@ def evaluate(solver, batches, names, bounds=False, picture=measurement_itself):
                 bounds = row["error_bound"] is not None  # an estimate would cost a linear solve
         row["psnr"] = float(dk.metrics.psnr(truth, estimate)[0])
         row["ssim"] = float(dk.metrics.ssim(truth, estimate)[0])
+        # Of half precision in mixed policies; the differences are taken in that of the images.
+        estimate = tf.cast(estimate, truth.dtype)
         row["loss"] = float(tf.reduce_mean((estimate - truth) ** 2))
         rows.append(row)
         estimates.append(estimate.numpy()[0])
@@ -79,6 +81,7 @@ def loss_on(solver, batches, picture=measurement_itself):
     total = count = 0.0
     for measurement, truth in batches:
         estimate = picture(measurement) if solver is None else solver.solve(measurement).value
+        estimate = tf.cast(estimate, truth.dtype)
         total += float(tf.reduce_sum(tf.reduce_mean((estimate - truth) ** 2, axis=(1, 2, 3))))
         count += truth.shape[0]
     return total / count

@@ -143,7 +143,11 @@ def export():
     make_writable(folder, "folder", "Name another one with --output.")
     keras.utils.set_random_seed(0)
     model = trained.load(
-        command_line.WORKDIR.value, trained.CHECKPOINT.value, _TASK.value, _MODEL.value
+        command_line.WORKDIR.value,
+        trained.CHECKPOINT.value,
+        _TASK.value,
+        _MODEL.value,
+        trained.PRECISION.value,
     )
     if _FORMAT.value != "saved_model":
         converted = convert(model.model, output, _FORMAT.value, size)

@@ -44,7 +44,7 @@ def preset():
     wanted = {"output": trained.OUTPUT, **_TEXTS, "licence": trained.LICENCE}
     if missing := [f"--{name}" for name, flag in wanted.items() if not flag.value]:
         raise ConfigurationError(f"Expected {', '.join(wanted)}. Received no {missing}.")
-    found = trained.load(workdir, trained.CHECKPOINT.value)
+    found = trained.load(workdir, trained.CHECKPOINT.value, precision=trained.PRECISION.value)
     cell = trained.cell_of(found, workdir)
     if not found.metrics:
         raise ConfigurationError(

@@ -20,10 +20,17 @@ from trainers.process import folder_flag
 from trainers.process.errors import ConfigurationError, unknown_name
 from trainers.process.files import load_weights
 from trainers.training import Trainer
+from trainers.training.options import PRECISIONS
 
 # Flags of the programs that look at a finished run.
 CHECKPOINT = flags.DEFINE_enum(
     "checkpoint", "best", ["best", "latest"], "Which weights of a training."
+)
+PRECISION = flags.DEFINE_enum(
+    "precision",
+    None,
+    PRECISIONS,
+    "Of a training's model, such as float32 after mixed_bfloat16; the training's if not given.",
 )
 LICENCE = flags.DEFINE_string("licence", None, "export, preset: licence of the weights.")
 OUTPUT = folder_flag.define(
@@ -54,7 +61,7 @@ class Trained:
     metrics: dict[str, Any]
 
 
-def load(workdir, which="best", task=None, name=None):
+def load(workdir, which="best", task=None, name=None, precision=None):
     """The model of a working directory of `experiments.train` or `experiments.compare`.
 
     Args:
@@ -62,6 +69,7 @@ def load(workdir, which="best", task=None, name=None):
         which: Of a training, which weights: `"best"` or `"latest"`.
         task: Of a comparison, which task; its only one if it is `None`.
         name: Of a comparison, which model: `"total_variation"`, `"bilevel"` or `"equilibrium"`.
+        precision: Of a training, one of `PRECISIONS`; `None` for its own.
 
     Raises:
         ConfigurationError: If the folder holds no such run, or it has not got so far.
@@ -76,17 +84,17 @@ def load(workdir, which="best", task=None, name=None):
             "leave them out."
         )
     problem = inverse_problem.InverseProblem(tasks.get(config.task, config), config, {})
-    trainer = trainer_of(problem, config, workdir, which)
+    model, position, _ = restored(problem, config, workdir, which, precision)
     found = _read(Path(workdir) / "evaluation" / "results.json")
-    same = found.get("checkpoint", {}).get("step") == trainer.position.step
+    same = found.get("checkpoint", {}).get("step") == position.step
     # Another solver of the evaluation is not the one that comes with this model.
     same &= not any("training" in solver for solver in found.get("solvers", {}).values())
     return Trained(
-        trainer.model,
+        model,
         problem.task,
         config.model,
         config,
-        f"{which} epoch, {trainer.position.epoch}, after {trainer.position.step} steps",
+        f"{which} epoch, {position.epoch}, after {position.step} steps",
         found.get("means", {}) if same else {},
     )
 
@@ -144,24 +152,32 @@ def check_training(config, workdir):
         ) from None
 
 
-def trainer_of(problem, config, workdir, which="best"):
-    """The `Trainer` of a working directory of `experiments.train`, with its weights.
+def restored(problem, config, workdir, which="best", precision=None):
+    """The model of a working directory of `experiments.train`, with its weights.
 
     Args:
         problem: An `experiments.inverse_problem.InverseProblem`.
         config: The configuration of the training.
         workdir: Its working directory.
         which: `"best"` or `"latest"`.
+        precision: One of `PRECISIONS`; `None` for that of the training.
+
+    Returns:
+        `(model, position, precision)`: the model, the position in the training, and the precision.
     """
     weight = config.train.weight or 0.1  # what was trained takes its place
+    build = models.builder(problem, config, weight)
+    options = configuration.training_options(config)
     trainer = Trainer(
-        models.builder(problem, config, weight),
-        workdir,
-        options=configuration.training_options(config),
-        config=without(read_config(workdir), config.may_change),
+        build, workdir, options=options, config=without(read_config(workdir), config.may_change)
     )
     trainer.restore(which)
-    return trainer
+    if precision in (None, options.precision):
+        return trainer.model, trainer.position, options.precision
+    with dataclasses.replace(options, precision=precision).policy():
+        model = build()
+    model.set_weights(trainer.model.get_weights())
+    return model, trainer.position, precision
 
 
 def _of_comparison(config, workdir, task, name):

@@ -17,6 +17,7 @@ from experiments.report.sheet import filter_picture, sheet
 from tests.experiments.conftest import make_pictures
 from trainers.process import exits
 
+OWN = "--config.model=tests.experiments.own_model:small"
 # How ml_collections loads a configuration file.
 pytestmark = pytest.mark.filterwarnings(r"ignore:the load_module\(\) method:DeprecationWarning")
 
@@ -61,8 +62,7 @@ def bilevel(run_program, tmp_path_factory, data):
 def small(run_program, tmp_path_factory, data):
     """The folder of a model of one's own without a solver."""
     folder = tmp_path_factory.mktemp("small") / "run"
-    own = "--config.model=tests.experiments.own_model:small"
-    arguments = (f"--workdir={folder}", f"--data_dir={data}", *TINY, own)
+    arguments = (f"--workdir={folder}", f"--data_dir={data}", *TINY, OWN)
     assert run_program(train, *arguments, "--config.train.learning_rate=0.01") == 0
     return folder
 
@@ -123,10 +123,9 @@ def test_means_and_what_they_are_of(bilevel, latest):
 
 def test_best_and_latest_checkpoint_are_two(run_program, data, tmp_path):
     """With a rate that ruins the model the first epoch is the best."""
-    own = "--config.model=tests.experiments.own_model:small"
     workdir = f"--workdir={tmp_path / 'run'}"
     ruin = "--config.train.learning_rate=5.0"
-    assert run_program(train, workdir, f"--data_dir={data}", *TINY, own, ruin) == 0
+    assert run_program(train, workdir, f"--data_dir={data}", *TINY, OWN, ruin) == 0
     found = {}
     for which in ("best", "latest"):
         output = tmp_path / which
@@ -149,6 +148,24 @@ def test_model_without_a_solver_has_empty_columns(run_program, small, tmp_path):
 
 
 # Solvers
+
+
+@pytest.mark.parametrize("policy", ["mixed_bfloat16", "mixed_float16"])
+def test_precision_of_a_training_and_another_one(run_program, data, policy, tmp_path):
+    workdir = f"--workdir={tmp_path / 'run'}"
+    half = (f"--config.train.precision={policy}", "--config.train.epochs=1", OWN)
+    assert run_program(train, workdir, f"--data_dir={data}", *TINY, *half) == 0
+    found = {}
+    for precision in (policy, "float32", "float64"):
+        output = tmp_path / precision
+        flags = [] if precision == policy else [f"--precision={precision}"]
+        assert run_program(evaluate, workdir, f"--output={output}", "--pictures=0", *flags) == 0
+        found[precision], _ = read(output)
+        assert found[precision]["checkpoint"]["precision"] == precision
+    rounded, single, double = (results["means"]["loss"] for results in found.values())
+    assert single == pytest.approx(double, rel=1e-5)
+    assert rounded == pytest.approx(double, rel=0.05)
+    assert rounded != pytest.approx(double, rel=1e-6)  # it was computed as in the training
 
 
 def test_solver_is_that_of_the_training(program, bilevel, tmp_path):
