@@ -42,7 +42,7 @@ LIBRARY = {
     "plot": ("numerics", "problems", "priors"),
     "denoisers": ("layers",),
     "testing": ("numerics", "operators", "layers"),
-    "presets": ("priors",),
+    "presets": ("convolution", "denoisers", "priors"),
     "losses": ("operators",),
     "bilevel": ("numerics", "adjoints", "layers"),
 }
