@@ -17,7 +17,7 @@ class DRUNet(keras.Model):
     transposed form, and what was found on the way down is added before the way up from there. The
     network returns the clean image itself; `UNet` returns what it subtracts, and is a hundred times
     as small. With the defaults there are 32.6 million parameters, as published:
-    `deq_keras.presets.from_pytorch` makes it of the weights of its authors.
+    `deq_keras.presets.pytorch.drunet` makes it of the weights of its authors.
 
     Images are mirrored beyond their lower and right borders up to the next multiple of the coarsest
     pixel: 8 for four levels.

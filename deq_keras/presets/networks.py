@@ -5,8 +5,11 @@ from __future__ import annotations
 import itertools
 from collections.abc import Mapping
 
+import numpy as np
+
 from deq_keras.denoisers import DRUNet
 from deq_keras.presets.state import State
+from deq_keras.priors import TotalDeepVariation
 
 
 def drunet(tensors: Mapping, activation="relu", dtype: str | None = None) -> DRUNet:
@@ -74,6 +77,68 @@ def drunet(tensors: Mapping, activation="relu", dtype: str | None = None) -> DRU
     for convolutions, kernels in groups:
         for one, kernel in zip(convolutions, kernels, strict=True):
             one.kernel.assign(kernel)
+    return found
+
+
+def tdv(tensors: Mapping, dtype: str | None = None) -> TotalDeepVariation:
+    """The prior total deep variation, TDV, for grey images.
+
+    Its energy is the sum over the pixels of the published one.
+
+    Args:
+        tensors: `K1.weight`, `mb.{block}.mb.{scale}.{way}.conv{1,2}.weight`,
+            `mb.{block}.conv_down.{scale}.weight`, `mb.{block}.conv_up.{scale}.weight` and
+            `KN.weight`; `….mask` and `….blur` are the same in all models, and not used.
+        dtype: Of the prior.
+
+    Raises:
+        ValueError: If a tensor is missing, has another shape, or is not among these; or if the
+            first filters have means.
+
+    Reference:
+        Kobler, Effland, Kunisch and Pock, Total deep variation: a stable regularization method for
+        inverse problems, IEEE TPAMI 2021.
+
+    Example:
+
+    >>> shapes = {"K1.weight": (4, 1, 3, 3), "KN.weight": (1, 4, 1, 1)}
+    >>> places = [f"mb.0.{name}" for name in ("conv_down.0", "conv_up.0")]
+    >>> places += [f"mb.0.mb.{way}.conv{i}" for way in ("0.0", "0.1", "1.0") for i in (1, 2)]
+    >>> shapes |= {f"{place}.weight": (4, 4, 3, 3) for place in places}
+    >>> tensors = {name: np.zeros(shape, np.float32) for name, shape in shapes.items()}
+    >>> deq_keras.presets.pytorch.tdv(tensors).scales
+    2
+    """
+    same = (".mask", ".blur")
+    state = State("TDV", {k: v for k, v in tensors.items() if not k.endswith(same)})
+    blocks = len(state.numbered("mb.{}.mb.0.0.conv1.weight"))
+    scales = len(state.numbered("mb.0.mb.{}.0.conv1.weight"))
+    if not blocks:
+        raise state.error("mb.0.mb.0.0.conv1.weight and so on", "no block")
+    first = state.take("K1.weight", (None, 1, 3, 3))
+    if np.abs(first.mean(axis=(2, 3))).max() > 1e-5 * np.abs(first).max():
+        raise state.error("filters without means in 'K1.weight'", "others")
+    count = len(first)
+
+    def take(name):
+        return _kernel(state.take(f"{name}.weight", (count, count, 3, 3)))
+
+    def residual(block):
+        ways = [f"{scale}.0" for scale in range(scales)]
+        ways += [f"{scale}.1" for scale in reversed(range(scales - 1))]
+        return [[take(f"mb.{block}.mb.{way}.conv{i}") for i in (1, 2)] for way in ways]
+
+    found = TotalDeepVariation(count, blocks, scales, log_factor=1.0, blur=True, dtype=dtype)
+    found.build((None, None, None, 1))
+    found.residual.assign([residual(block) for block in range(blocks)])
+    for weight, way in ((found.down, "down"), (found.up, "up")):
+        if scales > 1:
+            names = [[f"mb.{b}.conv_{way}.{s}" for s in range(scales - 1)] for b in range(blocks)]
+            weight.assign([list(map(take, row)) for row in names])
+    last = state.take("KN.weight", (1, count, 1, 1))[0, :, 0, 0]
+    state.finish()
+    found.first.assign(_kernel(first))
+    found.last.assign(last / count)
     return found
 
 

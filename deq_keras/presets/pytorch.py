@@ -4,7 +4,7 @@ Each function takes a state dictionary as a mapping from names to arrays, from a
 `python -m experiments.convert` reads one from a file. Nothing of PyTorch is needed.
 """
 
-from deq_keras.presets.networks import drunet
+from deq_keras.presets.networks import drunet, tdv
 from deq_keras.presets.ridge import crr, wcrr
 
-__all__ = ["crr", "drunet", "wcrr"]
+__all__ = ["crr", "drunet", "tdv", "wcrr"]

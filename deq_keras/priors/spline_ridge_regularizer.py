@@ -51,7 +51,7 @@ class SplineRidgeRegularizer(RidgeRegularizer):
         min(0, min e) <= Hess R <= max |e|,    min e >= -rho.
 
     This is the form in which CRR and WCRR were published:
-    `deq_keras.presets.from_pytorch` makes it of the weights of their authors.
+    `deq_keras.presets.pytorch` makes it of the weights of their authors.
 
     Args:
         filters: As in `RidgeRegularizer`.

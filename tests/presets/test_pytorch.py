@@ -7,9 +7,9 @@ PyTorch: images `(channels, height, width)`, filters `(filters, channels, height
 import numpy as np
 import pytest
 import tensorflow as tf
-from scipy.signal import correlate2d
+from scipy.signal import convolve2d, correlate2d
 
-from deq_keras import presets
+from deq_keras import presets, testing
 from deq_keras.presets import pytorch
 
 FREE = "conv_layer.conv_layers.{}.parametrizations.weight.original"
@@ -168,6 +168,84 @@ def test_a_converted_prior_is_a_preset(tmp_path):
     np.testing.assert_array_equal(again.gradient(u, level), prior.gradient(u, level))
 
 
+# Total deep variation.
+
+
+def tdv_tensors(count=3, blocks=2, scales=3):
+    shapes = {"K1.weight": (count, 1, 3, 3), "KN.weight": (1, count, 1, 1)}
+    for block in range(blocks):
+        ways = [(s, w) for s in range(scales) for w in (0, 1) if s < scales - 1 or not w]
+        places = [f"mb.{s}.{w}.conv{i}" for s, w in ways for i in (1, 2)]
+        places += [f"conv_{way}.{s}" for way in ("down", "up") for s in range(scales - 1)]
+        shapes |= {f"mb.{block}.{place}.weight": (count, count, 3, 3) for place in places}
+    tensors = {name: 0.3 * value for name, value in normal(shapes).items()}
+    tensors["K1.weight"] = without_mean(tensors["K1.weight"])
+    same = {"K1.mask": np.ones((1, 1, 3, 3)), "mb.0.conv_down.0.blur": np.ones((1, 1, 5, 5))}
+    return tensors | same
+
+
+def tdv_energy(u, tensors, blocks=2, scales=3):
+    binomial = np.outer([1, 4, 6, 4, 1], [1, 4, 6, 4, 1]) / 256
+
+    def beyond(x, side):
+        return np.pad(x, [(0, 0), (side, side), (side, side)], "symmetric")
+
+    def same(x, weight):
+        return convolved(beyond(x, 1), weight)[:, 1:-1, 1:-1]
+
+    def residual(x, name):
+        inner, outer = (tensors[f"{name}.conv{i}.weight"] for i in (1, 2))
+        return x + same(0.5 * np.log(1 + same(x, inner) ** 2), outer)
+
+    def blurred(weight):
+        return np.stack([[convolve2d(f, binomial) for f in fs] for fs in weight])
+
+    def lowered(x, weight):
+        return convolved(beyond(x, 3), blurred(weight))[:, 3:-3:2, 3:-3:2]
+
+    def raised(x, weight, like):
+        """The adjoint of `lowered`, as a matrix: pixel by pixel."""
+        found = np.zeros_like(like)
+        for place in np.ndindex(like.shape):
+            one = np.zeros_like(like)
+            one[place] = 1.0
+            found[place] = np.sum(lowered(one, weight) * x)
+        return found
+
+    x = [same(u, tensors["K1.weight"]), *[None] * (scales - 1)]
+    for b in range(blocks):
+        for i in range(scales):
+            if i:
+                down = lowered(x[i - 1], tensors[f"mb.{b}.conv_down.{i - 1}.weight"])
+                x[i] = down if x[i] is None else x[i] + down
+            x[i] = residual(x[i], f"mb.{b}.mb.{i}.0")
+        for i in reversed(range(scales - 1)):
+            up = raised(x[i + 1], tensors[f"mb.{b}.conv_up.{i}.weight"], x[i])
+            x[i] = residual(x[i] + up, f"mb.{b}.mb.{i}.1")
+    return np.einsum("fyx,f->", x[0], tensors["KN.weight"].ravel()) / len(x[0])
+
+
+@pytest.mark.parametrize(("blocks", "scales"), [(2, 2), (1, 3)])
+def test_tdv_is_its_formula(blocks, scales):
+    tensors, u = tdv_tensors(2, blocks, scales), image(6, 5)
+    prior = pytorch.tdv(tensors, dtype="float64")
+    expected = tdv_energy(u, tensors, blocks, scales)
+    np.testing.assert_allclose(prior.energy(batch(u))[0], expected, rtol=1e-10)
+
+
+def test_the_gradient_of_tdv_is_that_of_its_energy():
+    prior = pytorch.tdv(tdv_tensors(2), dtype="float64")
+    testing.gradient_test(prior.energy, batch(image(9, 6)), directions=1)
+    testing.gradient_test(prior.gradient, batch(image(9, 6)), directions=1)
+
+
+def test_first_filters_of_tdv_have_no_means():
+    tensors = tdv_tensors()
+    tensors["K1.weight"] = tensors["K1.weight"] + 0.1
+    with pytest.raises(ValueError, match="without means"):
+        pytorch.tdv(tensors)
+
+
 # DRUNet.
 
 
@@ -227,6 +305,7 @@ def test_drunet_is_its_formula(channels):
 CASES = {
     "crr": (crr_tensors, FREE.format(1)),
     "wcrr": (wcrr_tensors, "activation_ccv.coefficients"),
+    "tdv": (tdv_tensors, "mb.1.conv_up.1.weight"),
     "drunet": (drunet_tensors, "m_up2.1.res.2.weight"),
 }
 
