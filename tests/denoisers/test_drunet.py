@@ -37,7 +37,7 @@ def test_sizes_channels_and_levels(tmp_path):
 
 
 def test_images_that_are_too_small_and_wrong_arguments():
-    with pytest.raises(ValueError, match=r"DRUNet of 4 levels expected images of at least 4"):
-        DRUNet((2, 2, 2, 2), 1, noise_map=False)(images((1, 3, 8, 1)))
+    with pytest.raises(ValueError, match="DRUNet of 3 levels expected images of at least 2"):
+        DRUNet((2, 2, 2), 1, noise_map=False)(images((1, 1, 8, 1)))
     with pytest.raises(ValueError, match="`filters` to be a tuple"):
         DRUNet(8)

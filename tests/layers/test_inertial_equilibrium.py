@@ -9,7 +9,7 @@ from deq_keras import layers, operators, priors, solvers
 def model(solver):
     """Deconvolution with a weakly convex prior, which the data do not make convex."""
     prior = priors.RidgeRegularizer(
-        (4,), 3, weak_convexity=0.95, scaling=8.0, sharpness=20.0, dtype="float64"
+        (2,), 3, weak_convexity=0.95, scaling=8.0, sharpness=20.0, dtype="float64"
     )
     return layers.Variational(
         operators.GaussianBlur(kernel_size=5, stddev=1.5, dtype="float64"),
@@ -29,7 +29,7 @@ def edges(size, count=2):
 
 
 def test_inertia_reaches_a_critical_point_in_less_than_half_of_the_steps():
-    y, options = edges((12, 10)), {"tolerance": 1e-5, "max_steps": 500}
+    y, options = edges((9, 8)), {"tolerance": 1e-5, "max_steps": 300}
     inertial, plain = (model(cls(**options)) for cls in (solvers.NonmonotoneAPG, solvers.Picard))
     found, slow = (tf.function(one.solve, autograph=False)(y) for one in (inertial, plain))
     assert found.converged.numpy().all()
