@@ -48,9 +48,9 @@ def test_errors_are_certified_and_fall_as_the_schedule_says(level, learned):
         assert record.gradient_error <= 0.3 * (step + 1) ** -0.5 * history[0].gradient_norm
     rates = [record.step_size for record in history]
     np.testing.assert_allclose(rates, 0.5 / (1 + np.arange(30) / 10), rtol=1e-6)
-    # The first step costs less than the last ones, though it starts from nothing.
-    assert history[0].evaluations < history[-1].evaluations - history[-2].evaluations
-    assert history[0].products < history[-1].products - history[-2].products
+    # The first step, with nothing to start from, costs less than the last ten on an average.
+    assert history[0].evaluations < (history[-1].evaluations - history[-11].evaluations) / 10
+    assert history[0].products < (history[-1].products - history[-11].products) / 10
     # Against the exact derivative for the images of the step, drawn without replacement.
     for step in (0, 1, 29):
         order = np.random.default_rng((0, step // 2)).permutation(4)
