@@ -10,7 +10,19 @@ from deq_keras.layers.convolutions import Conv2D
 SMALL = 0.01
 
 
-class ResidualBlocks(keras.layers.Layer):
+def residual_blocks(count, blocks, activation, dtype):
+    """A layer of residual blocks `x + B act(A x)` of 3 x 3 convolutions, one after the other.
+
+    Args:
+        count: Number of channels.
+        blocks: Number of blocks.
+        activation: `act`.
+        dtype: Of the layer.
+    """
+    return _ResidualBlocks(count, blocks, activation, dtype=dtype)
+
+
+class _ResidualBlocks(keras.layers.Layer):  # files of weights know it by this name
     """`x + B act(A x)`, one after the other."""
 
     def __init__(self, count, blocks, activation, **kwargs):

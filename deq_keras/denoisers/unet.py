@@ -5,7 +5,7 @@ import tensorflow as tf
 
 from deq_keras import checks
 from deq_keras.checks import positive, positive_int
-from deq_keras.denoisers.blocks import SMALL, ResidualBlocks, convolution, levels, mirrored
+from deq_keras.denoisers.blocks import SMALL, convolution, levels, mirrored, residual_blocks
 
 
 @keras.saving.register_keras_serializable(package="deq_keras")
@@ -90,7 +90,7 @@ class UNet(keras.Model):
         return convolution(channels, filters, side, scale, self.dtype_policy)
 
     def _residual(self, count):
-        return ResidualBlocks(count, self.blocks, self.activation, dtype=self.dtype_policy)
+        return residual_blocks(count, self.blocks, self.activation, self.dtype_policy)
 
     def call(self, inputs):
         u, noise_level = inputs if self.noise_map else (inputs, None)
