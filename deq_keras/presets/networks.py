@@ -109,8 +109,7 @@ def tdv(tensors: Mapping, dtype: str | None = None) -> TotalDeepVariation:
     >>> deq_keras.presets.pytorch.tdv(tensors).scales
     2
     """
-    same = (".mask", ".blur")
-    state = State("TDV", {k: v for k, v in tensors.items() if not k.endswith(same)})
+    state = State("TDV", tensors, (".mask", ".blur"))
     blocks = len(state.numbered("mb.{}.mb.0.0.conv1.weight"))
     scales = len(state.numbered("mb.0.mb.{}.0.conv1.weight"))
     if not blocks:

@@ -46,7 +46,7 @@ def crr(tensors: Mapping, reach: float = 0.1, dtype: str | None = None) -> Splin
     >>> deq_keras.presets.pytorch.crr(tensors).filters
     (2, 4)
     """
-    state = State("CRR", tensors)
+    state = State("CRR", tensors, ("L",))
     layers = [_without_mean(layer) for layer in _layers(state, state.numbered(_FREE))]
     filters = layers[-1].shape[-1]
     values = state.take("activation.coefficients_vect", (None,))
@@ -58,7 +58,6 @@ def crr(tensors: Mapping, reach: float = 0.1, dtype: str | None = None) -> Splin
     slopes = _slopes(values.reshape(filters, -1), positive("reach", reach))
     strength = np.maximum(state.take("lmbd", ()), 1e-4)
     scaling = np.maximum(state.take("mu", ()), 0.01)
-    state.drop("L")
     state.finish()
     return _spline_ridge(
         layers, strength * scaling * slopes, 0.0, np.full(filters, scaling / reach), None, dtype

@@ -11,18 +11,21 @@ class State:
     Args:
         model: What it is, for messages.
         tensors: Mapping from names to arrays.
+        ignored: Endings of names that are left out.
 
     Raises:
         ValueError: If `tensors` is no mapping.
     """
 
-    def __init__(self, model: str, tensors: Mapping):
+    def __init__(self, model: str, tensors: Mapping, ignored: tuple[str, ...] = ()):
         self.model = model
         if not isinstance(tensors, Mapping):
             raise self.error(
                 "a mapping from names to arrays, such as a state dictionary", type(tensors).__name__
             )
-        self._rest = {name: np.asarray(value) for name, value in tensors.items()}
+        self._rest = {
+            name: np.asarray(value) for name, value in tensors.items() if not name.endswith(ignored)
+        }
 
     def error(self, expected, received):
         """A `ValueError` that says what was expected of the tensors."""
@@ -56,10 +59,6 @@ class State:
         if not np.isfinite(found).all():
             raise self.error(f"finite numbers in {name!r}", "NaN or infinity")
         return found
-
-    def drop(self, name):
-        """Leaves out a tensor that may be there."""
-        self._rest.pop(name, None)
 
     def finish(self):
         """Refuses what was not taken.

@@ -330,8 +330,9 @@ def test_tensors_that_are_missing_too_many_or_of_a_wrong_shape(name):
 
 
 def test_what_is_no_state_dictionary():
-    with pytest.raises(ValueError, match="WCRR: expected a mapping from names to arrays"):
-        pytorch.wcrr([1, 2])
+    for convert in (pytorch.crr, pytorch.wcrr, pytorch.tdv, pytorch.drunet):
+        with pytest.raises(ValueError, match="expected a mapping from names to arrays"):
+            convert([1, 2])
     colour = crr_tensors() | {FREE.format(0): np.ones((2, 3, 3, 3))}
     with pytest.raises(ValueError, match=r"of shape \(any, 1, any, any\)"):
         pytorch.crr(colour)
