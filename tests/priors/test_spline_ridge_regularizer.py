@@ -105,7 +105,7 @@ def test_the_scaling_is_linear_in_the_noise_level():
     prior.build((None, None, None, 1))
     noise = np.array([0.05, 0.1, 0.15, 0.3])
     np.testing.assert_allclose(
-        prior.scaling_at(tf.constant(noise))[:, 0], 50.0 * 0.1 / noise, rtol=1e-5
+        prior.scaling_at(tf.constant(noise))[:, 0], 20.0 * 0.1 / noise, rtol=1e-5
     )
     values = np.array([[1.0, -1.0], [2.0, 0.5], [4.0, 0.0]])
     prior.log_scaling.assign(values)
