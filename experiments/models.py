@@ -52,8 +52,13 @@ def one_step_denoiser(task, config, weight=0.01):
             "train the denoiser first, and the model of this task with its folder as train.start."
         )
     learned = prior(config.prior)
-    own = isinstance(learned, dk.priors.DenoiserEnergy)  # its denoiser takes no step
+    # The denoiser of an energy takes no step; a critic is the energy itself.
+    own = isinstance(learned, dk.priors.DenoiserEnergy) and not _is_critic(config)
     return dk.layers.OneStepDenoiser(learned, weight, train_weight=not own, name="denoiser")
+
+
+def _is_critic(config):
+    return config.train.get("loss") == "adversarial"
 
 
 def proximal(task, config, weight=None):
@@ -210,15 +215,16 @@ def compiled(built_model, learning_rate, steps):
     """Compile for `steps` steps of Adam on the mean squared error, with a cosine decay to a tenth.
 
     Args:
-        built_model: A built Keras model; a `deq_keras.losses.SelfSupervised` has a loss of its own.
+        built_model: A built Keras model; those of `deq_keras.losses` have losses of their own.
         learning_rate: Initial learning rate.
         steps: Steps after which the rate has reached its end. `None`: it stays as it is.
     """
     if steps is not None:
         learning_rate = keras.optimizers.schedules.CosineDecay(learning_rate, steps, alpha=0.1)
+    own = dk.losses.SelfSupervised, dk.losses.Adversarial
     built_model.compile(
         keras.optimizers.Adam(learning_rate),
-        None if isinstance(built_model, dk.losses.SelfSupervised) else "mse",
+        None if isinstance(built_model, own) else "mse",
         metrics=[dk.metrics.PSNR()],
         jit_compile=False,  # XLA makes convolution loops on a CPU slower
     )
@@ -252,7 +258,11 @@ def builder(problem, config, weight, start=None):
     def build():
         layer = MODELS[config.model](problem.task, config, weight)
         steps = config.train.decay_steps or None
-        made = model(layer, problem.inputs(), problem.loss)
+        inputs = problem.inputs()
+        if _is_critic(config):
+            made = dk.losses.Adversarial(inputs, layer(inputs))
+        else:
+            made = model(layer, inputs, problem.loss)
         take_weights(layer, start)
         return compiled(made, config.train.learning_rate, steps)
 

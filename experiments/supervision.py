@@ -4,7 +4,8 @@ import deq_keras as dk
 from trainers.datasets import pipeline
 from trainers.process.errors import ConfigurationError
 
-LOSSES = ("mse", "sure", "r2r", "noise2noise")
+_CLEAN = (None, "mse", "adversarial")
+LOSSES = ("mse", "adversarial", "sure", "r2r", "noise2noise")
 
 
 def check_name(config):
@@ -16,7 +17,13 @@ def check_name(config):
     name = config.train.get("loss")
     if name not in (None, *LOSSES):
         raise ConfigurationError(f"Expected train.loss to be one of {LOSSES}. Received {name!r}.")
-    if name not in (None, "mse") and ":" in config.model:
+    if name == "adversarial" and config.model != "denoiser":
+        raise ConfigurationError(
+            "Expected the model 'denoiser' for train.loss='adversarial', which trains its prior. "
+            f"Received {config.model!r}: train the denoiser first, and this model with its folder "
+            "as train.start."
+        )
+    if name not in _CLEAN and ":" in config.model:
         raise ConfigurationError(
             f"Expected train.loss={name!r} for a model of this package. Received "
             f"{config.model!r}: let your function return a `deq_keras.losses.SelfSupervised`."
@@ -34,7 +41,7 @@ def loss(task, config):
         ConfigurationError: If the loss says nothing about such measurements.
     """
     name = config.get("train", {}).get("loss")
-    if name in (None, "mse"):
+    if name in _CLEAN:
         return None
     arguments = {"operator": task.operator()}
     if name != "noise2noise":

@@ -127,13 +127,17 @@ def start_weights(config, workdir):
 
 
 def cell_of(found, workdir):
-    """The `deq_keras.layers.GradientStep` of a `Trained` model with a prior.
+    """What has the prior and the weight of a `Trained` model, as `prior` and `log_weight`.
+
+    Returns:
+        A `deq_keras.layers.GradientStep`, or a `deq_keras.layers.OneStepDenoiser`.
 
     Raises:
         ConfigurationError: If it has none; the working directory is named.
     """
     layers = [one for one in found.model.layers if isinstance(one, dk.layers.Equilibrium)]
     cells = [one.cell for one in layers if isinstance(one.cell, dk.layers.GradientStep)]
+    cells += [one for one in found.model.layers if isinstance(one, dk.layers.OneStepDenoiser)]
     if len(cells) != 1:
         raise ConfigurationError(
             f"Expected the training of a model with a prior. {str(workdir)!r} holds {found.name!r}."

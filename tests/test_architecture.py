@@ -42,8 +42,8 @@ LIBRARY = {
     "plot": ("numerics", "problems", "priors"),
     "denoisers": ("layers",),
     "testing": ("numerics", "operators", "layers"),
-    "presets": ("priors",),
-    "losses": ("operators",),
+    "presets": ("convolution", "denoisers", "priors"),
+    "losses": ("numerics", "operators", "priors", "layers"),
     "bilevel": ("numerics", "adjoints", "layers"),
 }
 for _room, _below in LIBRARY.items():

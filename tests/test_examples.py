@@ -28,6 +28,7 @@ PUBLIC = [
     *(getattr(deq_keras, name) for name in deq_keras.__all__ if name[0] != "_"),
     deq_keras.priors.initializers,
     deq_keras.priors.potentials,
+    deq_keras.presets.pytorch,
     deq_keras.numerics,
     deq_keras.numerics.jacobian,
 ]

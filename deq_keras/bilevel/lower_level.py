@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from typing import NamedTuple
 
 import numpy as np
@@ -104,6 +105,18 @@ class LowerLevel:
         self._differentiate = tf.function(self._differentiate_to, autograph=False)
         self._names = self._certified_names()
 
+    def of(self, rows) -> LowerLevel:
+        """The lower level of some of the images, which shares what was traced.
+
+        Args:
+            rows: Integers, which of the batch.
+        """
+        found = copy.copy(self)
+        found.measurement, found.truth = tf.nest.map_structure(
+            lambda part: tf.gather(part, rows), (self.measurement, self.truth)
+        )
+        return found
+
     def solve(self, tolerance, initial_value=None) -> Solved:
         """The minimisers for the current weights.
 
@@ -114,7 +127,7 @@ class LowerLevel:
         if initial_value is None:
             initial_value = self.layer.cell.initial_value(self.measurement)
         tolerance = tf.constant(tolerance, self.layer.variable_dtype)
-        return self._solve(tolerance, initial_value)
+        return self._solve(self.measurement, self.truth, tolerance, initial_value)
 
     def hypergradient(self, solved: Solved, tolerance, state=None) -> Hypergradient:
         """The derivative of the loss at the current weights.
@@ -126,37 +139,31 @@ class LowerLevel:
         """
         state = tf.zeros_like(solved.value) if state is None else state
         tolerance = tf.constant(tolerance, self.layer.variable_dtype)
-        return self._differentiate(solved.value, solved.error, tolerance, state)
+        data = self.measurement, self.truth
+        return self._differentiate(*data, solved.value, solved.error, tolerance, state)
 
-    @property
-    def _scale(self):
-        """Of `||u - truth||^2` of an image, in the mean squared error."""
-        return 1.0 / self.truth.shape.num_elements()
-
-    def _bind(self, value):
-        return self.layer.cell.bind(self.measurement, value)
-
-    def _solve_to(self, tolerance, initial_value):
-        problem = self._bind(initial_value).frozen()
+    def _solve_to(self, y, truth, tolerance, initial_value):
+        problem = self.layer.cell.bind(y, initial_value).frozen()
         solver = self.layer.choose_solver(problem).within(tolerance=tolerance)
         found = solver.solve(problem)
-        rows = to_rows(found.value - self.truth)[0]
+        rows = to_rows(found.value - truth)[0]
+        scale = _scale(truth)
         distance, pixels = norm(rows), tf.cast(tf.shape(rows)[1], rows.dtype)
         error = certificates.root_mean_square_bound(problem, found) * tf.sqrt(pixels)
         return Solved(
             found.value,
-            self._scale * tf.reduce_sum(tf.maximum(distance - error, 0.0) ** 2),
-            self._scale * tf.reduce_sum((distance + error) ** 2),
+            scale * tf.reduce_sum(tf.maximum(distance - error, 0.0) ** 2),
+            scale * tf.reduce_sum((distance + error) ** 2),
             error,
             tf.reduce_mean(tf.cast(found.steps, tolerance.dtype)),
         )
 
-    def _differentiate_to(self, u, error, tolerance, state):
+    def _differentiate_to(self, y, truth, u, error, tolerance, state):
         layer = self.layer
-        problem = self._bind(u).frozen()
+        problem = layer.cell.bind(y, u).frozen()
         tau, adjoint = problem.step.length, layer.adjoint
         solver = adjoint.choose(problem).within(tolerance)
-        right_side = u - self.truth
+        right_side = u - truth
         # I - J is tau Hess E, so the state of the energy is tau times that of the map.
         found = solver.solve(
             adjoint_operator(problem, u),
@@ -166,26 +173,27 @@ class LowerLevel:
         )
         state = _column(tau) * found.value
         with tf.GradientTape() as tape:
-            slope = self._bind(u).step.gradient(u)
+            slope = layer.cell.bind(y, u).step.gradient(u)
         gradient = tape.gradient(
             slope,
             self.variables,
-            -2.0 * self._scale * state,
+            -2.0 * _scale(truth) * state,
             unconnected_gradients=tf.UnconnectedGradients.ZERO,
         )
         gradient = [tf.convert_to_tensor(g) for g in gradient]
         residual = found.residual * norm(to_rows(right_side)[0])
         bounds = [
-            self._bound(problem, u, error, state, r) for r in (residual, tf.zeros_like(residual))
+            2.0 * _scale(truth) * self._bound(problem, y, u, error, state, r)
+            for r in (residual, tf.zeros_like(residual))
         ]
         size = tf.linalg.global_norm(gradient)
         products = tf.reduce_mean(tf.cast(found.steps, size.dtype))
         return Hypergradient(gradient, size, *bounds, state, products)
 
-    def _bound(self, problem, u, error, state, residual):
-        """Of the derivative by all variables, summed over the images."""
+    def _bound(self, problem, y, u, error, state, residual):
+        """Of the derivative of half of the squares by all variables, summed over the images."""
         cell = self.layer.cell
-        known = hypergradients.sensitivities(cell, u, self.measurement, error)
+        known = hypergradients.sensitivities(cell, u, y, error)
         squares = [
             certificates.hypergradient_error(
                 error,
@@ -198,12 +206,12 @@ class LowerLevel:
             ** 2
             for name in self._names
         ]
-        return 2.0 * self._scale * tf.reduce_sum(tf.sqrt(tf.add_n(squares)))
+        return tf.reduce_sum(tf.sqrt(tf.add_n(squares)))
 
     def _certified_names(self):
         """The names by which `sensitivities` knows the trainable variables."""
         cell, u = self.layer.cell, self.truth
-        problem = self._bind(u).frozen()
+        problem = cell.bind(self.measurement, u).frozen()
         modulus = problem.strong_convexity
         if modulus is None or not bool(tf.reduce_all(modulus > 0)):
             raise ValueError(
@@ -230,6 +238,11 @@ class LowerLevel:
                 )
             names += found
         return names
+
+
+def _scale(truth):
+    """Of `||u - truth||^2` of an image, in the mean squared error."""
+    return 1.0 / truth.shape.num_elements()
 
 
 def _column(tau):

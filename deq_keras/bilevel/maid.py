@@ -2,65 +2,13 @@
 
 from __future__ import annotations
 
-import time
-from typing import NamedTuple
-
 import keras
-import numpy as np
 import tensorflow as tf
 
-from deq_keras.bilevel.lower_level import LowerLevel, Solved
+from deq_keras.bilevel.inexact import Halt, Inexact, Learned
+from deq_keras.bilevel.lower_level import LowerLevel
 from deq_keras.checks import positive, positive_int
 from deq_keras.config import Configurable
-
-
-class Record(NamedTuple):
-    """What was known when a step began; the last one, when the descent ended.
-
-    Attributes:
-        loss: The middle of the interval in which the mean squared error lies.
-        lower: At least this, for certain.
-        upper: At most this.
-        gradient_norm: Norm of the computed hypergradient; NaN at an end where none was computed.
-        gradient_error: Certified bound on its error, likewise.
-        step_size: Of the step that was then taken; 0 if there was none.
-        tolerance: Of the solver, when it found these minimisers.
-        adjoint_tolerance: Of the adjoint equation.
-        evaluations: Of the map so far, a mean over the images.
-        products: With the Hessian so far.
-        seconds: So far.
-        weights: The trainable variables at which the step began, arrays.
-    """
-
-    loss: float
-    lower: float
-    upper: float
-    gradient_norm: float
-    gradient_error: float
-    step_size: float
-    tolerance: float
-    adjoint_tolerance: float
-    evaluations: float
-    products: float
-    seconds: float
-    weights: list[np.ndarray]
-
-
-class Learned(NamedTuple):
-    """What a descent came to.
-
-    Attributes:
-        history: A `Record` for each step, and one for the end.
-        reason: Why it ended: `"steps"`, `"stationary"` (the exact derivative is certified to be
-            small enough) or `"accuracy"` (nothing more can be certified in this precision).
-    """
-
-    history: list[Record]
-    reason: str
-
-
-class _Halt(Exception):
-    """Nothing more can be certified."""
 
 
 @keras.saving.register_keras_serializable(package="deq_keras")
@@ -165,7 +113,7 @@ class MAID(Configurable):
                     reason = "stationary"
                     break
                 run.search()
-        except _Halt:
+        except Halt:
             reason = "accuracy"
         run.note(0.0, run.level.variables)
         return Learned(run.history, reason)
@@ -176,64 +124,24 @@ class MAID(Configurable):
         return {name: getattr(self, name) for name in names}
 
 
-class _Run:
+class _Run(Inexact):
     """The state of a descent."""
 
     def __init__(self, method, level):
-        self.method, self.level = method, level
-        self.tolerance, self.adjoint_tolerance = method.tolerance, method.adjoint_tolerance
-        self.evaluations = self.products = 0.0
-        self.history, self.size, self.slope, self.begin = [], None, None, time.perf_counter()
-        self.solved, self.solved_to = self.solve(None), self.tolerance
-        self.is_old = True  # whether the hypergradient is that of earlier weights
-
-    def solve(self, near) -> Solved:
-        """The minimisers of the current weights, to the current tolerance."""
-        found = self.level.solve(self.tolerance, near)
-        self.evaluations += float(found.evaluations)
-        return found
-
-    def differentiate(self):
-        state = None if self.slope is None else self.slope.state
-        self.slope = self.level.hypergradient(self.solved, self.adjoint_tolerance, state)
-        self.products += float(self.slope.products)
-        self.is_old = False
-
-    def refine(self):
-        """The minimisers of the current weights once more, to the current tolerance."""
-        self.solved, self.solved_to = self.solve(self.solved.value), self.tolerance
-
-    def tightened(self, tolerance, factor):
-        """A smaller tolerance, by a factor that is kept within reason.
-
-        Raises:
-            _Halt: If it is the smallest already.
-        """
-        if tolerance <= self.method.least:
-            raise _Halt
-        return max(tolerance * min(max(factor, 1e-3), 0.5), self.method.least)
+        super().__init__(method, level)
+        self.size = None
+        self.refine(None)
 
     def find_direction(self, enough):
         """A hypergradient that certainly points upwards, or is certainly small enough."""
-        self.differentiate()
+        self.differentiate(None if self.slope is None else self.slope.state)
         while True:
             size, error = float(self.slope.norm), float(self.slope.error)
             allowed = (1.0 - self.method.descent) * size
             if error <= allowed or size + error <= enough:
                 return
             # Half for each of the two that are to blame, and a little less than that.
-            allowed = max(0.45 * allowed, 0.1 * enough)
-            of_solution = float(self.slope.of_solution)
-            of_adjoint = error - of_solution
-            if of_solution > allowed:
-                # What was found may be better than was asked for.
-                self.tolerance = min(self.tolerance, self.solved_to)
-                self.tolerance = self.tightened(self.tolerance, allowed / of_solution)
-                self.refine()
-            if of_adjoint > allowed:
-                factor = allowed / of_adjoint
-                self.adjoint_tolerance = self.tightened(self.adjoint_tolerance, factor)
-            self.differentiate()
+            self.sharpen(max(0.45 * allowed, 0.1 * enough))
 
     def search(self):
         """A step that certainly goes down enough; the weights are then the new ones."""
@@ -245,7 +153,7 @@ class _Run:
         while True:
             here, square = self.solved, self.move(old)
             if square == 0.0:  # within rounding, or by a constraint
-                raise _Halt
+                raise Halt
             trial, trial_to = self.solve(here.value), self.tolerance
             demand = method.decrease * square / self.size
             if float(trial.upper) <= float(here.lower) - demand:
@@ -261,7 +169,7 @@ class _Run:
             width = 0.5 * float(trial.upper - trial.lower + here.upper - here.lower)
             self.tolerance = self.tightened(self.tolerance, 0.5 * gap / width)
             if self.solved_to > self.tolerance:
-                self.refine()
+                self.refine(self.solved.value)
         self.note(self.size, old)
         self.solved, self.solved_to, self.is_old = trial, trial_to, True
         self.size *= method.growth
@@ -282,16 +190,6 @@ class _Run:
             variable.assign(new if variable.constraint is None else variable.constraint(new))
             square += float(tf.reduce_sum((variable - value) ** 2))
         return square
-
-    def note(self, size, weights):
-        """Keeps a `Record` of a step of a size from some weights."""
-        solved, unknown = self.solved, float("nan")
-        slope = (unknown, unknown) if self.is_old else (self.slope.norm, self.slope.error)
-        numbers = (solved.loss, solved.lower, solved.upper, *slope, size)
-        numbers += (self.solved_to, self.adjoint_tolerance, self.evaluations, self.products)
-        numbers += (time.perf_counter() - self.begin,)
-        weights = [weight.numpy() for weight in weights]
-        self.history.append(Record(*(float(number) for number in numbers), weights))
 
 
 def _between(name, value, low, high):

@@ -5,10 +5,7 @@ import tensorflow as tf
 
 from deq_keras import checks
 from deq_keras.checks import positive, positive_int
-from deq_keras.layers.convolutions import Conv2D
-
-# Of the variance of the kernels whose results are added: at first little is changed.
-_SMALL = 0.01
+from deq_keras.denoisers.blocks import SMALL, convolution, levels, mirrored, residual_blocks
 
 
 @keras.saving.register_keras_serializable(package="deq_keras")
@@ -70,24 +67,18 @@ class UNet(keras.Model):
         **kwargs,
     ):
         super().__init__(**kwargs)
-        if not isinstance(filters, list | tuple) or not filters:
-            raise ValueError(
-                "Expected `filters` to be a tuple with the number of channels of each level, such "
-                f"as (32, 64). Received filters={filters!r}."
-            )
-        self.filters = tuple(positive_int("filters", count) for count in filters)
+        self.filters = levels(filters)
         self.blocks = positive_int("blocks", blocks)
         self.noise_map = bool(noise_map)
         self.activation = keras.activations.get(activation)
         self.contrast = positive("contrast", contrast)
-        self._multiple = 2 ** len(self.filters)
 
     def build(self, input_shape):
         shape = input_shape[0] if self.noise_map else input_shape
         channels = checks.shape_4d(type(self).__name__, shape)[-1]
         finest = self.filters[0]
         self.head = self._convolution(4 * channels + self.noise_map, finest)
-        self.tail = self._convolution(finest, 4 * channels, scale=_SMALL)
+        self.tail = self._convolution(finest, 4 * channels, scale=SMALL)
         self.down_blocks = [self._residual(count) for count in self.filters]
         self.up_blocks = [self._residual(count) for count in self.filters[:-1]]
         pairs = list(zip(self.filters, self.filters[1:], strict=False))
@@ -96,14 +87,15 @@ class UNet(keras.Model):
         self.built = True
 
     def _convolution(self, channels, filters, side=3, scale=1.0):
-        return _convolution(channels, filters, side, scale, self.dtype_policy)
+        return convolution(channels, filters, side, scale, self.dtype_policy)
 
     def _residual(self, count):
-        return _ResidualBlocks(count, self.blocks, self.activation, dtype=self.dtype_policy)
+        return residual_blocks(count, self.blocks, self.activation, self.dtype_policy)
 
     def call(self, inputs):
         u, noise_level = inputs if self.noise_map else (inputs, None)
-        x = self.contrast * tf.nn.space_to_depth(self._mirrored(u), 2)
+        owner = f"{type(self).__name__} of {len(self.filters)} levels"
+        x = self.contrast * tf.nn.space_to_depth(mirrored(owner, u, 2 ** len(self.filters)), 2)
         if noise_level is not None:
             level = tf.reshape(tf.cast(noise_level, x.dtype), (-1, 1, 1, 1))
             x = tf.concat([x, self.contrast * level * tf.ones_like(x[..., :1])], axis=-1)
@@ -119,23 +111,6 @@ class UNet(keras.Model):
         noise = tf.nn.depth_to_space(self.tail(x), 2) / self.contrast
         return u - noise[:, : tf.shape(u)[1], : tf.shape(u)[2]]
 
-    def _mirrored(self, u):
-        """Images whose sides are multiples of the coarsest pixel's."""
-        known = [size for size in u.shape[1:3] if size is not None]
-        if any(2 * size < self._multiple for size in known):
-            raise ValueError(
-                f"{type(self).__name__} of {len(self.filters)} levels expected images of at least "
-                f"{self._multiple // 2} pixels on a side. Received shape {tuple(u.shape)}. Use "
-                "larger images, or fewer levels."
-            )
-        if len(known) == 2 and not any(size % self._multiple for size in known):
-            return u
-        beyond = -tf.shape(u)[1:3] % self._multiple
-        pads = [[0, 0], [0, beyond[0]], [0, beyond[1]], [0, 0]]
-        if len(known) == 2:
-            pads = [[0, 0], *([0, -size % self._multiple] for size in known), [0, 0]]
-        return tf.pad(u, pads, "SYMMETRIC")
-
     def compute_output_shape(self, input_shape):
         return tuple(input_shape[0] if self.noise_map else input_shape)
 
@@ -148,36 +123,3 @@ class UNet(keras.Model):
             "activation": keras.activations.serialize(self.activation),
             "contrast": self.contrast,
         }
-
-
-class _ResidualBlocks(keras.layers.Layer):
-    """`x + B act(A x)`, one after the other."""
-
-    def __init__(self, count, blocks, activation, **kwargs):
-        super().__init__(**kwargs)
-        self.activation = activation
-        # One list, for Keras saves no lists of lists.
-        self.convolutions = [
-            _convolution(count, count, 3, scale, self.dtype_policy)
-            for _ in range(blocks)
-            for scale in (1.0, _SMALL)
-        ]
-        self.built = True
-
-    def call(self, x):
-        for first, second in zip(self.convolutions[::2], self.convolutions[1::2], strict=True):
-            x += second(self.activation(first(x)))
-        return x
-
-
-def _convolution(channels, filters, side, scale, dtype):
-    layer = Conv2D(
-        filters,
-        side,
-        padding="same",
-        use_bias=False,
-        kernel_initializer=keras.initializers.VarianceScaling(scale, "fan_avg", "uniform"),
-        dtype=dtype,
-    )
-    layer.build((None, None, None, channels))
-    return layer

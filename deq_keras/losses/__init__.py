@@ -1,13 +1,22 @@
-"""Losses for people without clean images, and the Keras model that is trained by them."""
+"""Losses without clean images, and of critics; the Keras models that are trained by them."""
 
 from deq_keras import config as _config
+from deq_keras.losses.adversarial import Adversarial
 from deq_keras.losses.base import MeasurementLoss
 from deq_keras.losses.noise2noise import Noise2Noise
 from deq_keras.losses.recorrupted import Recorrupted
 from deq_keras.losses.self_supervised import SelfSupervised
 from deq_keras.losses.sure import SURE
 
-__all__ = ["SURE", "MeasurementLoss", "Noise2Noise", "Recorrupted", "SelfSupervised", "get"]
+__all__ = [
+    "SURE",
+    "Adversarial",
+    "MeasurementLoss",
+    "Noise2Noise",
+    "Recorrupted",
+    "SelfSupervised",
+    "get",
+]
 
 _BY_NAME = {"noise2noise": Noise2Noise, "r2r": Recorrupted, "sure": SURE}
 

@@ -1,5 +1,6 @@
 """The contract of a loss that needs measurements alone."""
 
+import keras
 import tensorflow as tf
 
 from deq_keras.config import Configurable, deserialise, serialise
@@ -112,6 +113,29 @@ def one_real_measurement(loss, y, why):
 def mean_product(a, b):
     """The mean of `a b` for each image, `(batch,)`."""
     return _means(a * b)
+
+
+def mean_square(values):
+    """The mean of the squares of each image, `(batch,)`."""
+    return _means(values * values)
+
+
+def mean_of_images(values, sample_weight=None):
+    """The mean of the losses of the images as Keras takes it, over replicas too.
+
+    Args:
+        values: `(batch,)`.
+        sample_weight: As in `keras.Model.compute_loss`.
+    """
+    mean = _Mean(name="mean_of_images", dtype=values.dtype.name)
+    return mean(tf.zeros_like(values), values, sample_weight)
+
+
+class _Mean(keras.losses.Loss):
+    """Given values: their mean."""
+
+    def call(self, y_true, y_pred):
+        return y_pred
 
 
 def _means(values):

@@ -1,10 +1,9 @@
 """The Keras model that is trained by a loss without clean images."""
 
 import keras
-import tensorflow as tf
 
 from deq_keras.config import deserialise, serialise
-from deq_keras.losses.base import MeasurementLoss
+from deq_keras.losses.base import MeasurementLoss, mean_of_images
 
 
 @keras.saving.register_keras_serializable(package="deq_keras")
@@ -65,8 +64,7 @@ class SelfSupervised(keras.Model):
         if self.losses:
             added = super().compute_loss(x=x, y_pred=y_pred, training=training)
         values = self.measurement_loss.values(self, x, y_pred, _parts(y)[1], training)
-        mean = _Mean(name="mean_of_images", dtype=values.dtype.name)
-        return mean(tf.zeros_like(values), values, sample_weight) + added
+        return mean_of_images(values, sample_weight) + added
 
     def compute_metrics(self, x, y, y_pred, sample_weight=None):
         """Updates the metrics if there is a truth, and returns their values."""
@@ -77,13 +75,6 @@ class SelfSupervised(keras.Model):
 
     def get_config(self):
         return {**super().get_config(), "loss": serialise(self.measurement_loss)}
-
-
-class _Mean(keras.losses.Loss):
-    """Given values: their mean as Keras takes it, over replicas too."""
-
-    def call(self, y_true, y_pred):
-        return y_pred
 
 
 def _parts(y):

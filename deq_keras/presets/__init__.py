@@ -7,6 +7,7 @@
 >>> prior = deq_keras.presets.load("wcrr_bsd400")
 """
 
+from deq_keras.presets import pytorch
 from deq_keras.presets.folder import card, load, names, save
 
-__all__ = ["card", "load", "names", "save"]
+__all__ = ["card", "load", "names", "pytorch", "save"]

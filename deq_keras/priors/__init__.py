@@ -12,6 +12,7 @@ from deq_keras.priors.learned_gradient import LearnedGradient
 from deq_keras.priors.multivariate_experts import MultivariateExperts
 from deq_keras.priors.rescaled import Rescaled
 from deq_keras.priors.ridge_regularizer import RidgeRegularizer
+from deq_keras.priors.spline_ridge_regularizer import SplineRidgeRegularizer
 from deq_keras.priors.total_deep_variation import TotalDeepVariation
 from deq_keras.priors.total_variation import TotalVariation
 
@@ -28,6 +29,7 @@ __all__ = [
     "Prior",
     "Rescaled",
     "RidgeRegularizer",
+    "SplineRidgeRegularizer",
     "TotalDeepVariation",
     "TotalVariation",
     "UntiedAffineExperts",

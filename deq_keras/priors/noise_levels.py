@@ -7,15 +7,15 @@ import tensorflow as tf
 from deq_keras.checks import positive
 
 
-def check_levels(levels) -> tuple[float, ...] | None:
-    """Increasing positive numbers as a tuple of floats; `None` stays.
+def check_levels(levels, zero: bool = False) -> tuple[float, ...] | None:
+    """Increasing positive numbers, with `zero` or zero, as a tuple of floats; `None` stays.
 
     Raises:
         ValueError: If they are something else.
     """
     if levels is None:
         return None
-    found = tuple(positive("noise_levels", level) for level in levels)
+    found = tuple(positive("noise_levels", level, zero=zero) for level in levels)
     if not found or any(a >= b for a, b in zip(found, found[1:], strict=False)):
         raise ValueError(
             "Expected `noise_levels` to be one or more increasing standard deviations, such as "
@@ -64,11 +64,30 @@ def interpolation_weights(noise_level, levels) -> tf.Tensor:
            [0. , 1. ]], dtype=float32)
     """
     place = tf.math.log(tf.clip_by_value(noise_level, levels[0], levels[-1]))
+    return linear_weights(place, [math.log(level) for level in levels])
+
+
+def linear_weights(place, knots) -> tf.Tensor:
+    """The weights of the knots in a piecewise linear function, constant beyond the outer ones.
+
+    Args:
+        place: `(batch,)`.
+        knots: Increasing numbers.
+
+    Returns:
+        `(batch, knots)`, not negative, of sum one.
+
+    Example:
+
+    >>> from deq_keras.priors.noise_levels import linear_weights
+    >>> linear_weights(tf.constant([0.5, 9.0]), (0.0, 2.0)).numpy()
+    array([[0.75, 0.25],
+           [0.  , 1.  ]], dtype=float32)
+    """
     ones = tf.ones_like(place)
-    # How far the noise level is beyond each of the levels: at least the first, never the last.
+    # How far the place is beyond each of the knots: at least the first, never the last.
     beyond = [ones]
-    for low, high in zip(levels, levels[1:], strict=False):
-        part = (place - math.log(low)) / (math.log(high) - math.log(low))
-        beyond.append(tf.clip_by_value(part, 0.0, 1.0))
+    for low, high in zip(knots, knots[1:], strict=False):
+        beyond.append(tf.clip_by_value((place - low) / (high - low), 0.0, 1.0))
     beyond.append(tf.zeros_like(ones))
     return tf.stack([a - b for a, b in zip(beyond, beyond[1:], strict=False)], axis=1)

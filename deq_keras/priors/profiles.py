@@ -1,8 +1,25 @@
-"""The weakly convex function of a number that a ridge regulariser applies to each response."""
+"""What ridge regularisers are made of: coefficients, and the function applied to each response."""
 
 from typing import NamedTuple
 
+import tensorflow as tf
+
 from deq_keras.priors.potentials import Potential
+
+
+class RidgeCoefficients(NamedTuple):
+    """The weights as the energy uses them.
+
+    Attributes:
+        filters: Those of all layers as one convolution, divided by a bound on its norm.
+        sharpness: `mu`, `(filters,)`; what a subclass has in its place.
+        square: Certified bound on the squared norm of the convolution for images of the size: 1
+            unless they are tiny.
+    """
+
+    filters: tf.Tensor
+    sharpness: tf.Tensor
+    square: tf.Tensor
 
 
 class Profile(NamedTuple):

@@ -2,7 +2,6 @@
 
 import functools
 import math
-from typing import NamedTuple
 
 import keras
 import numpy as np
@@ -16,24 +15,9 @@ from deq_keras.priors import filtering, initializers, potentials
 from deq_keras.priors.base import BoundPrior, Prior
 from deq_keras.priors.experts import AtMost
 from deq_keras.priors.noise_levels import check_given, check_levels, interpolation_weights
-from deq_keras.priors.profiles import Profile
+from deq_keras.priors.profiles import Profile, RidgeCoefficients
 
-_USUAL_NOISE = 0.1  # where `scaling` is the initial one
-
-
-class RidgeCoefficients(NamedTuple):
-    """The weights as the energy uses them.
-
-    Attributes:
-        filters: Those of all layers as one convolution, divided by a bound on its norm.
-        sharpness: `mu`, `(filters,)`.
-        square: Certified bound on the squared norm of the convolution for images of the size: 1
-            unless they are tiny.
-    """
-
-    filters: tf.Tensor
-    sharpness: tf.Tensor
-    square: tf.Tensor
+USUAL_NOISE = 0.1  # where `scaling` is the initial one
 
 
 @keras.saving.register_keras_serializable(package="deq_keras")
@@ -173,33 +157,46 @@ class RidgeRegularizer(Prior):
                 )
             )
             channels = count
-        start = np.full(self.scales, np.log(self.scaling))
-        if self.takes_noise_level:
-            start = start - np.log(np.array(self.noise_levels)[:, None] / _USUAL_NOISE)
+        start = self._first_scaling()
         self.log_scaling = self.add_weight(
             shape=start.shape,
             initializer=lambda shape, dtype: tf.constant(start, dtype),
             name="log_scaling",
         )
+        self._build_potentials()
+        self.built = True
+
+    def _first_scaling(self):
+        start = np.full(self.scales, np.log(self.scaling))
+        if self.takes_noise_level:
+            start = start - np.log(np.array(self.noise_levels)[:, None] / USUAL_NOISE)
+        return start
+
+    def _build_potentials(self):
         self.log_sharpness = self.add_weight(
             shape=(self.scales,),
             initializer=keras.initializers.Constant(np.log(self.sharpness)),
             constraint=None if self.max_sharpness is None else AtMost(math.log(self.max_sharpness)),
             name="log_sharpness",
         )
-        self.built = True
+
+    def _potentials(self):
+        """What the functions of the profile take of the weights of the potentials."""
+        return self._of_filters(tf.exp(self.log_sharpness))
 
     def _check_shape(self, shape):
         channels = self.convolutions[0].shape[2] if self.built else None
         name = type(self).__name__
         return filtering.check_images(name, shape, channels, self.field, self.padding)
 
-    def coefficients(self, size=None) -> RidgeCoefficients:
-        """The `RidgeCoefficients` of the current weights, for images of a size or any."""
+    def _mean_free(self):
         first, *others = (tf.convert_to_tensor(layer) for layer in self.convolutions)
         # Then the composed filters have no mean either: constant images cost nothing.
-        first -= tf.reduce_mean(first, axis=(0, 1), keepdims=True)
-        filters = functools.reduce(convolution.compose, others, first)
+        return [first - tf.reduce_mean(first, axis=(0, 1), keepdims=True), *others]
+
+    def coefficients(self, size=None) -> RidgeCoefficients:
+        """The `RidgeCoefficients` of the current weights, for images of a size or any."""
+        filters = functools.reduce(convolution.compose, self._mean_free())
         # The filters must not depend on the size of the images, and the bound for mirrored
         # boundaries at every size is up to twice that for all sizes but the smallest.
         usual = tuple(2 * max(side - 1, 2) for side in self.field)
@@ -211,8 +208,7 @@ class RidgeRegularizer(Prior):
             if size is not None:
                 large = [side >= least for side, least in zip(size, usual, strict=True)]
                 square = tf.where(tf.reduce_all(large), one, square)
-        sharpness = self._of_filters(tf.exp(self.log_sharpness))
-        return RidgeCoefficients(filters / norm, sharpness, square)
+        return RidgeCoefficients(filters / norm, self._potentials(), square)
 
     def scaling_at(self, noise_level=None) -> tf.Tensor:
         """`alpha`, `(batch, filters)`, or with one row if the prior takes no noise level.
@@ -228,8 +224,12 @@ class RidgeRegularizer(Prior):
         logarithm = tf.convert_to_tensor(self.log_scaling)
         if noise_level is None:
             return self._of_filters(tf.exp(logarithm))[None]
-        weights = interpolation_weights(tf.cast(noise_level, logarithm.dtype), self.noise_levels)
-        return self._of_filters(tf.exp(tf.linalg.matmul(weights, logarithm)))
+        found = self._interpolated(tf.cast(noise_level, logarithm.dtype))
+        return self._of_filters(tf.exp(found))
+
+    def _interpolated(self, noise_level):
+        weights = interpolation_weights(noise_level, self.noise_levels)
+        return tf.linalg.matmul(weights, tf.convert_to_tensor(self.log_scaling))
 
     def bind(self, image_shape, noise_level=None):
         c = self.coefficients(image_shape[1:3])
@@ -241,29 +241,36 @@ class RidgeRegularizer(Prior):
 
         def gradient(u, filters, *c):
             slopes = self._profile.slope(self._analyse(u, filters), *c)
-            image = convolution.correlate_adjoint(slopes, filters, self.padding)
-            return tf.ensure_shape(image, u.shape)
+            return tf.ensure_shape(self._synthesise(slopes, filters), u.shape)
 
         # Preconditioners take what is positive of both.
         def spectrum(u, filters, *c):
             curvatures = self._profile.curvature(self._analyse(u, filters), *c)
-            return tf.maximum(filtering.hessian_spectrum(u, curvatures, filters, filters), 0)
+            whole = self._whole(filters)
+            return tf.maximum(filtering.hessian_spectrum(u, curvatures, whole, whole), 0)
 
         def diagonal(u, filters, *c):
             curvatures = self._profile.curvature(self._analyse(u, filters), *c)
-            found = filtering.hessian_diagonal(u, curvatures, filters, filters, self.padding)
+            whole = self._whole(filters)
+            found = filtering.hessian_diagonal(u, curvatures, whole, whole, self.padding)
             return tf.maximum(found, 0)
 
         functions = (Partial(f, *parts) for f in (gradient, energy, spectrum, diagonal))
         gradient, energy, *hessian = functions
         certified = self._lipschitz(c), self._modulus(c)
-        return BoundPrior(
-            gradient, energy, *certified, *hessian, 2 * c.filters.shape.num_elements()
-        )
+        work = 2 * sum(part.shape.num_elements() for part in tf.nest.flatten(c.filters))
+        return BoundPrior(gradient, energy, *certified, *hessian, work)
 
     def _analyse(self, u, filters):
         self._check_shape(u.shape)
         return convolution.correlate(u, filters, self.padding)
+
+    def _synthesise(self, responses, filters):
+        return convolution.correlate_adjoint(responses, filters, self.padding)
+
+    def _whole(self, filters):
+        """The filters of the coefficients as those of one convolution."""
+        return filters
 
     def _lipschitz(self, c):
         return c.square * tf.maximum(tf.reduce_max(c.sharpness), self.weak_convexity)

@@ -1,6 +1,7 @@
 """Total deep variation: a multi-scale network as the energy of an image."""
 
 import keras
+import numpy as np
 import tensorflow as tf
 
 from deq_keras import convolution
@@ -37,10 +38,14 @@ class TotalDeepVariation(Prior):
         blocks: Number of U-shaped blocks.
         scales: Number of scales of each, the coarsest of `1 / 2^(scales - 1)` of the resolution.
         log_factor: `nu` > 0: `|phi'| <= 1 / (2 sqrt(nu))`, and `-1/8 <= phi'' <= 1`.
+        blur: Whether filters between scales are blurred by the binomial filter of 5 x 5 pixels, and
+            every convolution sees its image mirrored beyond the border, border pixels repeated, in
+            place of zeros: as published, in 1.8 times the time (4 images of 64 x 64).
+            `deq_keras.presets.pytorch.tdv` needs it.
 
     Reference:
         Kobler, Effland, Kunisch and Pock, Total deep variation: a stable regularization method for
-        inverse problems, IEEE TPAMI 2021. Theirs blurs before it goes down.
+        inverse problems, IEEE TPAMI 2021.
 
     Example:
 
@@ -56,6 +61,7 @@ class TotalDeepVariation(Prior):
         blocks: int = 3,
         scales: int = 3,
         log_factor: float = 9.0,
+        blur: bool = False,
         **kwargs,
     ):
         super().__init__(**kwargs)
@@ -63,6 +69,7 @@ class TotalDeepVariation(Prior):
         self.blocks = positive_int("blocks", blocks)
         self.scales = positive_int("scales", scales)
         self.log_factor = positive("log_factor", log_factor)
+        self.blur = bool(blur)
 
     def build(self, input_shape):
         channels = self._check_shape(input_shape)
@@ -89,7 +96,7 @@ class TotalDeepVariation(Prior):
     def energy(self, u):
         self.ensure_built(u)
         self._check_shape(u.shape)
-        x = convolution.correlate(u, self._first(), "reflect")
+        x = self._correlate(u, self._first(), "reflect")
         return tf.reduce_sum(self._network(x) * tf.convert_to_tensor(self.last), axis=(1, 2, 3))
 
     def _first(self):
@@ -100,36 +107,71 @@ class TotalDeepVariation(Prior):
         residual, down, up = (
             tf.convert_to_tensor(weight) for weight in (self.residual, self.down, self.up)
         )
+        if self.blur:
+            down, up = _blurred(down), _blurred(up)
         before = [None] * self.scales
         for block in range(self.blocks):
             pairs, passed = iter(tf.unstack(residual[block])), []
             for scale in range(self.scales):
                 if scale:
-                    x = tf.nn.conv2d(x, down[block, scale - 1], 2, "SAME")
+                    x = self._lowered(x, down[block, scale - 1])
                     x = x if before[scale] is None else x + before[scale]
                 x = self._residual(x, next(pairs))
                 passed.append(x)
             before[-1] = x
             for scale in reversed(range(self.scales - 1)):
-                x = passed[scale] + _raised(x, up[block, scale], passed[scale])
+                x = passed[scale] + self._raised(x, up[block, scale], passed[scale])
                 x = before[scale] = self._residual(x, next(pairs))
         return x
 
     def _residual(self, x, pair):
         first, second = tf.unstack(pair)
-        t = convolution.correlate(x, first, "zero")
+        t = self._correlate(x, first, "zero")
         t = tf.math.log1p(self.log_factor * t * t) / (2.0 * self.log_factor)
-        return x + convolution.correlate(t, second, "zero")
+        return x + self._correlate(t, second, "zero")
+
+    def _correlate(self, x, filters, padding):
+        if not self.blur:
+            return convolution.correlate(x, filters, padding)
+        return convolution.correlate(tf.pad(x, _border(filters), "SYMMETRIC"), filters, "valid")
+
+    def _lowered(self, x, filters):
+        """One scale down."""
+        if not self.blur:
+            return tf.nn.conv2d(x, filters, 2, "SAME")
+        return tf.nn.conv2d(tf.pad(x, _border(filters), "SYMMETRIC"), filters, 2, "VALID")
+
+    def _raised(self, x, filters, like):
+        """The adjoint of going down a scale."""
+        if not self.blur:
+            return tf.nn.conv2d_transpose(x, filters, tf.shape(like), 2, "SAME")
+        border = _border(filters)
+        shape = tf.shape(like) + np.sum(border, axis=1)
+        x = tf.nn.conv2d_transpose(x, filters, shape, 2, "VALID")
+        x = tf.raw_ops.MirrorPadGrad(input=x, paddings=border, mode="SYMMETRIC")
+        return tf.ensure_shape(x, like.shape)
 
     def pictures(self):
         """The first filters: `"analysis"`."""
         return {"analysis": tf.transpose(self._first(), [3, 0, 1, 2])}
 
     def get_config(self):
-        names = ("filters", "blocks", "scales", "log_factor")
+        names = ("filters", "blocks", "scales", "log_factor", "blur")
         return {**super().get_config(), **{name: getattr(self, name) for name in names}}
 
 
-def _raised(x, filters, like):
-    """The adjoint of going down a scale."""
-    return tf.nn.conv2d_transpose(x, filters, tf.shape(like), 2, "SAME")
+def _border(filters):
+    """The padding by which a convolution keeps the size."""
+    side = filters.shape[0] // 2
+    return np.array([[0, 0], [side, side], [side, side], [0, 0]], np.int32)
+
+
+def _blurred(filters):
+    """Filters `(..., height, width, channels, filters)`, wider by four pixels."""
+    binomial = np.array([1, 4, 6, 4, 1]) / 16
+    width = filters.shape[-3]
+    spread = np.zeros((width + 4, width))
+    for i in range(width):
+        spread[i : i + 5, i] = binomial
+    spread = tf.constant(spread, filters.dtype)
+    return tf.einsum("yi,xj,...ijcf->...yxcf", spread, spread, filters)

@@ -181,3 +181,17 @@ def test_levels_in_the_wrong_order_are_refused(config):
     config.denoising.least_noise = 0.2
     with pytest.raises(ConfigurationError, match=r"denoising.least_noise <= denoising.noise.*0.2"):
         tasks.get("denoising", config)
+
+
+def test_a_critic(config, run_program, data, tmp_path):
+    """Trained by a line of the configuration; its prior can be taken elsewhere."""
+    flags = (*TINY, "--config.train.loss=adversarial")
+    assert run_program(train, f"--workdir={tmp_path}", f"--data_dir={data}", *flags) == 0
+    found = trained.load(tmp_path)
+    assert isinstance(found.model, dk.losses.Adversarial)
+    part = trained.cell_of(found, tmp_path)
+    assert isinstance(part.prior, dk.priors.DenoiserEnergy)
+    assert part.log_weight.trainable
+    config.train.loss, config.model = "adversarial", "bilevel"
+    with pytest.raises(ConfigurationError, match="model 'denoiser' for train.loss='adversarial'"):
+        configuration.check_training(config)

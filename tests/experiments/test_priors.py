@@ -17,6 +17,7 @@ from trainers.process.errors import ConfigurationError
         ("total_deep_variation", dk.priors.TotalDeepVariation),
         ("input_convex_network", dk.priors.InputConvexNetwork),
         ("multivariate_experts", dk.priors.MultivariateExperts),
+        ("spline_ridge_regularizer", dk.priors.SplineRidgeRegularizer),
     ],
 )
 def test_every_prior_has_a_name(name, cls):
