@@ -500,8 +500,7 @@ class Step(keras.layers.Layer):
         return z - 0.3 * (z - y + back)
 
 
-@pytest.mark.parametrize("graph", [False, True])
-@pytest.mark.parametrize("tied", [True, False])
+@pytest.mark.parametrize(("tied", "graph"), [(True, False), (False, True)])
 def test_the_symmetry_of_a_cell_decides_on_the_linear_solver(tied, graph, monkeypatch):
     used = []
     for cls in (linear_solvers.MINRES, linear_solvers.GMRES, linear_solvers.ConjugateGradient):
