@@ -28,7 +28,7 @@ for _name in ("TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS", "OMP_NUM_THREA
     os.environ[_name] = str(_THREADS)
 
 # The images of tests are small: oneDNN takes longer to prepare a convolution of them than it saves,
-# a twelfth of the time of all. The slow tests run with it, as people do: see the Makefile.
+# about a twelfth of the time of a test of layers. The slow tests run with it (see the Makefile).
 os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
 
 

@@ -116,9 +116,11 @@ SLOW = {ROOT / "docs" / "getting-started.md", ROOT / "docs" / "training.md"}
 
 def _with_code():
     assert set(PAGES) >= SLOW
-    for page in PAGES:
-        if list(_blocks(page, "python")):
-            yield pytest.param(page, marks=pytest.mark.slow if page in SLOW else ())
+    return [
+        pytest.param(page, marks=pytest.mark.slow if page in SLOW else ())
+        for page in PAGES
+        if list(_blocks(page, "python"))
+    ]
 
 
 @pytest.mark.parametrize("page", _with_code(), ids=_name)

@@ -1,6 +1,6 @@
 """Real processes on loopback: many are one, and what kills them costs a restart and no more.
 
-Many are also the devices of one process. All this is in one file, for the undisturbed run of all
+Many are also the devices of one process. All this is in one file, for the undisturbed run of two
 models, which is most of the time TensorFlow's start, is then made once.
 """
 
