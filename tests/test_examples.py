@@ -110,7 +110,21 @@ def _blocks(page, language):
         yield text.count("\n", 0, match.start(1)), match.group(1)
 
 
-@pytest.mark.parametrize("page", [p for p in PAGES if list(_blocks(p, "python"))], ids=_name)
+# These take more than about ten seconds, and what they call is called in README.md, which fits,
+# saves and exports a model in the same way, and in the examples of `SelfSupervised` and `MAID`.
+SLOW = {ROOT / "docs" / "getting-started.md", ROOT / "docs" / "training.md"}
+
+
+def _with_code():
+    assert set(PAGES) >= SLOW
+    return [
+        pytest.param(page, marks=pytest.mark.slow if page in SLOW else ())
+        for page in PAGES
+        if list(_blocks(page, "python"))
+    ]
+
+
+@pytest.mark.parametrize("page", _with_code(), ids=_name)
 def test_code_of_page(page, tmp_path, monkeypatch):
     """All its Python blocks, in order and in one namespace, in an empty folder."""
     monkeypatch.chdir(tmp_path)

@@ -25,6 +25,7 @@ TINY = (
     "--config.data.patch_size=12",
     "--config.prior.filters=2",
     "--config.prior.kernel_size=3",
+    "--config.prior.padding=zero",  # the quickest to trace
     "--config.train.batch_size=2",
     "--config.train.steps_per_epoch=2",
     "--config.train.epochs=2",

@@ -443,7 +443,7 @@ def test_there_is_no_error_bound_without_a_modulus():
 
 
 def test_there_is_no_error_bound_of_a_map_that_is_no_gradient():
-    untied = priors.UntiedFieldsOfExperts(filters=2, kernel_size=3, dtype=DTYPE)
+    untied = priors.UntiedFieldsOfExperts(2, 3, padding="zero", dtype=DTYPE)
     cell = layers.GradientStep(operators.Identity(dtype=DTYPE), untied, dtype=DTYPE)
     assert not cell.may_certify
     layer = layers.Equilibrium(cell, **EXACT, dtype=DTYPE, name="deq")
@@ -500,8 +500,7 @@ class Step(keras.layers.Layer):
         return z - 0.3 * (z - y + back)
 
 
-@pytest.mark.parametrize("graph", [False, True])
-@pytest.mark.parametrize("tied", [True, False])
+@pytest.mark.parametrize(("tied", "graph"), [(True, False), (False, True)])
 def test_the_symmetry_of_a_cell_decides_on_the_linear_solver(tied, graph, monkeypatch):
     used = []
     for cls in (linear_solvers.MINRES, linear_solvers.GMRES, linear_solvers.ConjugateGradient):

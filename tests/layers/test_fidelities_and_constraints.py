@@ -35,13 +35,12 @@ CONSTRAINTS = {
     "box": constraints.Box(0.1, 0.6),
     "l1": constraints.L1(0.15),
 }
+# Each fidelity and each constraint once; that of no constraint is quadratic.
 PAIRS = [
     ("weighted", "none"),
-    ("huber", "none"),
     ("poisson", "non_negative"),
     ("least_squares", "box"),
     ("huber", "l1"),
-    ("weighted", "non_negative"),
 ]
 register = keras.saving.register_keras_serializable(package="test_fidelities_and_constraints")
 
@@ -183,7 +182,7 @@ def test_hypergradients_are_bounded_or_refused_in_words():
             _layer(adjoint=adjoint).hypergradient_bound(Y, Y)
 
 
-@pytest.mark.parametrize(("fidelity", "constraint"), PAIRS[1:4])
+@pytest.mark.parametrize(("fidelity", "constraint"), PAIRS[1:])
 def test_files_and_configuration(fidelity, constraint, tmp_path):
     layer = _layer(fidelity, constraint)
     again = layers.Variational.from_config(layer.get_config())
@@ -229,7 +228,8 @@ class Cauchy(fidelities.Fidelity):
     ("part", "constraint"),
     [
         ("smooth", "none"),
-        ("smooth", "non_negative"),
+        # Its search is that of the last, its linear solver depends on the constraint alone.
+        pytest.param("smooth", "non_negative", marks=pytest.mark.slow),
         ("wells", "none"),
         pytest.param("wells", "non_negative", marks=pytest.mark.slow),
         pytest.param("cauchy", "none", marks=pytest.mark.slow),

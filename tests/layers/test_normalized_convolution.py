@@ -78,8 +78,7 @@ def test_a_zero_kernel(always):
 
 
 @pytest.mark.parametrize("padding", convolution.PADDINGS)
-@pytest.mark.parametrize("always", [False, True])
-@pytest.mark.parametrize("scale", [0.05, 3.0])
+@pytest.mark.parametrize(("always", "scale"), [(False, 0.05), (False, 3.0), (True, 0.05)])
 def test_gradient_flows_through_the_norm(padding, always, scale):
     layer = built(
         padding=padding, always=always, kernel_initializer=large(scale), activation="tanh"

@@ -45,10 +45,13 @@ def _hessian(prior, u):
     return tf.reshape(tape.jacobian(gradient, u), (u.shape.num_elements(),) * 2).numpy()
 
 
-@pytest.mark.parametrize("weak_convexity", [0.0, 0.9])
 @pytest.mark.parametrize(
-    ("activation", "padding"),
-    [*(("smoothed_l1", padding) for padding in PADDINGS), ("tanh", "zero"), ("relu", "circular")],
+    ("activation", "padding", "weak_convexity"),
+    [
+        *(("smoothed_l1", padding, 0.9) for padding in PADDINGS),
+        ("smoothed_l1", "reflect", 0.0),
+        *((*pair, c) for pair in (("tanh", "zero"), ("relu", "circular")) for c in (0.0, 0.9)),
+    ],
 )
 def test_gradient_and_constants(activation, padding, weak_convexity):
     prior = _prior(weak_convexity, activation=activation, padding=padding)

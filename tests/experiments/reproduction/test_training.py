@@ -40,9 +40,8 @@ def executed(tmp_path_factory):
         "equilibrium": _run("equilibrium", "bilevel", after=first.name),
         "paper": _run("bilevel", fidelity="paper"),
     }
-    records = {
-        key: training.execute(run, config, _images(), workspace) for key, run in runs.items()
-    }
+    images = _images(train=8, test=8)  # a batch, and one graph for both
+    records = {key: training.execute(run, config, images, workspace) for key, run in runs.items()}
     return runs, records, workspace
 
 

@@ -175,7 +175,7 @@ def assert_same_as_whole(whole, build, directory):
         (convolutional, 0, 0),
         (convolutional, 0, None),
         (convolutional, 1, 1),
-        (convolutional, 2, 0),
+        pytest.param(convolutional, 2, 0, marks=pytest.mark.slow),  # once more in an epoch
         pytest.param(variational, 1, 0, marks=pytest.mark.slow),
     ],
 )

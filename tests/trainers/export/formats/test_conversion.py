@@ -8,7 +8,7 @@ import pytest
 import tensorflow as tf
 
 import deq_keras as dk
-from trainers.export.formats import FORMATS, conversion, convert
+from trainers.export.formats import FORMATS, conversion, convert, worker
 from trainers.process.errors import ConfigurationError
 
 SIZE = (10, 13)
@@ -73,14 +73,17 @@ class Memory(keras.layers.Layer):
 )
 def test_a_solver_over_a_mirrored_boundary(name, tmp_path):
     """The file alone has the names, the sizes and the values of the model, and no other is left."""
-    original = model(bilevel())
-    converted = convert(original, tmp_path / "new" / "denoise", needs(name), size_for(name))
+    original, rng = model(bilevel()), np.random.default_rng(1)
+    # Of one size, for which the live model is traced; another follows below.
+    samples = [[rng.uniform(size=(1, *SIZE, 1))]]
+    file = tmp_path / "new" / "denoise"
+    converted = convert(original, file, needs(name), size_for(name), samples)
     assert converted.difference < 1e-4
     assert converted.files[0].name == f"denoise{FORMATS[name].SUFFIX}"
     assert sorted(converted.files) == sorted((tmp_path / "new").iterdir())
 
     shape = (1, *SIZE, 1) if FORMATS[name].FIXED else (3, 9, 17, 1)
-    y = np.random.default_rng(1).uniform(size=shape).astype("float32")
+    y = rng.uniform(size=shape).astype("float32")
     (outputs,) = FORMATS[name].run(converted.files[0], [{"measurement": y}])
     assert set(outputs) == {"reconstruction", "steps", "residual", "converged"}
     assert outputs["converged"].dtype == bool
@@ -97,18 +100,17 @@ def test_variables_of_loops_that_move_on(name, tmp_path):
     assert converted.difference < 1e-4
 
 
-@pytest.mark.parametrize(
-    "name", ["litert", *(pytest.param(name, marks=slow) for name in ("onnx", "openvino"))]
-)
+@slow  # L-BFGS to LiteRT is the example of docs/formats.md, which tests/test_examples.py runs
+@pytest.mark.parametrize("name", FORMATS)
 @pytest.mark.parametrize(
     ("layer", "inputs"),
     [
         (lambda: bilevel(solver="auto"), 1),  # L-BFGS
-        pytest.param(lambda: bilevel(dk.operators.Mask()), 2, marks=slow),
-        pytest.param(lambda: bilevel(solver="picard"), 1, marks=slow),
-        pytest.param(lambda: bilevel(padding="circular"), 1, marks=slow),
-        pytest.param(lambda: bilevel(dk.operators.GaussianBlur(3, 0.8)), 1, marks=slow),
-        pytest.param(lambda: bilevel(dk.operators.Downsample(2)), 1, marks=slow),
+        (lambda: bilevel(dk.operators.Mask()), 2),
+        (lambda: bilevel(solver="picard"), 1),
+        (lambda: bilevel(padding="circular"), 1),
+        (lambda: bilevel(dk.operators.GaussianBlur(3, 0.8)), 1),
+        (lambda: bilevel(dk.operators.Downsample(2)), 1),
     ],
     ids=["lbfgs", "mask", "picard", "circular", "blur", "downsample"],
 )
@@ -151,24 +153,23 @@ def test_a_conversion_that_does_not_end_is_stopped(tmp_path, monkeypatch):
     assert not list(tmp_path.iterdir())
 
 
-def test_samples_are_what_is_compared(tmp_path):
-    """Beyond [0, 1] as well: this layer is wrong there only."""
+def test_samples_are_what_is_compared(tmp_path, monkeypatch):
+    """Beyond [0, 1] as well: this one, of no real converter, is wrong there only."""
 
-    class Clipping(keras.layers.Layer):
-        traces = 0
+    def identity(format, folder, file):
+        file.write_bytes(b"an identity")
+        batches = worker.read_batches(folder / "inputs.npz")
+        return [{"reconstruction": batch["measurement"]} for batch in batches]
 
-        def call(self, x):
-            self.traces += 1
-            return tf.minimum(x, 2.0) if self.traces > 2 else x
-
-    original = model(Clipping())
+    monkeypatch.setattr(conversion, "_run", identity)
+    clipping = model(keras.layers.ReLU(max_value=2.0))
     inside = [[np.full((1, *SIZE, 1), 1.5)]]
-    assert convert(original, tmp_path / "a", needs("litert"), SIZE, inside).difference == 0.0
+    assert convert(clipping, tmp_path / "a", needs("litert"), SIZE, inside).difference == 0.0
     with pytest.raises(ConfigurationError, match="off the solution by 1 "):
-        convert(model(Clipping()), tmp_path / "b", "litert", SIZE, [[np.full((1, *SIZE, 1), 3.0)]])
+        convert(clipping, tmp_path / "b", "litert", SIZE, [[np.full((1, *SIZE, 1), 3.0)]])
     assert [path.stem for path in tmp_path.iterdir()] == ["a"], "what is refused is not left"
     with pytest.raises(ConfigurationError, match=r"`measurement` of shape \(1, 10, 13, 1\)"):
-        convert(original, tmp_path / "c", "litert", SIZE, [[np.zeros((2, *SIZE, 1))]])
+        convert(clipping, tmp_path / "c", "litert", SIZE, [[np.zeros((2, *SIZE, 1))]])
 
 
 def test_complex_measurements_are_refused(tmp_path):
