@@ -53,7 +53,7 @@ test: lint
 	$(RUN) -m pytest $(PYTEST_FLAGS)
 
 test-slow: $(STAMP)
-	TF_ENABLE_ONEDNN_OPTS=1 $(RUN) -m pytest $(PYTEST_FLAGS) -m slow
+	$(RUN) -m pytest $(PYTEST_FLAGS) -m slow
 
 lint: $(STAMP)
 	$(RUN) -m ruff check .

@@ -27,10 +27,6 @@ _THREADS = max(1, _CORES // int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1")
 for _name in ("TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS", "OMP_NUM_THREADS"):
     os.environ[_name] = str(_THREADS)
 
-# The images of tests are small: oneDNN takes longer to prepare a convolution of them than it saves,
-# about a twelfth of the time of a test of layers. The slow tests run with it (see the Makefile).
-os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
-
 
 SEEDS = Seeds()
 
