@@ -12,6 +12,8 @@ from typing import NamedTuple
 import numpy as np
 import tensorflow as tf
 
+from deq_keras.numerics.shapes import sizes_of
+
 # Lengths of fast transforms: even products of powers of 2, 3 and 5.
 _LENGTHS = np.array(
     sorted({2**i * 3**j * 5**k for i in range(1, 17) for j in range(5) for k in range(4)}), np.int32
@@ -152,6 +154,27 @@ def near_diagonal(parts, rows, columns):
     product = (product + tf.roll(product, 1, 1)) / 2
     square = tf.reduce_sum(parts.parts**2, 2)
     return _shear_back((2 * square + product)[..., None] / 3, parts, rows, columns)
+
+
+def ramp(sinograms, bin_size):
+    """Sinograms with each projection filtered by `|f|`, as filtered backprojection asks for.
+
+    The filter is made of its values at the bins, so that the mean is right (Kak and Slaney, 3.3).
+
+    Args:
+        sinograms: `(batch, angles, bins, channels)`, real.
+        bin_size: Width of a bin.
+    """
+    bins = sizes_of(sinograms)[2]
+    length = _length(2 * bins)
+    distance = tf.range(length)
+    distance = tf.cast(tf.minimum(distance, length - distance), sinograms.dtype)
+    odd = -(tf.math.divide_no_nan(tf.ones_like(distance), np.pi * distance) ** 2)
+    kernel = tf.where(distance % 2 == 1, odd, 0) + tf.where(distance == 0, 0.25, 0)
+    gain = tf.math.real(tf.signal.rfft(kernel / bin_size))
+    spectra = tf.signal.rfft(tf.transpose(sinograms, (0, 1, 3, 2)), [length])
+    filtered = tf.signal.irfft(spectra * tf.complex(gain, tf.zeros_like(gain)), [length])
+    return tf.transpose(filtered[..., :bins], (0, 1, 3, 2))
 
 
 def _shear_back(sums, parts, rows, columns):
