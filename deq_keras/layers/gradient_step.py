@@ -187,7 +187,7 @@ class GradientStep(Cell):
         return self.bind(y, u).step.gradient(u)
 
     def initial_value(self, y):
-        """Where to start: `K^T y`, scaled if far too large; in general of `-grad D(0)`, feasible."""
+        """Where to start: `K^T y`, more generally `-grad D(0)`, feasible and of a fair size."""
         y, data, shape = split_with_shape(split_noise_level(y, self.prior)[0], self.operator)
         maps = self.operator.bind(shape, data)
         return self._start(maps, self._slope_at_zero(maps, y))

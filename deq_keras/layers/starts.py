@@ -1,4 +1,4 @@
-"""Where a solve starts: at the backprojection of the measurement, if that is no far too large image."""
+"""Where a solve starts: at the backprojection of the measurement, unless it is far too large."""
 
 import tensorflow as tf
 
@@ -6,7 +6,7 @@ _FAR = 2.0  # an operator of norm sqrt(2) cannot take a start further
 
 
 def of_fair_size(image, forward):
-    """`s image`, where `s = ||image||^2 / ||K image||^2` for each image if that is below 1/2, else 1.
+    """`s image`, with `s = ||image||^2 / ||K image||^2` for each image where that is below 1/2.
 
     For `image = K^T y` that multiple explains the measurement best. An operator that adds up many
     pixels, a Radon transform say, has a norm far above 1 and a backprojection whose values are

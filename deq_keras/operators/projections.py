@@ -178,7 +178,7 @@ def ramp(sinograms, bin_size):
 
 
 def _shear_back(sums, parts, rows, columns):
-    """The adjoint of shearing and adding: `(angles, length, images)` to `(rows, images, columns)`."""
+    """From sums `(angles, length, images)` to `(rows, images, columns)`: the adjoint of adding."""
     count, length = tf.shape(sums)[2], tf.shape(sums)[1:2]
     spectra = tf.signal.rfft(tf.transpose(sums, (0, 2, 1)), length)
     spectra = tf.concat([tf.math.real(spectra), tf.math.imag(spectra)], 1)

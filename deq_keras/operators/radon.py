@@ -23,7 +23,7 @@ _ROUNDING = 1e-9  # of numbers of pixels
 class Radon(LinearOperator):
     """Integrals of the image along parallel lines: tomography is its inversion.
 
-        (K u)[t, j] = 1 / w  int_{|s - s_j| <= w / 2}  int u(s cos t - p sin t, s sin t + p cos t) dp ds
+        (K u)[t, j] = 1/w int_{|s - s_j| < w/2} int u(s cos t - p sin t, s sin t + p cos t) dp ds
 
     with `x` to the right, `y` up and the origin at the centre of the image; the bins `s_j` of the
     detector, of width `w`, are centred there too. Angle 0 adds up columns, 90 degrees rows.

@@ -35,12 +35,8 @@ truth = tf.constant(truth, tf.float32)
 # sum of each projection is that of the slice.
 scanner = dk.operators.Radon(angles=24, pixel_size=0.01)
 sinogram = scanner(truth)
-print(
-    "sinogram",
-    tuple(sinogram.shape),
-    "adjoint is right to",
-    dk.testing.dot_test(scanner, truth.shape),
-)
+error = dk.testing.dot_test(scanner, truth.shape)
+print("sinogram", tuple(sinogram.shape), f"adjoint right to {error:.0e}")
 spread = np.ptp(tf.reduce_sum(sinogram, 2)) / np.max(tf.reduce_sum(sinogram, 2))
 print(f"sums of the projections differ by {spread:.0e}")
 noise = dk.operators.GaussianNoise(0.005)
@@ -48,8 +44,8 @@ measured = noise(sinogram, tf.constant([0], tf.int64))
 
 # %%
 # The measurement has a third of the numbers of the slice, so the prior has to fill in what no ray
-# says. The weight is the best of a few for both. Flat ellipses are what total variation is made for;
-# the experts learned from photographs.
+# says. The weight is the best of a few for both. Flat ellipses are what total variation is made
+# for; the experts learned from photographs.
 tv = dk.layers.Variational(scanner, dk.priors.TotalVariation(), weight=0.0002)
 experts = dk.layers.Variational(scanner, dk.presets.load("foe_bsd400"), weight=0.0002)
 pictures = {
