@@ -186,12 +186,15 @@ class Radon(LinearOperator):
             )
         dtype = spectra.real_dtype(tf.as_dtype(self.variable_dtype))
         normal = self.bind((1, *size, 1), None, dtype).normal
-        image, bound = tf.ones((1, *size, 1), dtype), tf.constant(np.inf, dtype)
-        for _ in range(_POWER_STEPS):
+
+        def better(image, bound):
             following = normal(image)
             bound = tf.minimum(bound, tf.reduce_max(following / image))
             # Pixels that no line meets stay positive, and large against rounding errors.
-            image = following / tf.reduce_max(following) + 1e-3
+            return following / tf.reduce_max(following) + 1e-3, bound
+
+        start = tf.ones((1, *size, 1), dtype), tf.constant(dtype.max, dtype)
+        _, bound = tf.while_loop(lambda *_: True, better, start, maximum_iterations=_POWER_STEPS)
         slack = 1 + 100 * float(np.finfo(dtype.as_numpy_dtype).eps)
         return tf.cast(slack * tf.sqrt(bound), self.variable_dtype)
 
