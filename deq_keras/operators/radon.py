@@ -11,10 +11,9 @@ from deq_keras.checks import positive, positive_int
 from deq_keras.convolution import spectra
 from deq_keras.numerics.partial import Partial
 from deq_keras.numerics.shapes import shapes_of, static_shape
-from deq_keras.operators import projections
+from deq_keras.operators import estimates, projections
 from deq_keras.operators.base import LinearMap, LinearOperator, refuse_data
 
-_POWER_STEPS = 3  # of the bound on the norm
 _MARGIN = 2  # pixels by which a detector is longer than the diagonal, for the interpolation
 _ROUNDING = 1e-9  # of numbers of pixels
 
@@ -172,11 +171,7 @@ class Radon(LinearOperator):
         return scale * self.adjoint(filtered, image_shape=image_shape)
 
     def operator_norm(self, data=None, image_shape=None):
-        """An upper bound on `||K||` for images of one size, proven.
-
-        The entries of `K` are not negative, so the largest eigenvalue of `K^T K` is at most the
-        largest ratio of `K^T K x` to `x` in a pixel, for each `x > 0` (Collatz and Wielandt).
-        """
+        """An upper bound on `||K||` for images of one size, proven: see `estimates`."""
         size = self.image_size or (None, None) if image_shape is None else list(image_shape)[1:3]
         if None in size:
             raise ValueError(
@@ -186,17 +181,8 @@ class Radon(LinearOperator):
             )
         dtype = spectra.real_dtype(tf.as_dtype(self.variable_dtype))
         normal = self.bind((1, *size, 1), None, dtype).normal
-
-        def better(image, bound):
-            following = normal(image)
-            bound = tf.minimum(bound, tf.reduce_max(following / image))
-            # Pixels that no line meets stay positive, and large against rounding errors.
-            return following / tf.reduce_max(following) + 1e-3, bound
-
-        start = tf.ones((1, *size, 1), dtype), tf.constant(dtype.max, dtype)
-        _, bound = tf.while_loop(lambda *_: True, better, start, maximum_iterations=_POWER_STEPS)
-        slack = 1 + 100 * float(np.finfo(dtype.as_numpy_dtype).eps)
-        return tf.cast(slack * tf.sqrt(bound), self.variable_dtype)
+        bound = estimates.nonnegative_norm(normal, (1, *size, 1), dtype)
+        return tf.cast(bound, self.variable_dtype)
 
     def check_data_shape(self, u_shape, data_shape):
         refuse_data(self, data_shape)
