@@ -48,6 +48,10 @@ setup(
     # `trainers`, `experiments` and `benchmarks` run from a checkout: their names are too general
     # to install.
     packages=find_packages(include=["deq_keras", "deq_keras.*"]),
+    # The command `deq-keras`, which finds them in a checkout. A module of its own, since what is in
+    # the package imports TensorFlow.
+    py_modules=["deq_keras_programs"],
+    entry_points={"console_scripts": ["deq-keras = deq_keras_programs:main"]},
     package_data={
         "deq_keras": ["py.typed"],  # type checkers of other projects read the hints
         "deq_keras.presets": ["*/*.json", "*/*.h5"],  # weights and their cards

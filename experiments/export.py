@@ -65,7 +65,7 @@ def samples(task, channels):
     """Measurements of smooth images of several sizes, two of each, to verify an export with."""
     found, rng = [], np.random.default_rng(0)
     for height, width in _SIZES:
-        size = [height * task.multiple, width * task.multiple]
+        size = [height * task.multiple, (height if task.square else width) * task.multiple]
         coarse = rng.uniform(size=(2, 6, 6, channels)).astype("float32")
         truth = tf.image.resize(coarse, size, "bicubic")
         parts = [
@@ -88,6 +88,8 @@ def card(model):
             f"The reconstruction is {model.task.multiple} times as high and as wide as the "
             "measurement."
         )
+    if model.task.square:
+        limits.append("It takes images to be square.")
     return exporter.Card(
         description=f"{model.task.title} by the model {model.name!r}. {model.task.description}",
         task=model.task.name,

@@ -67,13 +67,21 @@ def fingerprint(images):
     return digest.hexdigest()[:16]
 
 
-def _cropped(images, multiple):
-    """Images whose sides are multiples of a number: what is beyond is cut off."""
-    if multiple == 1:
+def _cropped(images, task):
+    """Images of sizes that the task allows: multiples of a number, or squares, from the middle."""
+    if task.multiple == 1 and not task.square:
         return images
-    sides = [[n - n % multiple for n in image.shape[:2]] for image in images.images]
-    cut = tuple(image[:h, :w] for image, (h, w) in zip(images.images, sides, strict=True))
+    cut = tuple(_crop(image, task) for image in images.images)
     return datasets.ImageSet(images.names, cut, images.shrunk_from)
+
+
+def _crop(image, task):
+    height, width = (n - n % task.multiple for n in image.shape[:2])
+    if not task.square:
+        return image[:height, :width]
+    side = min(height, width)
+    top, left = ((n - side) // 2 for n in image.shape[:2])
+    return image[top : top + side, left : left + side]
 
 
 class InverseProblem:
@@ -89,7 +97,7 @@ class InverseProblem:
 
     def __init__(self, task, config, images):
         self.task, self.config = task, config
-        self.images = {split: _cropped(part, task.multiple) for split, part in images.items()}
+        self.images = {split: _cropped(part, task) for split, part in images.items()}
         self.channels = config.data.channels
         self.loss = supervision.loss(task, config)
         if config.data.patch_size % task.multiple:

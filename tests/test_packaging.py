@@ -45,7 +45,7 @@ def wheel(tmp_path_factory):
     source = folder / "source"
     for name in ("deq_keras", "trainers", "experiments", "benchmarks", "tests"):
         shutil.copytree(ROOT / name, source / name, ignore=shutil.ignore_patterns("__pycache__"))
-    for name in ("setup.py", "pyproject.toml", "README.md", "LICENSE"):
+    for name in ("setup.py", "pyproject.toml", "README.md", "LICENSE", "deq_keras_programs.py"):
         shutil.copy(ROOT / name, source)
     command = [sys.executable, "-m", "pip", "wheel", "--no-deps", "--no-build-isolation"]
     command += ["--no-index", "--disable-pip-version-check", "--wheel-dir", folder, source]
@@ -64,13 +64,16 @@ def message(wheel):
 
 def test_the_wheel_holds_the_library_alone(wheel):
     names = [name for name in wheel.namelist() if ".dist-info/" not in name]
-    assert {name.split("/")[0] for name in names} == {"deq_keras"}
+    assert {name.split("/")[0] for name in names} == {"deq_keras", "deq_keras_programs.py"}
     library = ROOT / "deq_keras"
     sources = {path.relative_to(ROOT).as_posix() for path in library.rglob("*.py")}
     presets = {p.relative_to(ROOT).as_posix() for p in (library / "presets").glob("*/*.*")}
     presets = {path for path in presets if "__pycache__" not in path}
     assert {Path(path).name for path in presets} == {"card.json", "prior.json", "prior.weights.h5"}
-    assert set(names) == sources | presets | {"deq_keras/py.typed"}
+    others = {"deq_keras/py.typed", "deq_keras_programs.py"}
+    assert set(names) == sources | presets | others
+    (entry,) = [name for name in wheel.namelist() if name.endswith("/entry_points.txt")]
+    assert b"deq-keras = deq_keras_programs:main" in wheel.read(entry)
     assert any(name.endswith("/LICENSE") for name in wheel.namelist())
 
 
@@ -147,7 +150,16 @@ def _third_party(*folders):
         elif isinstance(node, ast.Call) and ast.unparse(node.func).endswith(LOOK_UPS):
             modules |= {arg.value for arg in node.args[:1] if isinstance(arg, ast.Constant)}
     tops = {module.split(".")[0] for module in modules} - sys.stdlib_module_names
-    tops -= {"deq_keras", "trainers", "experiments", "benchmarks", "docs", "tests", "tensorflow"}
+    tops -= {
+        "deq_keras",
+        "deq_keras_programs",
+        "trainers",
+        "experiments",
+        "benchmarks",
+        "docs",
+        "tests",
+        "tensorflow",
+    }
     return {_canonical(DISTRIBUTIONS.get(module, module)) for module in tops}
 
 

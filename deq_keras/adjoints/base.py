@@ -11,9 +11,9 @@ from deq_keras.problems import as_problem
 _SECOND_ORDER = (
     "Second derivatives through this implicit solution are not available. Use "
     "adjoint=deq_keras.adjoints.Implicit(higher_order=True), which has derivatives of every order "
-    "by the measurement and the weights, or adjoint='unrolled'. For a product "
-    "with the Jacobian take two nested tapes and Implicit(higher_order=True), or 'unrolled' with "
-    "tf.autodiff.ForwardAccumulator out of graphs."
+    "by the measurement and the weights, or adjoint='unrolled'. For a product with the Jacobian, "
+    "the forward mode of tf.autodiff.ForwardAccumulator, take deq_keras.layers.jvp(layer, inputs, "
+    "tangents), whatever the adjoint."
 )
 
 

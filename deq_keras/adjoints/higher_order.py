@@ -20,7 +20,7 @@ _NOT_THIS_WAY = (
     "Implicit(higher_order=True) has derivatives of every order, in reverse mode, by measurements "
     "and weights. Not available are second derivatives by other tensors that the cell closes "
     "over (pass them with the measurement), and the forward mode of tf.autodiff.ForwardAccumulator "
-    "(for a product with the Jacobian take two nested tapes, or adjoint='unrolled')."
+    "(for a product with the Jacobian take deq_keras.layers.jvp(layer, inputs, tangents))."
 )
 
 

@@ -4,6 +4,7 @@ from deq_keras.layers.averaged import Averaged
 from deq_keras.layers.cell import Cell, LayerCell
 from deq_keras.layers.convolutions import Conv2D, Conv2DTranspose
 from deq_keras.layers.corrected_equilibrium import CorrectedEquilibrium
+from deq_keras.layers.directional import jvp
 from deq_keras.layers.equilibrium import Equilibrium
 from deq_keras.layers.gradient_step import GradientStep
 from deq_keras.layers.normalized_convolution import NormalizedConv2D
@@ -27,5 +28,6 @@ __all__ = [
     "OneStepDenoiser",
     "ProximalStep",
     "Variational",
+    "jvp",
     "observe",
 ]

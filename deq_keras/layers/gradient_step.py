@@ -10,6 +10,7 @@ from deq_keras import constraints, fidelities
 from deq_keras.checks import positive
 from deq_keras.config import deserialise, serialise
 from deq_keras.layers.cell import Cell, expect, split, split_noise_level, split_with_shape
+from deq_keras.layers.starts import of_fair_size
 from deq_keras.linear_solvers.preconditioners import divide_by_factors, fourier_factors
 from deq_keras.numerics.jacobian import power
 from deq_keras.numerics.partial import Partial
@@ -144,7 +145,7 @@ class GradientStep(Cell):
         weight = tf.exp(self.log_weight)
         slope = self._slope_at_zero(maps, y)
         gradient = Partial(_weighted_sum, (self._misfit(maps, y, slope), prior.gradient, weight))
-        start = self._start(slope)
+        start = self._start(maps, slope)
         # An estimate is made at the cell's own start, or the map would change with the iterate.
         tau = self._step_size(y, data, shape, prior, weight, start)
         start = start if initial_value is None else self._feasible(initial_value)
@@ -186,9 +187,10 @@ class GradientStep(Cell):
         return self.bind(y, u).step.gradient(u)
 
     def initial_value(self, y):
-        """Where to start: `K^T y`; more generally `-grad D(0)`, which satisfies the constraint."""
+        """Where to start: `K^T y`, more generally `-grad D(0)`, feasible and of a fair size."""
         y, data, shape = split_with_shape(split_noise_level(y, self.prior)[0], self.operator)
-        return self._start(self._slope_at_zero(self.operator.bind(shape, data), y))
+        maps = self.operator.bind(shape, data)
+        return self._start(maps, self._slope_at_zero(maps, y))
 
     def scalars(self):
         return {"weight": tf.exp(self.log_weight), **self.prior.scalars()}
@@ -202,8 +204,8 @@ class GradientStep(Cell):
         nothing = tf.nest.map_structure(tf.zeros_like, y)
         return maps.adjoint(self.fidelity.gradient(nothing, y))
 
-    def _start(self, slope):
-        return self._feasible(-slope)
+    def _start(self, maps, slope):
+        return self._feasible(of_fair_size(-slope, maps.forward))
 
     def _feasible(self, u):
         """The image itself, or the nearest one that satisfies the constraint."""

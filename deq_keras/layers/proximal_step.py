@@ -9,6 +9,7 @@ from deq_keras.checks import positive
 from deq_keras.config import deserialise, serialise
 from deq_keras.layers.averaged import certified_lipschitz
 from deq_keras.layers.cell import Cell, expect, split, split_with_shape
+from deq_keras.layers.starts import of_fair_size
 from deq_keras.numerics import partial
 from deq_keras.numerics.partial import Partial
 from deq_keras.operators import LinearOperator
@@ -96,7 +97,7 @@ class ProximalStep(Cell):
         )
         return Problem(
             Partial(step, (network, maps.normal), (slope, tf.reshape(tau, (-1,)))),
-            -slope if initial_value is None else initial_value,
+            of_fair_size(-slope, maps.forward) if initial_value is None else initial_value,
             strong_convexity=modulus,
             symmetric=False,
             record=record,
@@ -110,8 +111,9 @@ class ProximalStep(Cell):
         return self.call(z, y, training)
 
     def initial_value(self, y):
-        """Where to start: `K^T y`."""
-        return -self._fidelity(y, None)[1]
+        """Where to start: `K^T y`, scaled if it is far too large."""
+        maps, slope, _, _ = self._fidelity(y, None)
+        return of_fair_size(-slope, maps.forward)
 
     def state_shape(self, y_shape):
         return self.operator.image_shape(*split(y_shape, self.operator))

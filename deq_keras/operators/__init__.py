@@ -16,6 +16,7 @@ from deq_keras.operators.mask import Mask
 from deq_keras.operators.mask_patterns import band_mask, centre_mask, random_mask
 from deq_keras.operators.named_blurs import BoxBlur, DiagonalBlur, GaussianBlur, MotionBlur
 from deq_keras.operators.noise import GaussianNoise, PoissonNoise, gaussian_noise, poisson_noise
+from deq_keras.operators.radon import Radon
 from deq_keras.operators.sampling_masks import cartesian_mask, radial_mask
 from deq_keras.operators.stack import Stack
 from deq_keras.operators.sums import Scaled, Sum
@@ -35,6 +36,7 @@ __all__ = [
     "Mask",
     "MotionBlur",
     "PoissonNoise",
+    "Radon",
     "Scaled",
     "Stack",
     "Sum",

@@ -278,7 +278,9 @@ class Solver(Configurable):
         finite = tf.math.is_finite(absolute) & tf.math.is_finite(size)
         # Where the map gives exactly zero the ratio overflows, and that is no divergence.
         ratio = tf.minimum(absolute / tf.maximum(scale, floor), float(limits.max))
-        residual = tf.where(finite, ratio, float("inf"))
+        # Infinity comes of a division: tf.debugging.enable_check_numerics finds constants, too.
+        ratio = tf.where(finite, ratio, float(limits.max))
+        residual = ratio / tf.cast(finite, ratio.dtype)
         if tf.is_tensor(tolerance):
             tolerance = tf.maximum(tf.cast(tolerance, residual.dtype), 2 * noise)
         else:

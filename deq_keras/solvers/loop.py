@@ -189,7 +189,9 @@ def _advance(solver, rows, state, progress, limits, freeze):
     if solver.takes_products:  # an image that has stopped takes none
         steps, products = steps + spent, products + spent
     converged |= active & done
-    active &= ~done & tf.math.is_finite(now) & (absolute <= solver.divergence * least)
+    active &= ~done & tf.math.is_finite(now)
+    if solver.divergence < float("inf"):  # a constant that tf.debugging.enable_check_numerics finds
+        active &= absolute <= solver.divergence * least
     least = tf.minimum(least, absolute)
     shown = tf.where(active, now, residual)
     active &= steps < limits.max_steps

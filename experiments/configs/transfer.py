@@ -9,6 +9,7 @@ The seed says which images of a folder are for training and which for the test: 
 
 from ml_collections import ConfigDict
 
+from experiments import tasks
 from experiments.configs import demo
 
 
@@ -16,7 +17,7 @@ def get_config():
     config = ConfigDict()
     compared = demo.get_config()
     config.task = "deblurring"  # one of experiments.tasks.TASKS
-    for section in ("seed", "data", *compared.tasks, "super_resolution", "fourier"):
+    for section in ("seed", "data", *tasks.TASKS):
         config[section] = compared[section]
     config.total_variation = compared.total_variation
 

@@ -6,7 +6,14 @@ a function `task(section)` that returns a `Task`; and its line in `TASKS`.
 
 from ml_collections import ConfigDict
 
-from experiments.tasks import deblurring, denoising, fourier, inpainting, super_resolution
+from experiments.tasks import (
+    deblurring,
+    denoising,
+    fourier,
+    inpainting,
+    super_resolution,
+    tomography,
+)
 from experiments.tasks.task import Task
 from trainers.process.errors import unknown_name
 
@@ -18,6 +25,7 @@ TASKS = {
     "deblurring": deblurring,
     "super_resolution": super_resolution,
     "fourier": fourier,
+    "tomography": tomography,
 }
 
 

@@ -36,6 +36,8 @@ class Task:
         picture_name: What these images are, in a word: `"adjoint"`, `"pseudo-inverse"`; empty for
             the measurement itself.
         multiple: Height and width of the images are cropped to multiples of this.
+        square: Whether the images are cropped to squares: a measurement does not tell the sides of
+            others.
 
     Example:
 
@@ -58,6 +60,7 @@ class Task:
     picture: Callable = measurement_itself
     picture_name: str = ""
     multiple: int = 1
+    square: bool = False
 
     def inputs(self, channels, size=(None, None)):
         """The symbolic inputs of a model: Keras inputs of the shapes and dtypes of a measurement.

@@ -11,7 +11,11 @@ from experiments import tasks
 from experiments.configs import demo
 
 NAMES = list(tasks.TASKS)
-PICTURES = {"super_resolution": "pseudo-inverse", "fourier": "adjoint"}
+PICTURES = {
+    "super_resolution": "pseudo-inverse",
+    "fourier": "adjoint",
+    "tomography": "filtered backprojection",
+}
 TRUTH = tf.constant(np.random.default_rng(0).uniform(size=(160, 200, 3)).astype(np.float32))
 SEED = tf.constant(2**40 + 17, tf.int64)  # a stream's seed is an int64
 
@@ -149,7 +153,7 @@ def test_wrong_blur_is_refused_at_once(entry, value, name):
         ("inpaiting", "Did you mean 'inpainting'"),
         ("Deblurring", "Did you mean 'deblurring'"),
         ("", "Expected one of"),
-        ("tomography", r"'tomography'\. Expected one of \['deblurring', 'denoising', 'fou"),
+        ("colour", r"'colour'\. Expected one of \['deblurring', 'denoising', 'fou"),
     ],
 )
 def test_unknown_task(name, hint):
@@ -169,7 +173,9 @@ def test_inputs_are_those_of_the_batches(name, size):
     tf.nest.assert_same_structure(inputs, value)
     for symbolic, part in zip(tf.nest.flatten(inputs), tf.nest.flatten(value), strict=True):
         assert symbolic.dtype == part.dtype.name
-        known = part.shape[:2] if size[0] else (None, None)
+        # A sinogram has as many rows as there are angles, whatever the size of the image.
+        rows = config().tomography.angles if name == "tomography" else None
+        known = part.shape[:2] if size[0] else (rows, None)
         assert symbolic.shape == (None, *known, part.shape[-1])
     assert tf.nest.flatten(inputs)[0].name == "measurement"
     batch = tf.nest.map_structure(lambda part: part[None], value)
@@ -184,7 +190,7 @@ def test_inputs_are_those_of_the_batches(name, size):
 def test_the_picture_of_a_measurement_that_is_no_image(name):
     """Of the size of the truth and like it; another one for another measurement."""
     task = tasks.get(name, config(**{f"{name}__noise": 0.0}))
-    rows, columns = np.mgrid[:40, :36] / 40.0
+    rows, columns = np.mgrid[:40, : 40 if task.square else 36] / 40.0
     truth = tf.constant(0.5 + 0.3 * np.sin(6 * rows + 9 * columns**2)[..., None], tf.float32)
     measured = tf.nest.map_structure(lambda part: part[None], task.measure(truth, SEED, index(1)))
     picture = task.picture(measured)
