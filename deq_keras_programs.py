@@ -25,13 +25,11 @@ PROGRAMS = {
     "compare": ("compare", "train and compare several methods on several tasks"),
     "restore": ("restore", "restore images with an exported model, here or at a server"),
     "export": ("export", "write a trained model for servers"),
-    "serve-check": (
-        "serve_check",
-        "one request to a served model: is its answer right?",
-    ),
+    "serve-check": ("serve_check", "one request to a served model: is its answer right?"),
     "transfer": ("transfer", "a trained prior on another task"),
     "reproduce": ("reproduce", "the experiments of the paper"),
     "preset": ("preset", "make a preset of a trained prior"),
+    "convert": ("convert", "priors and denoisers from published PyTorch weights"),
 }
 _OURS = ("experiments/program.py", "trainers/process/exits.py", "deq_keras/_version.py")
 _DEMO = {"--config": "experiments/configs/demo.py", "--workdir": "runs/demo"}

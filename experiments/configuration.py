@@ -100,6 +100,8 @@ def check_training(config):
         evaluate__pictures=0,
     )
     check_positive(config, "train.learning_rate", "train.weight")
+    if "step_size" in config.train:  # older trainings can be evaluated
+        check_positive(config, "train.step_size")
     training_options(config)
     train = config.train
     models.check_name(config.model)

@@ -78,7 +78,8 @@ def proximal(task, config, weight=None):
     network = learned.denoiser
     if learned.takes_noise_level:
         network = dk.denoisers.DenoiserAtNoiseLevel(network, config[task.name].noise or 0.01)
-    return _fixed_point(dk.layers.ProximalStep(task.operator(), network), config, "proximal")
+    cell = dk.layers.ProximalStep(task.operator(), network, config.train.get("step_size"))
+    return _fixed_point(cell, config, "proximal")
 
 
 def total_variation(task, config):

@@ -49,6 +49,8 @@ def get_config():
     # Of untied experts; see `dk.priors.UntiedFieldsOfExperts`. With a limit of 5, say, denoisers
     # have one fixed point, and certified error bounds; None: no limit.
     train.hypomonotonicity = placeholder(float)
+    # tau of the model "proximal"; None: 1 / ||K||^2, with which a denoiser is applied just once.
+    train.step_size = placeholder(float)
 
     # Looser solves and cheaper derivatives at first: (epochs, tolerance, adjoint), one after the
     # other, such as ((5, 1e-2, "jacobian_free"),); None in them: as in the rest of the training.

@@ -8,8 +8,20 @@ A U-Net of 350,464 parameters. On 400 natural images of 180 x 180 pixels (280 to
 test, noise 0.1), by the averaged weights of the last epoch: 29.29 dB, SSIM 0.840; tuned total
 variation has 27.24 dB. The 32,000 steps take 0.12 s of processor time each: 35 minutes on two cores
 that do nothing else. In float32 they take 1.6 times as long on processors that know bfloat16, and
-on others bfloat16 is slow: `--config.train.precision=float32`. `train_denoiser_energy.py` goes on
-from the working directory.
+on others bfloat16 is slow: `--config.train.precision=float32`. Two trainings go on from the working
+directory: that of an energy, `train_denoiser_energy.py`, and that of an equilibrium model,
+
+    python -m experiments.train --config=experiments/configs/train_denoiser.py \\
+        --data_dir=FOLDER --workdir=runs/proximal --config.model=proximal \\
+        --config.train.start=runs/denoiser --config.train.step_size=0.7 \\
+        --config.train.tolerance=0.01 --config.train.epochs=12 --config.train.steps_per_epoch=200 \\
+        --config.train.learning_rate=0.0003 --config.train.average=0.99 \\
+        '--config.train.phases=((12, 1e-2, "jacobian_free"),)'
+    python -m experiments.evaluate --workdir=runs/proximal --precision=float32 --tolerance=1e-4
+
+whose 2400 steps took twelve minutes on two cores that did other work as well. It has the same
+parameters and 29.31 dB, SSIM 0.840, by 7 applications of the network: 0.02 dB more for seven times
+the work.
 """
 
 from ml_collections import ConfigDict

@@ -142,6 +142,15 @@ def test_a_proximal_model_is_that_of_a_denoiser(config):
         models.proximal(tasks.get("denoising", config), config)
 
 
+def test_a_proximal_model_has_the_step_of_the_configuration(config):
+    for step in (None, 0.7):
+        config.train.step_size = step
+        assert models.proximal(tasks.get("denoising", config), config).cell.step_size == step
+    config.train.step_size = -1.0
+    with pytest.raises(ConfigurationError, match=r"train.step_size to be finite and > 0"):
+        configuration.check_training(config)
+
+
 def test_a_proximal_model_of_a_noise_map_learns_its_level(config):
     config.prior.denoiser.noise_map = config.prior.takes_noise_level = True
     layer = models.proximal(tasks.get("denoising", config), config)

@@ -99,5 +99,10 @@ def test_those_of_the_package(name):
     card, made = presets.card(name), presets.load(name)
     assert card["parameters"] == sum(np.prod(v.shape) for v in made.trainable_variables)
     assert "FOLDER" in card["command"]
-    found = best_psnr(made, card["noise"], [card["weight"]])
+    if isinstance(made, priors.DenoiserEnergy):  # its denoiser was trained, and not the energy
+        truth, y = noisy(card["noise"])
+        image = made.denoiser(y).numpy()[0, ..., 0]
+        found = metrics.peak_signal_noise_ratio(truth, image, data_range=1.0)
+    else:
+        found = best_psnr(made, card["noise"], [card["weight"]])
     assert found > total_variation(card["noise"]) + 0.2
