@@ -27,12 +27,10 @@ class SelfSupervised(keras.Model):
     Example:
 
     >>> y = tf.random.uniform((4, 16, 16, 1))
-    >>> layer = deq_keras.layers.Variational(
-    ...     deq_keras.operators.Identity(), deq_keras.priors.TotalVariation(),
-    ...     adjoint=deq_keras.adjoints.Implicit(higher_order=True))
+    >>> denoiser = deq_keras.denoisers.dncnn(depth=2, filters=4)
     >>> inputs = keras.Input((None, None, 1))
     >>> loss = deq_keras.losses.SURE(noise_level=0.1)
-    >>> model = deq_keras.losses.SelfSupervised(inputs, layer(inputs), loss=loss)
+    >>> model = deq_keras.losses.SelfSupervised(inputs, denoiser(inputs), loss=loss)
     >>> model.compile("adam")
     >>> signs = tf.sign(tf.random.normal(y.shape))
     >>> history = model.fit(y, signs, verbose=0)
