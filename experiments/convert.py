@@ -34,7 +34,7 @@ MODELS = {
     "tdv": "Total deep variation of Kobler et al., IEEE TPAMI 2021",
     "drunet": "DRUNet of Zhang et al., IEEE TPAMI 2022",
 }
-_HELP = flags.DEFINE_bool("help", False, "Shows this.", flag_values=FLAGS)
+flags.DEFINE_bool("help", False, "Shows this.", flag_values=FLAGS)
 _FROM = flags.DEFINE_enum("from", None, list(MODELS), "Which model it is.", flag_values=FLAGS)
 _WEIGHTS = folder_flag.define("weights", None, "File of the weights.", flag_values=FLAGS)
 _OUTPUT = folder_flag.define(
@@ -94,22 +94,9 @@ def _card(name, prior):
     }
 
 
-def parse(argv):
-    """The arguments that are not flags, from a command line."""
-    try:
-        remaining = FLAGS(argv)
-    except flags.Error as error:
-        program.wrong(f"{error} (--help lists the flags.)")
-    flags.FLAGS.mark_as_parsed()  # absl asks for it; none of its own flags is used
-    if _HELP.value:
-        print(f"{__doc__}\n{FLAGS.get_help()}")
-        raise SystemExit(0)
-    return remaining
-
-
 def run():
     """Entry point: flags, then `convert`."""
-    command_line.run(convert, parse)
+    command_line.run(convert, program.parser_of(FLAGS, __doc__))
 
 
 if __name__ == "__main__":

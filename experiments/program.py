@@ -17,6 +17,28 @@ def parse(argv):
         wrong(f"{error} (--help lists the flags.)")
 
 
+def parser_of(own, text):
+    """A parser like `parse`, of flags of a program's own, which has few and not those of absl.
+
+    Args:
+        own: A `flags.FlagValues`, with a flag `help`.
+        text: What the help says before the list of flags.
+    """
+
+    def parse_own(argv):
+        try:
+            remaining = own(argv)
+        except flags.Error as error:
+            wrong(f"{error} (--help lists the flags.)")
+        flags.FLAGS.mark_as_parsed()  # absl asks for it; none of its own flags is used
+        if own.help:
+            print(f"{text}\n{own.get_help()}")
+            raise SystemExit(0)
+        return remaining
+
+    return parse_own
+
+
 def wrong(message):
     """Ends a program whose command line is wrong, before it has begun."""
     print(f"Error: {message}", file=sys.stderr)

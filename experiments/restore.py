@@ -42,7 +42,7 @@ from trainers.process.signals import interruptible
 
 # Flags of its own: those that other programs share belong to training.
 FLAGS = flags.FlagValues()
-_HELP = flags.DEFINE_bool("help", False, "Shows this.", flag_values=FLAGS)
+flags.DEFINE_bool("help", False, "Shows this.", flag_values=FLAGS)
 _OUTPUT = folder_flag.define("output", None, "Folder for the results.", flag_values=FLAGS)
 _MODEL = flags.DEFINE_string(
     "model", None, "SavedModel of this machine: a version or all of them.", flag_values=FLAGS
@@ -170,22 +170,9 @@ def report(results):
     return summary.exit_code(results)
 
 
-def parse(argv):
-    """The arguments that are not flags, from a command line."""
-    try:
-        remaining = FLAGS(argv)
-    except flags.Error as error:
-        program.wrong(f"{error} (--help lists the flags.)")
-    flags.FLAGS.mark_as_parsed()  # absl asks for it; none of its own flags is used
-    if _HELP.value:
-        print(f"{__doc__}\n{FLAGS.get_help()}")
-        raise SystemExit(0)
-    return remaining
-
-
 def run():
     """Entry point: flags, then `restore`."""
-    program.run(restore, parse, positional=True)
+    program.run(restore, program.parser_of(FLAGS, __doc__), positional=True)
 
 
 if __name__ == "__main__":

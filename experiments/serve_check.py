@@ -24,7 +24,7 @@ from trainers.process.errors import ConfigurationError
 
 # Flags of its own: those that other programs share belong to training.
 FLAGS = flags.FlagValues()
-_HELP = flags.DEFINE_bool("help", False, "Shows this.", flag_values=FLAGS)
+flags.DEFINE_bool("help", False, "Shows this.", flag_values=FLAGS)
 _SERVER = flags.DEFINE_string(
     "server", None, "HOST:PORT, maybe with grpc://, http:// or https://.", flag_values=FLAGS
 )
@@ -123,19 +123,7 @@ def check():
 
 def run():
     """Entry point: flags, then `check`."""
-
-    def parse(argv):
-        try:
-            rest = FLAGS(argv)
-        except flags.Error as error:
-            program.wrong(f"{error} (--help lists the flags.)")
-        flags.FLAGS.mark_as_parsed()  # absl asks for it; none of its own flags is used
-        if _HELP.value:
-            print(f"{__doc__}\n{FLAGS.get_help()}")
-            raise SystemExit(0)
-        return rest
-
-    program.run(check, parse)
+    program.run(check, program.parser_of(FLAGS, __doc__))
 
 
 if __name__ == "__main__":
