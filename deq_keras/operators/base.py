@@ -301,6 +301,16 @@ def refuse_data(operator, data_shape):
         )
 
 
+def refuse_other_size(operator, u_shape):
+    """Raises a `ValueError` if images are not of the operator's `image_size`, where it has one."""
+    pairs = zip(u_shape[1:3], operator.image_size or u_shape[1:3], strict=True)
+    if any(n is not None and n != stated for n, stated in pairs):
+        raise ValueError(
+            f"{type(operator).__name__} expected images of image_size={operator.image_size}, "
+            f"received {tuple(u_shape)}. Leave out `image_size` for images of several sizes."
+        )
+
+
 def _combined(name, first, second):
     from deq_keras import operators  # which are subclasses of the class above
 

@@ -13,7 +13,7 @@ from deq_keras.convolution import spectra
 from deq_keras.numerics.partial import Partial
 from deq_keras.numerics.shapes import shapes_of, static_shape
 from deq_keras.operators import decimation
-from deq_keras.operators.base import LinearMap, LinearOperator, refuse_data
+from deq_keras.operators.base import LinearMap, LinearOperator, refuse_data, refuse_other_size
 from deq_keras.operators.blur import Blur
 from deq_keras.operators.kernels import gaussian_kernel
 
@@ -153,14 +153,7 @@ class Downsample(LinearOperator):
 
     def check_data_shape(self, u_shape, data_shape):
         refuse_data(self, data_shape)
-        if self.image_size is None:
-            return
-        pairs = zip(u_shape[1:3], self.image_size, strict=True)
-        if any(n is not None and n != stated for n, stated in pairs):
-            raise ValueError(
-                f"This Downsample expected images of image_size={self.image_size}. Received images "
-                f"of shape {tuple(u_shape)}. Leave out `image_size` for images of several sizes."
-            )
+        refuse_other_size(self, u_shape)
 
     def get_config(self):
         config = super().get_config()

@@ -12,7 +12,7 @@ from deq_keras.convolution import spectra
 from deq_keras.numerics.partial import Partial
 from deq_keras.numerics.shapes import shapes_of, static_shape
 from deq_keras.operators import estimates, projections
-from deq_keras.operators.base import LinearMap, LinearOperator, refuse_data
+from deq_keras.operators.base import LinearMap, LinearOperator, refuse_data, refuse_other_size
 
 _MARGIN = 2  # pixels by which a detector is longer than the diagonal, for the interpolation
 _ROUNDING = 1e-9  # of numbers of pixels
@@ -186,14 +186,7 @@ class Radon(LinearOperator):
 
     def check_data_shape(self, u_shape, data_shape):
         refuse_data(self, data_shape)
-        if self.image_size is None:
-            return
-        pairs = zip(u_shape[1:3], self.image_size, strict=True)
-        if any(n is not None and n != stated for n, stated in pairs):
-            raise ValueError(
-                f"This Radon expected images of image_size={self.image_size}. Received images of "
-                f"shape {tuple(u_shape)}. Leave out `image_size` for images of several sizes."
-            )
+        refuse_other_size(self, u_shape)
 
     def get_config(self):
         return {
