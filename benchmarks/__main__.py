@@ -66,6 +66,8 @@ SUITES = {
     "distributed": distributed_suite,
 }
 
+GROUPS = {"peers": peers_suite.GROUPS, "priors": priors_suite.GROUPS}
+
 _SUITE = flags.DEFINE_enum("suite", None, list(SUITES), "What to measure.")
 _OUTPUT = flags.DEFINE_string("output", None, "JSON file to write; a plot is put next to it.")
 _THREADS = flags.DEFINE_integer(
@@ -81,7 +83,7 @@ _CONTESTANTS = flags.DEFINE_list(
     "contestants",
     None,
     f"Some of them; peers: of {', '.join(peers_suite.GROUPS)}; priors: of "
-    f"{', '.join(priors_suite.CONTESTANTS)}.",
+    f"{', '.join(priors_suite.GROUPS)}.",
 )
 _ONLY = flags.DEFINE_string(
     "only", "", "peers, priors: only settings, solvers: only problems, whose name contains this."
@@ -173,13 +175,12 @@ def settings():
     for name in _TASKS.value:
         if name not in ("denoising", "deblurring"):
             raise ValueError(f"Expected --tasks of denoising and deblurring. Received {name!r}.")
-    every = priors_suite.CONTESTANTS if _SUITE.value == "priors" else peers_suite.GROUPS
-    contestants = tuple(_CONTESTANTS.value or every)
+    groups = GROUPS.get(_SUITE.value, peers_suite.GROUPS)
+    contestants = tuple(_CONTESTANTS.value or groups)
     if _SUITE.value == "solvers":
         solvers_grid.families(1, 8, 1, 0, _ONLY.value)
     else:
-        suite = priors_suite if _SUITE.value == "priors" else peers_suite
-        suite.contestants(contestants, _ONLY.value)
+        peers_suite.contestants(contestants, _ONLY.value, groups)
     if min(targets, default=1.0) < 1e-6:
         raise ValueError(f"Expected --targets >= 1e-6: it is all float32. Received {targets}.")
     return Settings(
@@ -229,11 +230,10 @@ def benchmark():
     """Everything, from the flags to the files."""
     console = Console(width=None if sys.stdout.isatty() else 160)
     begin, chosen = time.perf_counter(), settings()
-    needed = {"peers": chosen.contestants, "paper": ("paper_procedure",)}
-    if _SUITE.value == "priors":
-        found = priors_suite.contestants(chosen.contestants)
-        needed["priors"] = [module for _, module, _ in found]
-    peers_suite.check_installed(needed.get(_SUITE.value, ()))
+    needed = ["paper_procedure"] if _SUITE.value == "paper" else []
+    if groups := GROUPS.get(_SUITE.value):
+        needed = [groups[name][0] for name in chosen.contestants]
+    peers_suite.check_installed(needed)
     path = Path(_OUTPUT.value)
     if path.is_dir():
         raise ValueError(

@@ -26,31 +26,32 @@ OURS = {
     },
 }
 PEERS = ("torchdeq", "deepinv", "jaxopt", "optimistix")
-GROUPS = {"ours": tuple(OURS), **{name: (name,) for name in PEERS}}
+# Names of groups: the module of each, and its contestants.
+GROUPS = {"ours": ("ours", OURS), **{name: (name, {name: None}) for name in PEERS}}
 
 
-def contestants(names, only=""):
+def contestants(names, only="", groups=GROUPS):
     """`[(contestant, module, families)]` for names of groups.
 
     Args:
-        names: Some of `GROUPS`.
+        names: Some of `groups`.
         only: Families whose label does not contain this are left out.
+        groups: From names to a module of `peers` and its contestants, as `GROUPS`.
 
     Raises:
         ValueError: If a name is unknown, or if nothing is left of a contestant.
     """
-    unknown = sorted(set(names) - set(GROUPS))
+    unknown = sorted(set(names) - set(groups))
     if unknown:
-        raise ValueError(f"Expected contestants among {list(GROUPS)}. Received {unknown}.")
+        raise ValueError(f"Expected contestants among {list(groups)}. Received {unknown}.")
     chosen = []
-    for group in names:
-        module = importlib.import_module(f"benchmarks.peers.{group}")
-        for name in GROUPS[group]:
-            families = OURS.get(name) or module.FAMILIES
-            families = {label: family for label, family in families.items() if only in label}
+    for module, members in (groups[name] for name in names):
+        every = importlib.import_module(f"benchmarks.peers.{module}").FAMILIES
+        for name, families in members.items():
+            families = {k: family for k, family in (families or every).items() if only in k}
             if not families:
                 raise ValueError(f"Expected settings of {name} with {only!r} in their label.")
-            chosen.append((name, group, families))
+            chosen.append((name, module, families))
     return chosen
 
 
@@ -67,7 +68,7 @@ def check_installed(names):
         raise ImportError(
             f"{', '.join(missing)} not found. The peers are in the extra `benchmark`: "
             'python -m pip install -e ".[cpu,train,benchmark]", or make benchmark. '
-            "The suite `peers` runs without them on --contestants=ours."
+            "The suites `peers` and `priors` run without them on --contestants=ours."
         )
 
 

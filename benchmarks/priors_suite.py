@@ -11,35 +11,13 @@ import os
 import numpy as np
 
 from benchmarks import measure, problems
-from benchmarks.peers import ours_reconstruction, torch_nmapg
-from benchmarks.peers_suite import conclude, describe, race
+from benchmarks.peers_suite import conclude, contestants, describe, race
 from benchmarks.reconstruction import Judge
 from benchmarks.remote import Remote
 
 NOISE = 0.1
-CONTESTANTS = {"ours": ours_reconstruction, "pytorch": torch_nmapg}
-
-
-def contestants(names, only=""):
-    """`[(contestant, module of `peers`, families)]`.
-
-    Args:
-        names: Some of `CONTESTANTS`.
-        only: Families whose label does not contain this are left out.
-
-    Raises:
-        ValueError: If a name is unknown, or if nothing is left of a contestant.
-    """
-    if unknown := sorted(set(names) - set(CONTESTANTS)):
-        raise ValueError(f"Expected contestants among {list(CONTESTANTS)}. Received {unknown}.")
-    chosen = []
-    for name in names:
-        kind = CONTESTANTS[name]
-        families = {label: found for label, found in kind.FAMILIES.items() if only in label}
-        if not families:
-            raise ValueError(f"Expected settings of {name} with {only!r} in their label.")
-        chosen.append((name, kind.__name__.rpartition(".")[2], families))
-    return chosen
+OURS = "ours_reconstruction"
+GROUPS = {"ours": (OURS, {"ours": None}), "pytorch": ("torch_nmapg", {"pytorch": None})}
 
 
 def to_norms(families, targets):
@@ -62,10 +40,9 @@ def run(settings, say):
     clean = problems.photographs(settings.images, settings.data_dir, size, size)
     noise = np.random.default_rng(settings.seed).normal(size=clean.shape)
     measurement = (clean + NOISE * noise).astype(np.float32)
-    own = "ours_reconstruction"
     with Remote(settings.threads, settings.log) as remote:
-        presets = remote.call(own, "presets")
-        found = {name: remote.call(own, "problem", name, measurement) for name in presets}
+        presets = remote.call(OURS, "presets")
+        found = {name: remote.call(OURS, "problem", name, measurement) for name in presets}
     return {name: of_preset(problem, settings, say) for name, problem in found.items()}
 
 
@@ -73,7 +50,7 @@ def of_preset(problem, settings, say):
     """The results for a preset."""
     rows, best, loads, targets = [], {}, [measure.load()], []
     with measure.Contest(problem, Judge(problem), settings.threads, settings.log) as contest:
-        for name, module, families in contestants(settings.contestants, settings.only):
+        for name, module, families in contestants(settings.contestants, settings.only, GROUPS):
             say(f"{problem.preset}: settings of {name} …")
             if name == "pytorch":
                 families = to_norms(families, settings.targets)

@@ -1,5 +1,7 @@
 """deq_keras on a `Reconstruction`: `Variational` with a preset."""
 
+import functools
+
 import numpy as np
 
 FAMILIES = {
@@ -44,9 +46,7 @@ def problem(preset, measurement):
         filters, potential = coefficients.filters, prior.activation
         layers = [tf.convert_to_tensor(layer) for layer in prior.convolutions]
         layers[0] -= tf.reduce_mean(layers[0], axis=(0, 1), keepdims=True)
-        composed = layers[0]
-        for layer in layers[1:]:
-            composed = dk.convolution.compose(composed, layer)
+        composed = functools.reduce(dk.convolution.compose, layers)
         layers[0] *= tf.norm(filters) / tf.norm(composed)
         scaling, weak_convexity = prior.scaling_at()[0], prior.weak_convexity
     else:

@@ -1,5 +1,6 @@
 """The suite `priors`: its judge, what contestants get, and a tiny run without PyTorch."""
 
+import functools
 import json
 import os
 import subprocess
@@ -11,7 +12,7 @@ import pytest
 import tensorflow as tf
 
 import deq_keras as dk
-from benchmarks import priors_suite
+from benchmarks import peers_suite, priors_suite
 from benchmarks.peers import ours_reconstruction
 from benchmarks.reconstruction import Judge
 
@@ -43,9 +44,7 @@ def test_its_gradient_is_the_derivative_of_its_energy(problem):
 
 
 def test_the_layers_are_the_filters(problem):
-    composed, *others = problem.layers
-    for layer in others:
-        composed = dk.convolution.compose(composed, layer)
+    composed = functools.reduce(dk.convolution.compose, problem.layers)
     np.testing.assert_allclose(composed, problem.filters, atol=1e-6)
 
 
@@ -62,9 +61,9 @@ def test_ours_reaches_a_norm(problem, family):
 
 def test_what_is_unknown_is_refused():
     with pytest.raises(ValueError, match="Expected contestants among"):
-        priors_suite.contestants(["torch"])
+        peers_suite.contestants(["torch"], groups=priors_suite.GROUPS)
     with pytest.raises(ValueError, match="Expected settings of ours"):
-        priors_suite.contestants(["ours"], "nmAPG")
+        peers_suite.contestants(["ours"], "nmAPG", priors_suite.GROUPS)
 
 
 @pytest.mark.slow
