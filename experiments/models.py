@@ -7,6 +7,7 @@ from pathlib import Path
 import keras
 
 import deq_keras as dk
+from deq_keras.losses.base import OwnLossModel
 from experiments.priors import prior
 from experiments.tuning import tune_weight
 from trainers.process.errors import ConfigurationError
@@ -222,10 +223,9 @@ def compiled(built_model, learning_rate, steps):
     """
     if steps is not None:
         learning_rate = keras.optimizers.schedules.CosineDecay(learning_rate, steps, alpha=0.1)
-    own = dk.losses.SelfSupervised, dk.losses.Adversarial
     built_model.compile(
         keras.optimizers.Adam(learning_rate),
-        None if isinstance(built_model, own) else "mse",
+        None if isinstance(built_model, OwnLossModel) else "mse",
         metrics=[dk.metrics.PSNR()],
         jit_compile=False,  # XLA makes convolution loops on a CPU slower
     )

@@ -3,13 +3,11 @@
 import keras
 import tensorflow as tf
 
-from deq_keras import checks
-from deq_keras.checks import positive_int
-from deq_keras.denoisers.blocks import convolution, levels, mirrored, residual_blocks
+from deq_keras.denoisers.blocks import ResidualPyramid
 
 
 @keras.saving.register_keras_serializable(package="deq_keras")
-class DRUNet(keras.Model):
+class DRUNet(ResidualPyramid):
     """DRUNet, a U-Net of residual blocks without biases, with a map of noise levels.
 
     On each level, down and up again, there are residual blocks `x + B act(A x)` of 3 x 3
@@ -62,40 +60,19 @@ class DRUNet(keras.Model):
         activation="relu",
         **kwargs,
     ):
-        super().__init__(**kwargs)
-        self.filters = levels(filters)
-        self.blocks = positive_int("blocks", blocks)
-        self.noise_map = bool(noise_map)
-        self.activation = keras.activations.get(activation)
+        super().__init__(filters, blocks, noise_map, activation, **kwargs)
 
     def build(self, input_shape):
-        shape = input_shape[0] if self.noise_map else input_shape
-        channels = checks.shape_4d(type(self).__name__, shape)[-1]
-        self.head = self._convolution(channels + self.noise_map, self.filters[0], 3)
-        self.tail = self._convolution(self.filters[0], channels, 3)
-        # The last of those on the way down is the body.
-        self.down_blocks = [self._residual(count) for count in self.filters]
-        self.up_blocks = [self._residual(count) for count in self.filters[:-1]]
-        # Of 2 x 2 pixels with stride two: pixels as channels, and each convolution one of 1 x 1.
-        pairs = list(zip(self.filters, self.filters[1:], strict=False))
-        self.down = [self._convolution(4 * fine, coarse, 1) for fine, coarse in pairs]
-        self.up = [self._convolution(coarse, 4 * fine, 1) for fine, coarse in pairs]
+        channels, finest = self.channels_of(input_shape), self.filters[0]
+        self.head = self.convolution(channels + self.noise_map, finest)
+        self.tail = self.convolution(finest, channels)
+        self.build_levels()
         self.built = True
-
-    def _convolution(self, channels, filters, side):
-        return convolution(channels, filters, side, 1.0, self.dtype_policy)
-
-    def _residual(self, count):
-        return residual_blocks(count, self.blocks, self.activation, self.dtype_policy)
 
     def call(self, inputs):
         u, noise_level = inputs if self.noise_map else (inputs, None)
-        owner = f"{type(self).__name__} of {len(self.filters)} levels"
-        x = mirrored(owner, u, 2 ** (len(self.filters) - 1))
-        if noise_level is not None:
-            level = tf.reshape(tf.cast(noise_level, x.dtype), (-1, 1, 1, 1))
-            x = tf.concat([x, level * tf.ones_like(x[..., :1])], axis=-1)
-        x = self.head(x)
+        x = self.mirrored(u, 2 ** (len(self.filters) - 1))
+        x = self.head(self.with_level(x, noise_level))
         passed = [x]
         for down, blocks in zip(self.down, self.down_blocks, strict=False):
             x = down(tf.nn.space_to_depth(blocks(x), 2))
@@ -105,15 +82,3 @@ class DRUNet(keras.Model):
             x = blocks(tf.nn.depth_to_space(up(x + passed.pop()), 2))
         x = self.tail(x + passed.pop())
         return x[:, : tf.shape(u)[1], : tf.shape(u)[2]]
-
-    def compute_output_shape(self, input_shape):
-        return tuple(input_shape[0] if self.noise_map else input_shape)
-
-    def get_config(self):
-        return {
-            **super().get_config(),
-            "filters": self.filters,
-            "blocks": self.blocks,
-            "noise_map": self.noise_map,
-            "activation": keras.activations.serialize(self.activation),
-        }

@@ -3,13 +3,12 @@
 import keras
 import tensorflow as tf
 
-from deq_keras import checks
-from deq_keras.checks import positive, positive_int
-from deq_keras.denoisers.blocks import SMALL, convolution, levels, mirrored, residual_blocks
+from deq_keras.checks import positive
+from deq_keras.denoisers.blocks import SMALL, ResidualPyramid
 
 
 @keras.saving.register_keras_serializable(package="deq_keras")
-class UNet(keras.Model):
+class UNet(ResidualPyramid):
     """A U-Net `D(u) = u - N(u)` that removes noise from images of any size.
 
     The pixels of each 2 x 2 square become channels first, so no convolution runs at full
@@ -66,40 +65,20 @@ class UNet(keras.Model):
         contrast: float = 20.0,
         **kwargs,
     ):
-        super().__init__(**kwargs)
-        self.filters = levels(filters)
-        self.blocks = positive_int("blocks", blocks)
-        self.noise_map = bool(noise_map)
-        self.activation = keras.activations.get(activation)
+        super().__init__(filters, blocks, noise_map, activation, **kwargs)
         self.contrast = positive("contrast", contrast)
 
     def build(self, input_shape):
-        shape = input_shape[0] if self.noise_map else input_shape
-        channels = checks.shape_4d(type(self).__name__, shape)[-1]
-        finest = self.filters[0]
-        self.head = self._convolution(4 * channels + self.noise_map, finest)
-        self.tail = self._convolution(finest, 4 * channels, scale=SMALL)
-        self.down_blocks = [self._residual(count) for count in self.filters]
-        self.up_blocks = [self._residual(count) for count in self.filters[:-1]]
-        pairs = list(zip(self.filters, self.filters[1:], strict=False))
-        self.down = [self._convolution(4 * fine, coarse, 1) for fine, coarse in pairs]
-        self.up = [self._convolution(coarse, 4 * fine, 1) for fine, coarse in pairs]
+        channels, finest = self.channels_of(input_shape), self.filters[0]
+        self.head = self.convolution(4 * channels + self.noise_map, finest)
+        self.tail = self.convolution(finest, 4 * channels, scale=SMALL)
+        self.build_levels()
         self.built = True
-
-    def _convolution(self, channels, filters, side=3, scale=1.0):
-        return convolution(channels, filters, side, scale, self.dtype_policy)
-
-    def _residual(self, count):
-        return residual_blocks(count, self.blocks, self.activation, self.dtype_policy)
 
     def call(self, inputs):
         u, noise_level = inputs if self.noise_map else (inputs, None)
-        owner = f"{type(self).__name__} of {len(self.filters)} levels"
-        x = self.contrast * tf.nn.space_to_depth(mirrored(owner, u, 2 ** len(self.filters)), 2)
-        if noise_level is not None:
-            level = tf.reshape(tf.cast(noise_level, x.dtype), (-1, 1, 1, 1))
-            x = tf.concat([x, self.contrast * level * tf.ones_like(x[..., :1])], axis=-1)
-        x = self.head(x)
+        x = self.contrast * tf.nn.space_to_depth(self.mirrored(u, 2 ** len(self.filters)), 2)
+        x = self.head(self.with_level(x, noise_level, self.contrast))
         passed = []
         for down, blocks in zip(self.down, self.down_blocks, strict=False):
             x = blocks(x)
@@ -111,15 +90,5 @@ class UNet(keras.Model):
         noise = tf.nn.depth_to_space(self.tail(x), 2) / self.contrast
         return u - noise[:, : tf.shape(u)[1], : tf.shape(u)[2]]
 
-    def compute_output_shape(self, input_shape):
-        return tuple(input_shape[0] if self.noise_map else input_shape)
-
     def get_config(self):
-        return {
-            **super().get_config(),
-            "filters": self.filters,
-            "blocks": self.blocks,
-            "noise_map": self.noise_map,
-            "activation": keras.activations.serialize(self.activation),
-            "contrast": self.contrast,
-        }
+        return {**super().get_config(), "contrast": self.contrast}

@@ -4,7 +4,6 @@ import tensorflow as tf
 
 from deq_keras import adjoints
 from deq_keras.adjoints.base import adjoint_operator, at_solution
-from deq_keras.adjoints.implicit import choose
 from deq_keras.numerics import partial
 from deq_keras.numerics.jacobian import product
 from deq_keras.numerics.shapes import shapes_of, tensors_of
@@ -90,7 +89,6 @@ def jvp(layer, inputs, tangents):
             return tf.nest.map_structure(tf.subtract, w, forward(w))
 
     adjoint = layer.adjoint if isinstance(layer.adjoint, adjoints.Implicit) else adjoints.Implicit()
-    preconditioner = adjoint.preconditioner(frozen, z)
-    linear_solver = choose(adjoint.linear_solver, frozen)
     right_side = tf.nest.map_structure(tf.stop_gradient, right_side)
-    return solution, partial.stopped(linear_solver.solve(operator, right_side, preconditioner))
+    tangent = adjoint.choose(frozen).solve(operator, right_side, adjoint.preconditioner(frozen, z))
+    return solution, partial.stopped(tangent)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+
 import keras
 import numpy as np
 import tensorflow as tf
@@ -18,7 +20,7 @@ from deq_keras.numerics.rows import norm, to_rows
 from deq_keras.operators import LinearOperator
 from deq_keras.priors import Prior
 from deq_keras.priors.base import bind_prior
-from deq_keras.priors.experts import AtMost
+from deq_keras.priors.experts import logarithm_at_most
 from deq_keras.problems import Preconditioner, Problem, Step
 
 # Of solves by L-BFGS on a CPU: with 24 filters of 5 x 5 preconditioned ones take from a tenth more
@@ -116,7 +118,7 @@ class GradientStep(Cell):
             shape=(),
             initializer=keras.initializers.Constant(np.log(self.weight)),
             trainable=self.train_weight,
-            constraint=None if self.max_weight is None else AtMost(np.log(self.max_weight)),
+            constraint=logarithm_at_most(self.max_weight),
             name="log_weight",
         )
         self.built = True
@@ -145,10 +147,9 @@ class GradientStep(Cell):
         weight = tf.exp(self.log_weight)
         slope = self._slope_at_zero(maps, y)
         gradient = Partial(_weighted_sum, (self._misfit(maps, y, slope), prior.gradient, weight))
-        start = self._start(maps, slope)
-        # An estimate is made at the cell's own start, or the map would change with the iterate.
-        tau = self._step_size(y, data, shape, prior, weight, start)
-        start = start if initial_value is None else self._feasible(initial_value)
+        own_start = functools.cache(lambda: self._start(maps, slope))
+        tau = self._step_size(y, data, shape, prior, weight, own_start)
+        start = own_start() if initial_value is None else self._feasible(initial_value)
         energy = None
         if prior.energy is not None:
             misfit = Partial(self._misfit_energy, (maps.forward,), (y,))
@@ -226,13 +227,14 @@ class GradientStep(Cell):
     def _misfit_energy(self, u, forward, y):
         return self.fidelity.value(forward(u), y)
 
-    def _step_size(self, y, data, shape, prior, weight, start):
+    def _step_size(self, y, data, shape, prior, weight, own_start):
         """`tau` for the current weights: a scalar, or `(batch,)` if the data differ."""
         if self.step_size is not None:
             return tf.constant(self.step_size, self.variable_dtype)
         lipschitz = prior.lipschitz
         if lipschitz is None:
-            lipschitz = _estimate(prior.gradient, start)
+            # Not at the iterate, or the map would change with it.
+            lipschitz = _estimate(prior.gradient, own_start())
         of_data = self.fidelity.lipschitz(y)
         square = self.operator.operator_norm(data, shape) ** 2
         square = square if of_data is None else of_data * square

@@ -7,14 +7,14 @@ import tensorflow as tf
 from deq_keras.checks import positive
 from deq_keras.layers import OneStepDenoiser
 from deq_keras.layers.cell import split_noise_level
-from deq_keras.losses.base import mean_of_images, mean_square
+from deq_keras.losses.base import OwnLossModel, mean_square
 from deq_keras.numerics.rows import at_least_one, first_rows
 from deq_keras.numerics.shapes import sizes_of
 from deq_keras.priors.base import bind_prior
 
 
 @keras.saving.register_keras_serializable(package="deq_keras")
-class Adversarial(keras.Model):
+class Adversarial(OwnLossModel):
     """A Keras model of a `OneStepDenoiser` that learns its prior by adversarial regularisation.
 
     With `C = lambda R`, pairs of clean and noisy images `u, y` and `s = ||y - u|| / sqrt(n)` for
@@ -57,7 +57,6 @@ class Adversarial(keras.Model):
     >>> history = model.fit(clean + 0.1 * tf.random.normal(clean.shape), clean, verbose=0)
     """
 
-    # With these arguments Keras takes it for a functional model, and saves it as one.
     def __init__(self, *args, penalty: float = 10.0, **kwargs):
         super().__init__(*args, **kwargs)
         self.penalty = positive("penalty", penalty)
@@ -68,21 +67,8 @@ class Adversarial(keras.Model):
                 f"prior has an energy. Received {[layer.name for layer in self.layers]}."
             )
 
-    def compile(self, optimizer="rmsprop", loss=None, **kwargs):
-        """As of a `keras.Model`, without a loss: it has one."""
-        if loss is not None:
-            raise ValueError(
-                f"Adversarial has a loss of its own. Received loss={loss!r}: leave it out, or use "
-                "a keras.Model."
-            )
-        super().compile(optimizer, **kwargs)
-
-    def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
-        """The mean over the pairs, and what layers add to it."""
-        added = 0.0
-        if self.losses:
-            added = super().compute_loss(x=x, y_pred=y_pred, training=training)
-        return mean_of_images(self.values(x, y), sample_weight) + added
+    def _values(self, x, y, y_pred, training):
+        return self.values(x, y)
 
     def values(self, x, truth):
         """The loss of each pair, `(batch,)`.

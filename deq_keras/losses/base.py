@@ -120,19 +120,40 @@ def mean_square(values):
     return _means(values * values)
 
 
-def mean_of_images(values, sample_weight=None):
-    """The mean of the losses of the images as Keras takes it, over replicas too.
+class OwnLossModel(keras.Model):
+    """Base class of Keras models of symbolic tensors that have a loss of their own.
 
-    Args:
-        values: `(batch,)`.
-        sample_weight: As in `keras.Model.compute_loss`.
+    A subclass defines `_values(x, y, y_pred, training)`, of shape `(batch,)`, and its own
+    constructor with `*args` and `**kwargs`: so Keras takes it for a functional model, and saves it
+    as one.
     """
-    mean = _Mean(name="mean_of_images", dtype=values.dtype.name)
-    return mean(tf.zeros_like(values), values, sample_weight)
+
+    def compile(self, optimizer="rmsprop", loss=None, **kwargs):
+        """As of a `keras.Model`, without a loss: it has one.
+
+        Raises:
+            ValueError: If there is a loss.
+        """
+        if loss is not None:
+            raise ValueError(
+                f"{type(self).__name__} has a loss of its own and expected no other loss. "
+                f"Received loss={loss!r}: leave it out, or use a keras.Model."
+            )
+        super().compile(optimizer, **kwargs)
+
+    def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
+        """The mean over the images, and what layers add to it."""
+        # First: another call of the model would replace what the layers have added.
+        added = 0.0
+        if self.losses:
+            added = super().compute_loss(x=x, y_pred=y_pred, training=training)
+        values = self._values(x, y, y_pred, training)
+        mean = _Mean(name="mean_of_images", dtype=values.dtype.name)
+        return mean(tf.zeros_like(values), values, sample_weight) + added
 
 
 class _Mean(keras.losses.Loss):
-    """Given values: their mean."""
+    """Given values: their mean as Keras takes it, over replicas too."""
 
     def call(self, y_true, y_pred):
         return y_pred

@@ -3,11 +3,11 @@
 import keras
 
 from deq_keras.config import deserialise, serialise
-from deq_keras.losses.base import MeasurementLoss, mean_of_images
+from deq_keras.losses.base import MeasurementLoss, OwnLossModel
 
 
 @keras.saving.register_keras_serializable(package="deq_keras")
-class SelfSupervised(keras.Model):
+class SelfSupervised(OwnLossModel):
     """A Keras model of symbolic tensors that is trained by a `MeasurementLoss`.
 
     It is called, saved and exported like the model of the same tensors. `fit` is given what the
@@ -36,7 +36,6 @@ class SelfSupervised(keras.Model):
     >>> history = model.fit(y, signs, verbose=0)
     """
 
-    # With these arguments Keras takes it for a functional model, and saves it as one.
     def __init__(self, *args, loss, **kwargs):
         super().__init__(*args, **kwargs)
         loss = deserialise({"loss": loss}, "loss")["loss"]
@@ -46,23 +45,8 @@ class SelfSupervised(keras.Model):
             )
         self.measurement_loss = loss
 
-    def compile(self, optimizer="rmsprop", loss=None, **kwargs):
-        """As of a `keras.Model`, without a loss: it has one."""
-        if loss is not None:
-            raise ValueError(
-                f"SelfSupervised is trained by {self.measurement_loss!r} and expected no other "
-                f"loss. Received loss={loss!r}: leave it out, or use a keras.Model."
-            )
-        super().compile(optimizer, **kwargs)
-
-    def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
-        """The mean of the loss over the images, and what layers add to it."""
-        # First: another call of the model would replace what the layers have added.
-        added = 0.0
-        if self.losses:
-            added = super().compute_loss(x=x, y_pred=y_pred, training=training)
-        values = self.measurement_loss.values(self, x, y_pred, _parts(y)[1], training)
-        return mean_of_images(values, sample_weight) + added
+    def _values(self, x, y, y_pred, training):
+        return self.measurement_loss.values(self, x, y_pred, _parts(y)[1], training)
 
     def compute_metrics(self, x, y, y_pred, sample_weight=None):
         """Updates the metrics if there is a truth, and returns their values."""

@@ -39,21 +39,29 @@ class Coefficients(NamedTuple):
 
 
 @keras.saving.register_keras_serializable(package="deq_keras")
-class AtMost(keras.constraints.Constraint):
-    """Keeps each entry of a weight at or below a limit.
+class Between(keras.constraints.Constraint):
+    """Keeps each entry of a weight between two limits.
 
     Args:
-        limit: The limit.
+        low: The lower one, or `None`.
+        high: The upper one, or `None`.
     """
 
-    def __init__(self, limit):
-        self.limit = float(limit)
+    def __init__(self, low=None, high=None):
+        self.low = None if low is None else float(low)
+        self.high = None if high is None else float(high)
 
     def __call__(self, w):
-        return tf.minimum(w, tf.constant(self.limit, w.dtype))
+        w = w if self.low is None else tf.maximum(w, tf.constant(self.low, w.dtype))
+        return w if self.high is None else tf.minimum(w, tf.constant(self.high, w.dtype))
 
     def get_config(self):
-        return {"limit": self.limit}
+        return {"low": self.low, "high": self.high}
+
+
+def logarithm_at_most(limit):
+    """The constraint of a weight that is the logarithm of a number <= `limit`; `None` for none."""
+    return None if limit is None else Between(high=math.log(limit))
 
 
 class Experts(Prior):
@@ -122,7 +130,7 @@ class Experts(Prior):
         self.log_sharpness = self.add_weight(
             shape=(count,),
             initializer=keras.initializers.Constant(np.log(self.sharpness)),
-            constraint=None if self.max_sharpness is None else AtMost(math.log(self.max_sharpness)),
+            constraint=logarithm_at_most(self.max_sharpness),
             trainable=self.train_sharpness,
             name="log_sharpness",
         )

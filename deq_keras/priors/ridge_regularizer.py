@@ -1,7 +1,6 @@
 """Convex and weakly convex ridge regularisers with filters of several layers."""
 
 import functools
-import math
 
 import keras
 import numpy as np
@@ -13,7 +12,7 @@ from deq_keras.convolution.norm_bounds import norm_bounds
 from deq_keras.numerics.partial import Partial
 from deq_keras.priors import filtering, initializers, potentials
 from deq_keras.priors.base import BoundPrior, Prior
-from deq_keras.priors.experts import AtMost
+from deq_keras.priors.experts import logarithm_at_most
 from deq_keras.priors.noise_levels import check_given, check_levels, interpolation_weights
 from deq_keras.priors.profiles import Profile, RidgeCoefficients
 
@@ -176,7 +175,7 @@ class RidgeRegularizer(Prior):
         self.log_sharpness = self.add_weight(
             shape=(self.scales,),
             initializer=keras.initializers.Constant(np.log(self.sharpness)),
-            constraint=None if self.max_sharpness is None else AtMost(math.log(self.max_sharpness)),
+            constraint=logarithm_at_most(self.max_sharpness),
             name="log_sharpness",
         )
 

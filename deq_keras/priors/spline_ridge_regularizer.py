@@ -8,33 +8,13 @@ import tensorflow as tf
 
 from deq_keras import convolution
 from deq_keras.checks import positive, positive_int
+from deq_keras.priors.experts import Between
 from deq_keras.priors.linear_splines import SplineProfile, integrated
 from deq_keras.priors.noise_levels import check_levels, linear_weights
 from deq_keras.priors.profiles import RidgeCoefficients
 from deq_keras.priors.ridge_regularizer import USUAL_NOISE, RidgeRegularizer
 
 _LEAST_NOISE = 1e-5 / 255  # is added: a scaling is finite for no noise, too
-
-
-@keras.saving.register_keras_serializable(package="deq_keras")
-class Between(keras.constraints.Constraint):
-    """Keeps each entry of a weight between two limits.
-
-    Args:
-        low: The lower one.
-        high: The upper one, or `None`.
-    """
-
-    def __init__(self, low, high):
-        self.low = float(low)
-        self.high = None if high is None else float(high)
-
-    def __call__(self, w):
-        w = tf.maximum(w, tf.constant(self.low, w.dtype))
-        return w if self.high is None else tf.minimum(w, tf.constant(self.high, w.dtype))
-
-    def get_config(self):
-        return {"low": self.low, "high": self.high}
 
 
 @keras.saving.register_keras_serializable(package="deq_keras")
