@@ -6,6 +6,7 @@ import pytest
 import tensorflow as tf
 
 from deq_keras import priors, testing
+from tests.priors.weights import general
 
 ACTIVATIONS = ("tanh", "relu", "soft_shrinkage", "identity", "smoothed_l1")
 PADDINGS = ("valid", "zero", "circular", "reflect")
@@ -14,12 +15,7 @@ PADDINGS = ("valid", "zero", "circular", "reflect")
 def _prior(cls=priors.FieldsOfExperts, channels=1, **kwargs):
     """A built prior in float64 whose weights are no special case."""
     options = {"filters": 4, "kernel_size": (3, 2), "sharpness": 5.0, "dtype": "float64"}
-    prior = cls(**{**options, **kwargs})
-    prior.build((None, None, None, channels))
-    rng = np.random.default_rng(7)
-    for weight in prior.trainable_weights:
-        weight.assign(weight + 0.3 * rng.normal(size=weight.shape))
-    return prior
+    return general(cls(**{**options, **kwargs}), channels, deviation=0.3)
 
 
 def _matrix(function, shape):

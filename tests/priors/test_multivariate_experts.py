@@ -8,6 +8,7 @@ import tensorflow as tf
 
 from deq_keras import priors, testing
 from deq_keras.priors.multivariate_experts import largest_of_group
+from tests.priors.weights import general
 
 
 def _envelope(t):
@@ -70,10 +71,7 @@ def test_what_is_certified_of_the_curvature(weak_convexity):
         (2, 6), 3, weak_convexity, group_size=3, scaling=3.0, sharpness=6.0, padding="circular",
         dtype="float64",
     )  # fmt: skip
-    prior.build((None, None, None, 1))
-    rng = np.random.default_rng(7)
-    for weight in prior.trainable_weights:
-        weight.assign(weight + 0.3 * rng.normal(size=weight.shape))
+    general(prior, deviation=0.3)
     report = testing.prior_test(prior, (2, 8, 7, 1))
     largest = float(tf.reduce_max(tf.exp(prior.log_sharpness)))
     assert float(prior.gradient_lipschitz()) == pytest.approx(largest)

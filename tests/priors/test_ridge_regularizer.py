@@ -16,6 +16,7 @@ from deq_keras import (
     testing,
 )
 from deq_keras.numerics.shapes import sizes_of
+from tests.priors.weights import general
 
 EXACT = adjoints.Implicit(linear_solvers.MINRES(tolerance=1e-11))
 PADDINGS = ("valid", "zero", "circular", "reflect")
@@ -25,12 +26,7 @@ def _prior(weak_convexity=0.9, channels=1, **kwargs):
     """A built prior in float64 whose weights are no special case."""
     options = {"filters": (2, 3, 5), "kernel_size": (3, 2), "scaling": 4.0, "sharpness": 7.0}
     options = {**options, "dtype": "float64", **kwargs}
-    prior = priors.RidgeRegularizer(weak_convexity=weak_convexity, **options)
-    prior.build((None, None, None, channels))
-    rng = np.random.default_rng(7)
-    for weight in prior.trainable_weights:
-        weight.assign(weight + 0.2 * rng.normal(size=weight.shape))
-    return prior
+    return general(priors.RidgeRegularizer(weak_convexity=weak_convexity, **options), channels)
 
 
 def _images(shape, seed=0):

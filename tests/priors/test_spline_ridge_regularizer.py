@@ -6,6 +6,7 @@ import tensorflow as tf
 
 from deq_keras import layers, operators, priors, testing
 from deq_keras.priors.linear_splines import SplineProfile, integrated
+from tests.priors.weights import general
 
 CUT = {"padding": "zero", "cut_layers": True}
 FREE = {"shared": False, "even": False}
@@ -15,12 +16,7 @@ def _prior(weak_convexity=0.7, **kwargs):
     """A built prior in float64 whose weights are no special case."""
     options = {"filters": (2, 3), "kernel_size": (3, 2), "knots": 9, "scaling": 4.0}
     options = {**options, "sharpness": 4.0, "dtype": "float64", **kwargs}
-    prior = priors.SplineRidgeRegularizer(weak_convexity=weak_convexity, **options)
-    prior.build((None, None, None, 1))
-    rng = np.random.default_rng(7)
-    for weight in prior.trainable_weights:
-        weight.assign(weight + 0.2 * rng.normal(size=weight.shape))
-    return prior
+    return general(priors.SplineRidgeRegularizer(weak_convexity=weak_convexity, **options))
 
 
 def _images(shape, seed=0):
