@@ -2,6 +2,8 @@
 
 import tensorflow as tf
 
+from deq_keras.fidelities.base import square, sum_entries
+
 _FAR = 2.0  # an operator of norm sqrt(2) cannot take a start further
 
 
@@ -16,13 +18,8 @@ def of_fair_size(image, forward):
         image: `(batch, height, width, channels)`.
         forward: `K`.
     """
-    square = _square(image)
-    measured = tf.add_n([_square(leaf) for leaf in tf.nest.flatten(forward(image))])
-    far = measured > _FAR * square
-    scale = tf.where(far, square / tf.where(far, measured, 1), 1)
-    return tf.cast(tf.reshape(scale, [-1, 1, 1, 1]), image.dtype) * image
-
-
-def _square(leaf):
-    rows = tf.reshape(leaf, [tf.shape(leaf)[0], -1])
-    return tf.reduce_sum(tf.math.real(rows * tf.math.conj(rows)), 1)
+    squares = sum_entries(square(image))
+    measured = sum(sum_entries(square(leaf)) for leaf in tf.nest.flatten(forward(image)))
+    far = measured > _FAR * squares
+    scale = tf.where(far, squares / tf.where(far, measured, 1), 1)
+    return tf.reshape(scale, [-1, 1, 1, 1]) * image
