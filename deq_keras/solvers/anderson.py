@@ -166,6 +166,7 @@ class Anderson(Solver):
         if carried:
             carried = carrying.update(problem, carried, z, new_residual, dr, known)
             length = self._next_length(dz[0], carried.products[0], length)
+            length = self.coefficients(length)
         return AndersonState(
             z, fz, new_residual, dz, dr, gram, age, phase, length, carried, state.origin
         )
@@ -173,7 +174,7 @@ class Anderson(Solver):
     def _extrapolated(self, state, due):
         """The step, less what the differences explain of it in the images that are due."""
         projections = tf.stack([dot(one, state.residual) for one in state.dr], axis=-1)
-        gamma = self._coefficients(state, projections)
+        gamma = self.coefficients(self._mixing(state, projections))
         gamma = where(due, gamma, tf.zeros_like(gamma))
         return self._stepped(state, tf.split(gamma, self.memory, axis=1))
 
@@ -194,7 +195,7 @@ class Anderson(Solver):
         found = tf.clip_by_value(-safe_divide(dot(dz, product), square), _SHORTEST, 1.0)
         return tf.where(square > 0, tf.minimum(found, self.damping), last)
 
-    def _coefficients(self, state, projections):
+    def _mixing(self, state, projections):
         """Weights `(batch, memory)` of the differences, zero for those that are not valid."""
         # Neither `tf.linalg.diag` nor `tf.eye`: ONNX and OpenVINO lack what they are made of.
         identity = tf.constant(np.eye(self.memory), state.gram.dtype)

@@ -31,7 +31,7 @@ class Solver(Configurable):
     - `needs_energy = True` if it uses `problem.step.energy`;
     - `keeps_best = False` if the answer is to be its last finite iterate and not its best one;
     - `adapts = True` if steps are made of differences of iterates, which are rounding errors at a
-      solution.
+      solution; what such a step is combined with then goes through `self.coefficients`.
 
     A line search fits in as well: a step is then one trial, and each image accepts or rejects its
     own, so that no image waits for the search of another one.
@@ -86,6 +86,7 @@ class Solver(Configurable):
     adapts = False
     takes_products = False
     precondition = False  # whether it uses the preconditioner of the problem
+    holds_coefficients = False  # whether derivatives take those of its steps for constants
     # An image whose residual exceeds its best one by this factor is given up.
     divergence = float("inf")
 
@@ -214,18 +215,27 @@ class Solver(Configurable):
             products=progress.products if self.takes_products else None,
         )
 
-    def unroll(self, problem, steps, initial_value=None) -> Solution:
+    def coefficients(self, values):
+        """What a step is combined with, a constant to derivatives if they are held."""
+        if self.holds_coefficients:
+            return tf.nest.map_structure(tf.stop_gradient, values)
+        return values
+
+    def unroll(self, problem, steps, initial_value=None, hold_coefficients=False) -> Solution:
         """Take `steps` steps with no stopping, so that a tape can go through them.
 
         With a solver that `adapts` an image stops where further steps would be made of rounding
         errors, as would their derivatives.
 
         Args and the returned `Solution` are those of `solve`; `value` is the last iterate.
+        `hold_coefficients` is explained in `deq_keras.adjoints.Unrolled`.
         """
         problem = self._check(problem, compact=False)
         flat, ravel, unravel = to_rows(_start(problem, initial_value))
         rows = problem.in_rows(ravel, unravel)
-        state, count = loop.unroll(self, rows, self.init(rows, flat), steps)
+        solver = copy.copy(self)
+        solver.holds_coefficients = hold_coefficients
+        state, count = loop.unroll(solver, rows, solver.init(rows, flat), steps)
         last = tf.nest.map_structure(tf.stop_gradient, state)
         residual, done, _ = self.assess(rows, last, self.tolerance)
         return Solution(unravel(state.z), residual, count, done)

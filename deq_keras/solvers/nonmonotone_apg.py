@@ -156,7 +156,7 @@ class NonmonotoneAPG(Solver):
             state, shortest, self.max_length * step, z - state.z, gradient - state.gradient
         )
         # Where energies differ by rounding alone, only the map's own step is safe.
-        length = tf.where(decrease > noise, length, shortest)
+        length = self.coefficients(tf.where(decrease > noise, length, shortest))
         length = tf.where(accepted, length, tf.minimum(length, _SHRINK * state.length))
         return NonmonotoneAPGState(
             z,

@@ -93,7 +93,8 @@ class PlainAnderson(Solver):
     def step(self, problem, state):
         z = tf.zeros_like(state.z)
         pairs = zip(state.iterates, state.residuals, strict=True)
-        for weight, (x, g) in zip(self._weights(state), pairs, strict=True):
+        weights = self.coefficients(self._weights(state))
+        for weight, (x, g) in zip(weights, pairs, strict=True):
             z += weight * (x + self.damping * g)
         z = where(state.age > 1, z, state.fz)  # the first step is not damped
         return self._remember(state, z, problem.f(z))
