@@ -40,8 +40,7 @@ def psnr(truth, estimate, max_value: float = 1.0) -> tf.Tensor:
     [20. 20.]
     """
     max_value = _positive("max_value", max_value)
-    truth, estimate = _image_pair("psnr", truth, estimate)
-    mse = tf.reduce_mean(tf.square((estimate - truth) / max_value), axis=[1, 2, 3])
+    mse = mean_squared_error("psnr", truth, estimate, max_value)
     return -10.0 / math.log(10.0) * tf.math.log(mse)
 
 
@@ -207,6 +206,12 @@ def _positive(name, value):
     if not (np.isscalar(value) and np.isreal(value) and 0 < value < math.inf):
         raise ValueError(f"`{name}` must be a positive finite number. Received: {value!r}.")
     return float(value)
+
+
+def mean_squared_error(name, truth, estimate, max_value=1.0):
+    """That of each image, relative to `max_value` squared; raises in the name of the caller."""
+    truth, estimate = _image_pair(name, truth, estimate)
+    return tf.reduce_mean(tf.square((estimate - truth) / max_value), axis=[1, 2, 3])
 
 
 def _image_pair(name, truth, estimate, smallest=1):

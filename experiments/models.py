@@ -8,6 +8,7 @@ import keras
 
 import deq_keras as dk
 from deq_keras.losses.base import OwnLossModel
+from experiments import supervision
 from experiments.priors import prior
 from experiments.tuning import tune_weight
 from trainers.process.errors import ConfigurationError
@@ -213,19 +214,20 @@ def model(layer, inputs, loss=None):
     return keras.Model(inputs, layer(inputs))
 
 
-def compiled(built_model, learning_rate, steps):
-    """Compile for `steps` steps of Adam on the mean squared error, with a cosine decay to a tenth.
+def compiled(built_model, learning_rate, steps, loss="mse"):
+    """Compile for `steps` steps of Adam, with a cosine decay to a tenth.
 
     Args:
         built_model: A built Keras model; those of `deq_keras.losses` have losses of their own.
         learning_rate: Initial learning rate.
         steps: Steps after which the rate has reached its end. `None`: it stays as it is.
+        loss: What is compared with clean images.
     """
     if steps is not None:
         learning_rate = keras.optimizers.schedules.CosineDecay(learning_rate, steps, alpha=0.1)
     built_model.compile(
         keras.optimizers.Adam(learning_rate),
-        None if isinstance(built_model, OwnLossModel) else "mse",
+        None if isinstance(built_model, OwnLossModel) else loss,
         metrics=[dk.metrics.PSNR()],
         jit_compile=False,  # XLA makes convolution loops on a CPU slower
     )
@@ -265,7 +267,8 @@ def builder(problem, config, weight, start=None):
         else:
             made = model(layer, inputs, problem.loss)
         take_weights(layer, start)
-        return compiled(made, config.train.learning_rate, steps)
+        loss = supervision.with_clean_images(config)
+        return compiled(made, config.train.learning_rate, steps, loss)
 
     return build
 

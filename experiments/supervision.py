@@ -4,8 +4,8 @@ import deq_keras as dk
 from trainers.datasets import pipeline
 from trainers.process.errors import ConfigurationError
 
-_CLEAN = (None, "mse", "adversarial")
-LOSSES = ("mse", "adversarial", "sure", "r2r", "noise2noise")
+_CLEAN = (None, "mse", "psnr", "adversarial")
+LOSSES = ("mse", "psnr", "adversarial", "sure", "r2r", "noise2noise")
 
 
 def check_name(config):
@@ -28,6 +28,12 @@ def check_name(config):
             f"Expected train.loss={name!r} for a model of this package. Received "
             f"{config.model!r}: let your function return a `deq_keras.losses.SelfSupervised`."
         )
+
+
+def with_clean_images(config):
+    """The Keras loss between a reconstruction and the clean image."""
+    name = config.train.get("loss")
+    return dk.losses.NegativePSNR() if name == "psnr" else "mse"
 
 
 def loss(task, config):

@@ -43,7 +43,7 @@ LIBRARY = {
     "denoisers": ("layers",),
     "testing": ("numerics", "operators", "layers"),
     "presets": ("convolution", "denoisers", "priors"),
-    "losses": ("numerics", "operators", "priors", "layers"),
+    "losses": ("numerics", "operators", "priors", "layers", "metrics"),
     "bilevel": ("numerics", "adjoints", "layers"),
 }
 for _room, _below in LIBRARY.items():

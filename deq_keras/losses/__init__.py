@@ -1,8 +1,9 @@
-"""Losses without clean images, and of critics; the Keras models that are trained by them."""
+"""Losses: without clean images, of critics, and the mean PSNR; models trained by the first two."""
 
 from deq_keras import config as _config
 from deq_keras.losses.adversarial import Adversarial
 from deq_keras.losses.base import MeasurementLoss
+from deq_keras.losses.negative_psnr import NegativePSNR
 from deq_keras.losses.noise2noise import Noise2Noise
 from deq_keras.losses.recorrupted import Recorrupted
 from deq_keras.losses.self_supervised import SelfSupervised
@@ -12,6 +13,7 @@ __all__ = [
     "SURE",
     "Adversarial",
     "MeasurementLoss",
+    "NegativePSNR",
     "Noise2Noise",
     "Recorrupted",
     "SelfSupervised",

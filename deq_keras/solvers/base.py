@@ -31,7 +31,7 @@ class Solver(Configurable):
     - `needs_energy = True` if it uses `problem.step.energy`;
     - `keeps_best = False` if the answer is to be its last finite iterate and not its best one;
     - `adapts = True` if steps are made of differences of iterates, which are rounding errors at a
-      solution; what such a step is combined with then goes through `self.coefficients`.
+      solution; their coefficients then go through `self.coefficients`.
 
     A line search fits in as well: a step is then one trial, and each image accepts or rejects its
     own, so that no image waits for the search of another one.
@@ -217,25 +217,22 @@ class Solver(Configurable):
 
     def coefficients(self, values):
         """What a step is combined with, a constant to derivatives if they are held."""
-        if self.holds_coefficients:
-            return tf.nest.map_structure(tf.stop_gradient, values)
-        return values
+        held = self.holds_coefficients
+        return tf.nest.map_structure(tf.stop_gradient, values) if held else values
 
     def unroll(self, problem, steps, initial_value=None, hold_coefficients=False) -> Solution:
         """Take `steps` steps with no stopping, so that a tape can go through them.
 
         With a solver that `adapts` an image stops where further steps would be made of rounding
-        errors, as would their derivatives.
-
-        Args and the returned `Solution` are those of `solve`; `value` is the last iterate.
-        `hold_coefficients` is explained in `deq_keras.adjoints.Unrolled`.
+        errors, as would their derivatives. `hold_coefficients`: see `deq_keras.adjoints.Unrolled`;
+        all else is as in `solve`. `value` is the last iterate.
         """
         problem = self._check(problem, compact=False)
         flat, ravel, unravel = to_rows(_start(problem, initial_value))
         rows = problem.in_rows(ravel, unravel)
         solver = copy.copy(self)
         solver.holds_coefficients = hold_coefficients
-        state, count = loop.unroll(solver, rows, solver.init(rows, flat), steps)
+        state, count = loop.unroll(solver, rows, self.init(rows, flat), steps)
         last = tf.nest.map_structure(tf.stop_gradient, state)
         residual, done, _ = self.assess(rows, last, self.tolerance)
         return Solution(unravel(state.z), residual, count, done)

@@ -38,7 +38,8 @@ def get_config():
     # Steps in which the rate falls along a cosine to a tenth; 0: it stays.
     train.decay_steps = train.get_oneway_ref("epochs") * train.get_oneway_ref("steps_per_epoch")
     # Without clean images: "sure", "r2r" or "noise2noise"; of the model "denoiser" "adversarial",
-    # which makes its prior a critic; see docs/training.md. None: mean squared error of the truth.
+    # which makes its prior a critic; see docs/training.md. With them: "psnr" for its mean over
+    # images, or None for the mean squared error.
     train.loss = placeholder(str)
     train.weight = placeholder(float)  # start of lambda; None: the best for the fixed patches
     # A finished training, such as one of "denoiser", whose prior has the weights to start from.

@@ -6,7 +6,7 @@ import pytest
 import tensorflow as tf
 
 import deq_keras as dk
-from experiments import tasks
+from experiments import supervision, tasks
 from experiments.configs import train_convex, train_weakly_convex
 from experiments.models import bilevel, compiled, model, start_from
 
@@ -146,16 +146,28 @@ def test_prior_without_an_untied_form_is_taken_over_as_it_is():
     assert float(tf.exp(fresh.cell.log_weight)) == pytest.approx(0.3)
 
 
-@pytest.mark.parametrize("module", [train_convex, train_weakly_convex])
-def test_the_weight_of_a_weakly_convex_prior_stays_so_that_its_energy_is_convex(module):
-    config = module.get_config()
+@pytest.mark.parametrize("convex", [True, False])
+def test_the_weight_of_a_weakly_convex_prior_stays_so_that_its_energy_is_convex(convex):
+    config = train_weakly_convex.get_config()
     config.prior.filters = (2, 3)
+    if convex:
+        config.prior.weak_convexity = 0.0
     layer = bilevel(tasks.get("denoising", config), config, config.train.weight)
     layer.build((None, None, None, 1))
-    convex = module is train_convex
     assert layer.prior.is_convex == convex
     assert layer.cell.log_weight.trainable == convex
     assert float(layer.prior.strong_convexity((48, 48))) == pytest.approx(0.0 if convex else -0.95)
     kind = dk.linear_solvers.ConjugateGradient if convex else dk.linear_solvers.MINRES
     assert isinstance(layer.adjoint.linear_solver, kind)
     assert float(layer.cell.bind(tf.ones((1, 48, 48, 1))).strong_convexity) > 0 or convex
+
+
+def test_the_convex_configuration_is_trained_for_the_mean_psnr():
+    config = train_convex.get_config()
+    layer = bilevel(tasks.get("denoising", config), config, 0.1)
+    loss = supervision.with_clean_images(config)
+    made = compiled(model(layer, keras.Input((None, None, 1))), 1e-2, 5, loss)
+    assert layer.prior.is_convex
+    assert isinstance(made.loss, dk.losses.NegativePSNR)
+    config.train.loss = None
+    assert supervision.with_clean_images(config) == "mse"
