@@ -33,6 +33,7 @@ def tune(layer, scalars, batches, refinements=2):
 
     The mean squared error is evaluated on a logarithmic grid, which is then refined around its best
     point. Of one or two numbers a search is safer than a descent. The layer keeps the best ones.
+    Each solve starts at the solution of the nearest numbers that were tried.
 
     Args:
         layer: A built layer with a method `solve`.
@@ -54,16 +55,27 @@ def tune(layer, scalars, batches, refinements=2):
                 "Expected 0 < `low` < `high`, `points` >= 3 and `refinements` >= 0. Received "
                 f"low={low!r}, high={high!r}, points={points!r}, refinements={refinements!r}."
             )
-    tried, solver = {}, LayerSolver(layer)
+    tried, found, solver = {}, {}, LayerSolver(layer)
 
     def assign(numbers):
         for scalar, number in zip(scalars.values(), numbers, strict=True):
             scalar.variable.assign(math.log(number))
 
+    def solutions(numbers):
+        if not found:
+            return [solver.solve(measurement).value for measurement, _ in batches]
+        near = min(found, key=lambda others: math.dist(np.log(others), np.log(numbers)))
+        starts = zip(batches, found[near], strict=True)
+        return [solver.solve_from(y, start).value for (y, _), start in starts]
+
     def loss(numbers):
         assign(numbers)
-        squares = [(solver.solve(measurement).value - truth) ** 2 for measurement, truth in batches]
+        values = solutions(numbers)
+        pairs = zip(values, batches, strict=True)
+        squares = [(value - truth) ** 2 for value, (_, truth) in pairs]
         means = tf.concat([tf.reduce_mean(x, axis=(1, 2, 3)) for x in squares], 0)
+        if all(np.isfinite(image).all() for image in values):
+            found[numbers] = values
         value = float(tf.reduce_mean(means))
         return value if math.isfinite(value) else math.inf
 

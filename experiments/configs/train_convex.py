@@ -17,6 +17,6 @@ def get_config():
     config.prior.kernel_size = 7
     train = config.train
     train.loss = "psnr"
-    train.epochs = 40
+    train.epochs = 60
     train.monitor = "val_psnr"
     return config

@@ -26,6 +26,11 @@ class LayerSolver:
         self.layer = layer
         self._solve = _compiled(layer.solve)
         self._history = _compiled(lambda y: layer.solve(y, return_history=True))
+        self._from = tf.function(
+            lambda y, start: layer.solve(y, initial_value=start),
+            autograph=False,
+            reduce_retracing=True,
+        )
         self._within = tf.function(
             lambda y, limit: layer.solve(y, max_steps=limit), autograph=False, reduce_retracing=True
         )
@@ -33,6 +38,10 @@ class LayerSolver:
     def solve(self, measurement):
         """The `deq_keras.solvers.Solution` of a batch of measurements."""
         return self._solve(measurement)
+
+    def solve_from(self, measurement, initial_value):
+        """The solution by a solve that starts there."""
+        return self._from(measurement, initial_value)
 
     def solve_within(self, measurement, max_steps):
         """The solution after at most `max_steps` evaluations of the map."""
