@@ -158,14 +158,17 @@ def start_from(equilibrium_layer, variational_layer):
     """Give an equilibrium layer the weights of a trained variational one.
 
     At first both are the same map, as in the paper; where the prior has an untied form there are
-    then twice the filters to learn.
+    then twice the filters to learn. A weight above the `max_weight` of the new cell becomes that.
     """
     learned, trained = equilibrium_layer.cell.prior, variational_layer.prior
     if type(learned) is type(trained):
         learned.set_weights(trained.get_weights())
     else:
         learned.adopt(trained)
-    equilibrium_layer.cell.log_weight.assign(variational_layer.cell.log_weight)
+    variable = equilibrium_layer.cell.log_weight
+    variable.assign(variational_layer.cell.log_weight)
+    if variable.constraint is not None:  # which otherwise only an optimizer applies
+        variable.assign(variable.constraint(variable))
 
 
 def learned_part(layer):

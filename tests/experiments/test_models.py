@@ -75,6 +75,18 @@ def test_start_has_twice_the_filters_and_leaves_the_bilevel_model_alone():
         np.testing.assert_array_equal(variable, old)
 
 
+def test_a_start_with_a_larger_weight_than_the_largest_has_that():
+    variational, _ = pair()
+    variational.cell.log_weight.assign(np.log(0.3))
+    for limit, expected in ((0.2, 0.2), (0.5, 0.3)):
+        prior = fields(dk.priors.UntiedFieldsOfExperts)
+        cell = dk.layers.GradientStep(blur(), prior, weight=0.1, max_weight=limit, dtype="float64")
+        equilibrium = dk.layers.Equilibrium(cell, dtype="float64")
+        equilibrium.build(Y.shape)
+        start_from(equilibrium, variational)
+        assert float(tf.exp(cell.log_weight)) == pytest.approx(expected)
+
+
 def test_start_from_a_prior_of_another_size_is_refused():
     variational, _ = pair()
     prior = dk.priors.UntiedFieldsOfExperts(filters=5, kernel_size=3, dtype="float64")

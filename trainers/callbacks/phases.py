@@ -119,11 +119,11 @@ def checked(phases) -> list[Phase]:
             )
         found.append(Phase(*phase))
         try:
-            positive_int("epochs of a phase", found[-1].epochs)
+            positive_int("epochs", found[-1].epochs)
             if found[-1].tolerance is not None:
-                positive("tolerance of a phase", found[-1].tolerance)
+                positive("tolerance", found[-1].tolerance)
             if found[-1].adjoint is not None:
                 dk.adjoints.get(found[-1].adjoint)
         except (TypeError, ValueError) as error:
-            raise ConfigurationError(str(error)) from None
+            raise ConfigurationError(f"Of the phase {tuple(phase)!r}: {error}") from None
     return found

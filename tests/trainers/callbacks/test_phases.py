@@ -125,8 +125,8 @@ def test_a_training_that_goes_on_is_in_the_phase_of_its_epoch(first, trained, da
     [
         ([()], r"each phase to be `\(epochs, tolerance, adjoint\)`"),
         ([3], "each phase to be"),
-        ([(0,)], "epochs of a phase"),
-        ([(1, -1.0)], "tolerance of a phase"),
+        ([(0,)], r"Of the phase \(0,\): Expected `epochs` to be"),
+        ([(1, -1.0)], r"Of the phase \(1, -1.0\): Expected `tolerance` to be"),
         ([(1, 1e-2, "jacobian_fre")], "Did you mean 'jacobian_free'"),
     ],
 )
