@@ -44,7 +44,8 @@ def numbers(folder: str | os.PathLike) -> list[int]:
 def new_version(folder: str | os.PathLike) -> Iterator[Version]:
     """Writes the next version: what is put into `partial` appears at once, when all went well.
 
-    A server that watches the folder, and another export into it, see no half of a version.
+    A server that watches the folder, and another export into it, see no half of a version. A folder
+    that was made for a version which came to nothing is removed.
 
     Args:
         folder: The folder of a model; made if it does not exist.
@@ -52,6 +53,7 @@ def new_version(folder: str | os.PathLike) -> Iterator[Version]:
     Raises:
         StorageError: If it cannot be written.
     """
+    is_new = not Path(folder).exists()
     make_writable(folder, "folder", "Name another one with --output.")
     version = Version(Path(tempfile.mkdtemp(prefix=".partial-", dir=folder)))
     try:
@@ -60,6 +62,9 @@ def new_version(folder: str | os.PathLike) -> Iterator[Version]:
         version.path = _take_number(version.partial, Path(folder))
     finally:
         shutil.rmtree(version.partial, ignore_errors=True)
+        if is_new and version.path is None:
+            with contextlib.suppress(OSError):  # another export may have put something there
+                Path(folder).rmdir()
 
 
 def _take_number(partial, folder):

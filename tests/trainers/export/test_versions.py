@@ -20,12 +20,15 @@ def test_the_next_number_is_taken_when_all_is_written(tmp_path):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["1", "7", "8", "9x", "notes"]
 
 
-def test_what_fails_leaves_nothing(tmp_path):
+@pytest.mark.parametrize("was_there", [False, True])
+def test_what_fails_leaves_nothing(was_there, tmp_path):
+    if was_there:
+        (tmp_path / "new").mkdir()
     with contextlib.suppress(KeyboardInterrupt), new_version(tmp_path / "new") as version:
         (version.partial / "file").write_text("content")
         raise KeyboardInterrupt
     assert version.path is None
-    assert not list((tmp_path / "new").iterdir())
+    assert [path.name for path in tmp_path.rglob("*")] == ["new"] * was_there
 
 
 def _write(folder, barrier):
