@@ -16,7 +16,6 @@ def get_config():
     config.prior.filters = 48
     config.prior.kernel_size = 7
     train = config.train
-    train.loss = "psnr"
-    train.epochs = 60
+    train.epochs = 40
     train.monitor = "val_psnr"
     return config
