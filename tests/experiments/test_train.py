@@ -293,6 +293,7 @@ def test_weights_are_those_of_the_steps(trained, data):
 # Stopped and started again
 
 
+@pytest.mark.slow  # the trainer does so in tests/trainers
 def test_continued_with_more_epochs_it_is_the_same_training(start, trained, tmp_path):
     assert start(tmp_path, "--config.train.epochs=1") == 0
     more = ("--config.train.keep=1", "--config.train.early_stopping=9", "--config.train.epochs=3")

@@ -10,6 +10,7 @@ from deq_keras import solvers
 from deq_keras.numerics import Partial
 from tests.solvers.methods import DEFAULTS, PROXIMAL, SOLVERS, with_arguments
 from tests.solvers.problems import nonlinear, rows_of_different_difficulty, solve, sparse
+from tests.variants import marked
 
 
 @functools.cache
@@ -64,7 +65,7 @@ def test_compaction_eager(solver_name):
     _assert_same(eager, plain.solve(problem.known(), problem.z0, **limit))
 
 
-@pytest.mark.parametrize("solver_name", PROXIMAL)
+@pytest.mark.parametrize("solver_name", marked(PROXIMAL, ["anderson", "nonmonotone_apg"]))
 def test_compaction_with_a_proximal_map(solver_name):
     # Matrix products may be rounded in another way in a smaller batch.
     plain, compact = (solve(solver, sparse()) for solver in _pair(solver_name))
@@ -150,7 +151,8 @@ def test_compaction_of_nested_states():
         )
 
 
-@pytest.mark.parametrize("solver_name", DEFAULTS)
+# Compaction is compared in both for each solver, see above.
+@pytest.mark.parametrize("solver_name", marked(DEFAULTS, ["picard", "anderson", "nesterov"]))
 def test_graph_equals_eager(solver_name):
     problem = nonlinear()
     solver = with_arguments(solver_name, tolerance=1e-4, max_steps=40)

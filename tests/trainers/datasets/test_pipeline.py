@@ -2,6 +2,7 @@
 
 import doctest
 import itertools
+from itertools import product
 
 import numpy as np
 import pytest
@@ -9,6 +10,7 @@ import tensorflow as tf
 from PIL import Image
 
 from deq_keras.operators import gaussian_noise
+from tests.variants import covering
 from trainers import datasets
 from trainers.datasets import pipeline
 from trainers.datasets.images import ImageSet
@@ -113,8 +115,7 @@ def context(pipelines, pipeline_id, replicas):
     return tf.distribute.InputContext(pipelines, pipeline_id, replicas)
 
 
-@pytest.mark.parametrize("batch_size", [7, 8])
-@pytest.mark.parametrize("workers", [1, 2, 3])
+@pytest.mark.parametrize(("workers", "batch_size"), covering(product([1, 2, 3], [8, 7])))
 def test_workers_together_give_the_batches_of_one(workers, batch_size):
     steps = 3
     parts = [
