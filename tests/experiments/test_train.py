@@ -216,6 +216,7 @@ def test_everything_is_in_the_folder(trained, data):
     assert all(row["val_loss"] > 0 and row["val_psnr"] > 0 for row in epochs)
 
 
+@pytest.mark.slow  # what is on it: test_training_report.py
 def test_page_of_the_training_is_that_of_all_its_epochs(start, trained, tmp_path):
     """Also where it was stopped in between, and where the run was over before there were pages."""
     assert "3 epochs and 6 steps" in (trained / "training.html").read_text("utf-8")

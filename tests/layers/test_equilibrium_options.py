@@ -383,6 +383,7 @@ def test_the_penalty_is_a_loss_of_each_training_step(penalty):
     assert repr(again.jacobian_regularizer) == repr(layer.jacobian_regularizer)
 
 
+@pytest.mark.slow  # it is a loss of the model, above
 def test_the_penalty_is_part_of_what_fit_minimises():
     losses = {}
     for weight in (0.0, 10.0):
@@ -633,7 +634,8 @@ def test_compaction_changes_nothing(kind, graph):
         np.testing.assert_allclose(compact, plain, rtol=1e-9, atol=1e-12)
 
 
-@pytest.mark.parametrize("kind", [pytest.param("energy", marks=pytest.mark.slow), "cell"])
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["energy", "cell"])
 def test_compaction_in_files(kind, tmp_path):
     layer, inputs = _compacting(kind, True)
     symbolic = tf.nest.map_structure(lambda t: keras.Input((None, None, 1), dtype=DTYPE), inputs)
