@@ -151,8 +151,7 @@ def test_compaction_of_nested_states():
         )
 
 
-# Compaction is compared in both for each solver, see above.
-@pytest.mark.parametrize("solver_name", marked(DEFAULTS, ["picard", "anderson", "nesterov"]))
+@pytest.mark.parametrize("solver_name", DEFAULTS)
 def test_graph_equals_eager(solver_name):
     problem = nonlinear()
     solver = with_arguments(solver_name, tolerance=1e-4, max_steps=40)
