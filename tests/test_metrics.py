@@ -7,6 +7,7 @@ import tensorflow as tf
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
 from deq_keras import metrics
+from tests.variants import marked
 
 
 def _scene(height, width, channels, seed=0):
@@ -169,9 +170,7 @@ def test_config_round_trip(metric):
     assert clone(*images) == metric(*images)
 
 
-@pytest.mark.parametrize(
-    "policy", ["float32", pytest.param("float64", marks=pytest.mark.slow), "mixed_float16"]
-)
+@pytest.mark.parametrize("policy", marked(["float32", "float64", "mixed_float16"], ["float32"]))
 def test_in_compile_and_fit_with_images_of_any_size(policy, tmp_path):
     scale = keras.layers.Conv2D(1, 1, kernel_initializer="ones", dtype=policy)
     model = keras.Sequential([keras.Input((None, None, 1)), scale])

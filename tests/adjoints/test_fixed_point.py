@@ -56,7 +56,8 @@ def test_gradients_equal_unrolling(cell, stopping):
         assert float(tf.norm(one - other)) <= 1e-8 * float(tf.norm(other))
 
 
-@pytest.mark.parametrize("name", ["anderson", pytest.param("picard", marks=pytest.mark.slow)])
+@pytest.mark.slow  # its gradients are above
+@pytest.mark.parametrize("name", ["anderson", "picard"])
 def test_trains_and_is_saved(name, tmp_path):
     solver = PUBLISHED[name]
     cell = layers.GradientStep(

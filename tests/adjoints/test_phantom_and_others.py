@@ -1,5 +1,7 @@
 """Adjoints that are approximations, against their definitions; and derivatives of derivatives."""
 
+from itertools import product
+
 import keras
 import numpy as np
 import pytest
@@ -8,6 +10,7 @@ import tensorflow as tf
 from deq_keras import adjoints, layers, linear_solvers, operators, priors, solvers, testing
 from deq_keras.numerics import Partial
 from tests.adjoints.cells import DTYPE, IMAGES, Cell, OfDictionaries
+from tests.variants import covering
 
 GMRES = linear_solvers.GMRES(tolerance=1e-13)
 ANDERSON = solvers.Anderson(memory=2, tolerance=1e-14)  # quick to trace
@@ -190,8 +193,7 @@ def _compiled(function):
     return tf.function(function, autograph=False)
 
 
-@pytest.mark.parametrize("graph", [False, True])
-@pytest.mark.parametrize("name", REFUSING)
+@pytest.mark.parametrize(("name", "graph"), covering(product(REFUSING, [False, True])))
 def test_second_derivatives_are_refused_where_they_would_be_wrong(name, graph):
     """By the measurement in a graph, by a weight outside of one."""
     adjoint, solver = REFUSING[name]
@@ -225,7 +227,8 @@ def test_second_derivatives_of_a_compiled_penalty_are_refused():
         second()
 
 
-@pytest.mark.parametrize("name", [pytest.param("unrolled", marks=pytest.mark.slow), "higher_order"])
+@pytest.mark.slow  # every day to the third one, of a root, below
+@pytest.mark.parametrize("name", ["unrolled", "higher_order"])
 def test_second_derivatives_equal_finite_differences(name):
     # Anderson's steps would take a minute to trace twice.
     layer = _layer(RIGHT[name], solvers.Picard(1.0, tolerance=1e-14))

@@ -6,6 +6,7 @@ import tensorflow as tf
 
 from deq_keras import adjoints, layers, linear_solvers, solvers
 from tests.adjoints.cells import CLOSED_OVER, DTYPE, IMAGES, NAMES, PICARD, make
+from tests.variants import marked
 
 STEPS = 60
 GMRES = linear_solvers.GMRES(tolerance=1e-13)
@@ -66,24 +67,26 @@ def derivatives():
     return of
 
 
-def _is_slow(name, way):
-    """Each structure with one way or two, and each way with a structure or two, are enough for
-    every day; a solve inside of a solve is slow to trace."""
-    return name == "nested" or (
-        way != "implicit" and NAMES.index(name) % 3 != list(WAYS).index(way) % 3
-    )
-
-
 PAIRS = [
-    pytest.param(name, way, marks=[pytest.mark.slow] if _is_slow(name, way) else [])
+    (name, way)
     for name in NAMES
     for way in WAYS
     # What is closed over is refused there, see below; sums of sums take minutes to trace.
     if (name, way) not in {("closed_over", "recomputed"), ("nested", "neumann")}
 ]
 
+# Each structure, but for a solve inside of a solve, which is slow to trace; and each way.
+OFTEN = [
+    *((name, "implicit") for name in NAMES if name != "nested"),
+    ("dropout", "bicgstab"),
+    ("dictionaries", "higher_order"),
+    ("batch_normalisation", "shine"),
+    ("spectral_normalisation", "recomputed"),
+    ("layer_normalisation", "neumann"),
+]
 
-@pytest.mark.parametrize(("name", "way"), PAIRS)
+
+@pytest.mark.parametrize(("name", "way"), marked(PAIRS, OFTEN))
 def test_training_equals_unrolled_back_propagation(name, way, derivatives):
     """Each structure and each way both in a graph and outside of one, by turns."""
     graph = (NAMES.index(name) + list(WAYS).index(way)) % 2 == 0

@@ -157,6 +157,7 @@ def test_our_energy_is_that_of_the_problem(task):
     assert ours.check_map(problem) < 1e-5
 
 
+@pytest.mark.slow  # of the benchmark, no part of the package
 @pytest.mark.parametrize(
     "route",
     [

@@ -48,6 +48,7 @@ def test_the_layers_are_the_filters(problem):
     np.testing.assert_allclose(composed, problem.filters, atol=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", ["Variational, defaults", "Variational, NonmonotoneAPG"])
 def test_ours_reaches_a_norm(problem, family):
     options = dict(ours_reconstruction.FAMILIES[family])

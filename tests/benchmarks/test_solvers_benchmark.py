@@ -14,6 +14,7 @@ import tensorflow as tf
 
 import deq_keras as dk
 from benchmarks import solvers_cells, solvers_grid, solvers_output, solvers_suite, solvers_worker
+from tests.variants import covering, marked
 
 ROOT = Path(__file__).resolve().parents[2]
 GRID = solvers_grid.families(batch=1, size=16, filters=3, seed=0)
@@ -24,7 +25,11 @@ def family(task, prior):
     return found
 
 
-@pytest.mark.parametrize("one", GRID, ids=lambda one: one.name)
+# Each task and each prior is in one of them.
+OFTEN = [GRID[n] for n, p in enumerate(covering([(f.task, f.prior) for f in GRID])) if not p.marks]
+
+
+@pytest.mark.parametrize("one", marked(GRID, OFTEN), ids=lambda one: one.name)
 def test_both_precisions_are_of_one_map(one):
     single, double = (solvers_cells.cell(one, dtype) for dtype in ("float32", "float64"))
     y = tf.constant(solvers_cells.measurement(one))
@@ -67,18 +72,13 @@ def test_the_way_to_a_sharp_problem():
     assert solvers_worker.ramp(500.0) == [50.0, 100.0, 200.0, 400.0, 500.0]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("one", "sharpness", "solver"),
     [
         (family("denoising", "untied experts"), 500.0, dk.solvers.Anderson),
-        pytest.param(
-            *(family("inpainting", "tied experts"), 2000.0, dk.solvers.LBFGS),
-            marks=pytest.mark.slow,
-        ),
-        pytest.param(
-            *(family("super-resolution", "proximal network"), None, dk.solvers.Anderson),
-            marks=pytest.mark.slow,
-        ),
+        (family("inpainting", "tied experts"), 2000.0, dk.solvers.LBFGS),
+        (family("super-resolution", "proximal network"), None, dk.solvers.Anderson),
     ],
     ids=lambda value: getattr(value, "name", None),
 )
@@ -97,6 +97,7 @@ def test_the_reference_is_what_another_solver_finds(one, sharpness, solver):
     assert np.linalg.norm(found.value - server._truth) < 1e-8 * np.linalg.norm(server._truth)
 
 
+@pytest.mark.slow
 def test_a_run_counts_and_measures_what_the_library_does():
     one = family("denoising", "tied experts")
     server = solvers_worker.Server()
@@ -132,7 +133,7 @@ def test_the_cap_holds_for_evaluations_and_products_together():
         assert not found["converged"]
 
 
-@pytest.mark.parametrize("one", GRID, ids=lambda one: one.name)
+@pytest.mark.parametrize("one", marked(GRID, OFTEN), ids=lambda one: one.name)
 def test_what_auto_takes_is_one_of_the_contestants(one):
     cell = solvers_cells.cell(one, "float32")
     layer = dk.layers.Equilibrium(cell)

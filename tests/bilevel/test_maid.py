@@ -138,6 +138,7 @@ def test_the_optimum_is_that_of_an_exact_search():
     assert reached == pytest.approx(best.x, abs=3e-5)  # of a curvature of about 1e-3
 
 
+@pytest.mark.slow
 def test_many_parameters_and_where_it_ends():
     layer = _layer(_experts())
     method = bilevel.MAID.from_config(bilevel.MAID().get_config())

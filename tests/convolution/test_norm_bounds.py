@@ -1,6 +1,7 @@
 """The norms of convolutions: exact ones are exact, bounds are never violated, and are tight."""
 
 import functools
+from itertools import product
 
 import numpy as np
 import pytest
@@ -15,6 +16,7 @@ from deq_keras.convolution import (
     reflected_bounds,
 )
 from deq_keras.priors import initializers
+from tests.variants import covering
 
 PADDINGS = convolution.PADDINGS
 MODES = {"zero": "constant", "circular": "wrap", "reflect": "reflect"}
@@ -68,7 +70,7 @@ KERNELS = [(1, 2), (2, 1), (1, 5), (2, 2), (3, 3), (2, 3), (4, 3), (3, 4), (5, 1
 @pytest.mark.parametrize(
     ("kernel", "channels"),
     # Two numbers of channels for each size.
-    [(kernel, CHANNELS[(i + j) % 4]) for i, kernel in enumerate(KERNELS) for j in (0, 1)],
+    covering((kernel, CHANNELS[(i + j) % 4]) for i, kernel in enumerate(KERNELS) for j in (0, 1)),
 )
 def test_reflect_bound_is_never_violated(kernel, channels):
     """On the smallest sizes it holds for, and on larger ones: over 2000 filters in all."""
@@ -213,9 +215,13 @@ def test_circular_norm_of_zero_and_of_half_precision():
     assert np.all(tape.gradient(norm, filters).numpy() == 0)
 
 
-@pytest.mark.parametrize("first", PADDINGS)
-@pytest.mark.parametrize("second", PADDINGS)
-@pytest.mark.parametrize("third", [None, "valid", "circular"])
+@pytest.mark.parametrize(
+    ("third", "second", "first"),
+    [
+        *((None, *pair) for pair in product(PADDINGS, PADDINGS)),
+        *covering(product(["valid", "circular"], PADDINGS, PADDINGS)),
+    ],
+)
 def test_composition_bound_is_a_bound(first, second, third):
     paddings = [p for p in (first, second, third) if p]
     shapes = [(3, 2, 1, 2), (2, 3, 2, 2), (2, 2, 2, 1)]
@@ -277,8 +283,7 @@ def test_gradient_of_the_composition_bound(padding):
     )
 
 
-@pytest.mark.parametrize("padding", PADDINGS)
-@pytest.mark.parametrize("channels", [(1, 3), (2, 2)])
+@pytest.mark.parametrize(("channels", "padding"), covering(product([(1, 3), (2, 2)], PADDINGS)))
 def test_power_iteration_approaches_the_norm_from_below(padding, channels):
     filters, size = tf.abs(normal(4, (3, 4, *channels))), (7, 6)  # positive: a large gap
     true = norm2(matrices(filters.numpy(), size, padding))

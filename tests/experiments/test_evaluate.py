@@ -15,6 +15,7 @@ from experiments import evaluate, models, preset, tasks, train, trained
 from experiments.inverse_problem import InverseProblem, load_images
 from experiments.report.sheet import filter_picture, sheet
 from tests.experiments.conftest import make_pictures
+from tests.variants import covering, marked
 from trainers.process import exits
 
 OWN = "--config.model=tests.experiments.own_model:small"
@@ -151,7 +152,7 @@ def test_model_without_a_solver_has_empty_columns(run_program, small, tmp_path):
 # Solvers
 
 
-@pytest.mark.parametrize("policy", ["mixed_bfloat16", "mixed_float16"])
+@pytest.mark.parametrize("policy", marked(["mixed_bfloat16", "mixed_float16"], ["mixed_bfloat16"]))
 def test_precision_of_a_training_and_another_one(run_program, data, policy, tmp_path):
     workdir = f"--workdir={tmp_path / 'run'}"
     half = (f"--config.train.precision={policy}", "--config.train.epochs=1", OWN)
@@ -297,16 +298,18 @@ def test_filter_picture_is_enlarged():
 
 @pytest.mark.parametrize(
     ("make", "flags", "count", "source"),
-    [
-        (None, [], 2, "test split of"),
-        (None, ["--split=all"], 8, "all of"),
-        ("same", [], 2, "test split of"),
-        ("folder", [], 5, "all of"),
-        ("folder", ["--split=test"], 1, "test split of"),
-        ("splits", [], 2, "test split of"),
-        ("splits", ["--split=all"], 6, "all of"),
-        ("test", [], 2, "test split of"),
-    ],
+    covering(
+        [
+            (None, [], 2, "test split of"),
+            (None, ["--split=all"], 8, "all of"),
+            ("same", [], 2, "test split of"),
+            ("folder", [], 5, "all of"),
+            ("folder", ["--split=test"], 1, "test split of"),
+            ("splits", [], 2, "test split of"),
+            ("splits", ["--split=all"], 6, "all of"),
+            ("test", [], 2, "test split of"),
+        ]
+    ),
 )
 def test_images(run_program, small, data, tmp_path, make, flags, count, source):
     arguments = [f"--workdir={small}", f"--output={tmp_path / 'out'}", "--pictures=0", *flags]
@@ -447,6 +450,7 @@ def test_presets_of_other_things(program, request, which, message, tmp_path):
 # Names
 
 
+@pytest.mark.slow
 def test_names_of_images_and_folders_are_taken_as_they_are(program, tmp_path, monkeypatch):
     """Brackets are no markup and no pattern, a dollar is no formula, and `~` is the home folder."""
     monkeypatch.setenv("HOME", str(tmp_path))

@@ -61,6 +61,7 @@ def test_a_training_becomes_the_next_version(program, run, tmp_path, monkeypatch
     np.testing.assert_allclose(found["reconstruction"], model(image), atol=1e-6)
 
 
+@pytest.mark.slow  # the conversion itself: tests/trainers/export/formats
 def test_other_formats_are_files(program, run, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     flags = (f"--workdir={run}", "--output=small", "--format=litert", "--size=12,9")

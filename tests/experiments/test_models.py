@@ -9,6 +9,7 @@ import deq_keras as dk
 from experiments import supervision, tasks
 from experiments.configs import train_convex, train_weakly_convex
 from experiments.models import bilevel, compiled, model, start_from
+from tests.variants import marked
 
 Y = tf.constant(np.random.default_rng(0).uniform(size=(2, 17, 14, 1)))
 Z = tf.constant(np.random.default_rng(1).uniform(size=(2, 17, 14, 1)))
@@ -46,7 +47,10 @@ def pair(tolerance=1e-10, **options):
     return variational, equilibrium
 
 
-@pytest.mark.parametrize("options", [{}, {"use_bias": True}, {"padding": "circular"}], ids=str)
+OPTIONS = [{}, {"use_bias": True}, {"padding": "circular"}]
+
+
+@pytest.mark.parametrize("options", marked(OPTIONS, OPTIONS[1:]), ids=str)
 def test_equilibrium_model_starts_as_the_bilevel_one(options):
     variational, equilibrium = pair(**options)
     before = equilibrium.cell(Z, Y)

@@ -192,6 +192,7 @@ def test_levels_in_the_wrong_order_are_refused(config):
         tasks.get("denoising", config)
 
 
+@pytest.mark.slow  # training and files of such a model: tests/losses/test_adversarial.py
 def test_a_critic(config, run_program, data, tmp_path):
     """Trained by a line of the configuration; its prior can be taken elsewhere."""
     flags = (*TINY, "--config.train.loss=adversarial")

@@ -216,6 +216,7 @@ def test_everything_is_in_the_folder(trained, data):
     assert all(row["val_loss"] > 0 and row["val_psnr"] > 0 for row in epochs)
 
 
+@pytest.mark.slow  # what is on it: test_training_report.py
 def test_page_of_the_training_is_that_of_all_its_epochs(start, trained, tmp_path):
     """Also where it was stopped in between, and where the run was over before there were pages."""
     assert "3 epochs and 6 steps" in (trained / "training.html").read_text("utf-8")
@@ -293,6 +294,7 @@ def test_weights_are_those_of_the_steps(trained, data):
 # Stopped and started again
 
 
+@pytest.mark.slow  # the trainer does so in tests/trainers
 def test_continued_with_more_epochs_it_is_the_same_training(start, trained, tmp_path):
     assert start(tmp_path, "--config.train.epochs=1") == 0
     more = ("--config.train.keep=1", "--config.train.early_stopping=9", "--config.train.epochs=3")

@@ -40,6 +40,7 @@ def run(run_program, tmp_path_factory, data):
     return folder, arguments
 
 
+@pytest.mark.slow
 def test_results(run):
     results = json.loads((run[0] / "results.json").read_text())
     methods = results["methods"]
@@ -65,6 +66,7 @@ def test_results(run):
     assert results["verdict"][0].startswith(f"The prior is {abs(ahead):.2f} dB {word} total")
 
 
+@pytest.mark.slow
 def test_goes_on_and_says_the_same(run, program):
     before = json.loads((run[0] / "results.json").read_text())
     ended = program(transfer, *run[1], "--preset=foe_bsd400", *SMALL)

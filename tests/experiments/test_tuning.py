@@ -65,6 +65,7 @@ def test_finds_the_known_minimiser(cls, scale):
     assert record["loss"] == pytest.approx(least, rel=1e-4)
 
 
+@pytest.mark.slow
 def test_is_as_good_as_a_finer_grid():
     """Total variation has no closed form; 400 weights have."""
     prior = dk.priors.TotalVariation(smoothing=0.1, dtype="float64")

@@ -87,9 +87,10 @@ def stopped(tmp_path_factory, arguments):
     return folder, starts
 
 
-# What a run leaves
+# What a run leaves (its parts, in this process: tests/experiments)
 
 
+@pytest.mark.slow
 def test_nothing_but_progress_is_on_the_error_stream(finished):
     _, _, errors = finished
     assert "Traceback" not in errors
@@ -97,6 +98,7 @@ def test_nothing_but_progress_is_on_the_error_stream(finished):
     assert "denoising: equilibrium" in errors  # the progress bar
 
 
+@pytest.mark.slow
 def test_results_hold_everything_that_the_table_shows(finished):
     folder, output, _ = finished
     methods = read(folder / "results.json")["tasks"]["denoising"]["methods"]
@@ -119,6 +121,7 @@ def test_results_hold_everything_that_the_table_shows(finished):
     assert shown == 4 + 9 + 10 + 10
 
 
+@pytest.mark.slow
 def test_results_hold_configuration_versions_and_seed(finished, pictures):
     results = read(finished[0] / "results.json")
     assert results["seed"] == results["config"]["seed"] == 3
@@ -138,6 +141,7 @@ def test_results_hold_configuration_versions_and_seed(finished, pictures):
     assert sorted(names) == [f"picture {number}.png" for number in range(8)]
 
 
+@pytest.mark.slow
 def test_results_hold_each_image_and_the_curves(finished):
     results = read(finished[0] / "results.json")
     task = results["tasks"]["denoising"]
@@ -155,6 +159,7 @@ def test_results_hold_each_image_and_the_curves(finished):
         assert steps == sorted(set(steps))
 
 
+@pytest.mark.slow
 def test_both_models_have_the_budget_they_are_said_to_have(finished):
     """The equilibrium model has a second set of filters, of three channels."""
     methods = read(finished[0] / "results.json")["tasks"]["denoising"]["methods"]
@@ -164,6 +169,7 @@ def test_both_models_have_the_budget_they_are_said_to_have(finished):
     assert methods["equilibrium"]["parameters"] == 2 * filters + 2 + 1
 
 
+@pytest.mark.slow
 def test_equilibrium_starts_where_the_bilevel_model_is(finished):
     """The same batches, and at first the same map: the first losses are nearly the same."""
     training = read(finished[0] / "results.json")["tasks"]["denoising"]["curves"]["training"]
@@ -187,6 +193,7 @@ class Resources(HTMLParser):
                 self.found += re.findall(r"url\(([^)]*)\)", value)
 
 
+@pytest.mark.slow
 def test_report_needs_nothing_from_elsewhere(finished):
     text = (finished[0] / "report.html").read_text("utf-8")
     page = Resources()

@@ -103,7 +103,7 @@ def test_all_weights_were_trained(name, trained):
         assert np.abs(before - after).max() > 1e-3, after.path
 
 
-@pytest.mark.parametrize("name", ["bilevel", "deq"])
+@pytest.mark.parametrize("name", [pytest.param("bilevel", marks=pytest.mark.slow), "deq"])
 @pytest.mark.parametrize(("height", "width"), [(9, 20), pytest.param(3, 3, marks=pytest.mark.slow)])
 def test_predict_at_other_sizes(name, trained, height, width):
     model = trained[name][0]
@@ -175,6 +175,7 @@ def _export(model, path, *inputs):
     np.savez(f"{path}.npz", **arrays)
 
 
+@pytest.mark.slow  # so does another one in tests/trainers/export
 def test_an_export_runs_elsewhere_without_this_package(tmp_path):
     """Dynamic batch, height and width; gradients pass through it; nothing is imported."""
     images = _noisy(_images(3, 7, 16, 11))
@@ -192,6 +193,7 @@ def test_an_export_runs_elsewhere_without_this_package(tmp_path):
     assert finished.stdout.strip() == "equal", finished.stderr[-3000:]
 
 
+@pytest.mark.slow  # of a complex one: tests/operators/test_in_layers.py
 def test_pairs_of_measurement_and_mask(tmp_path):
     masks = dk.operators.random_mask(TRUTH.shape, 0.6, seed=2)
     measurement, mask = keras.Input((None, None, 1)), keras.Input((None, None, 1))
@@ -207,6 +209,7 @@ def test_pairs_of_measurement_and_mask(tmp_path):
     np.testing.assert_allclose(*predicted, atol=1e-6)
 
 
+@pytest.mark.slow  # of an equilibrium: tests/layers
 def test_mixed_precision():
     expected = _model(_bilevel).predict(NOISY, verbose=0)
     keras.config.set_dtype_policy("mixed_float16")

@@ -6,6 +6,7 @@ import pytest
 import tensorflow as tf
 
 from deq_keras import adjoints, layers, linear_solvers, operators, priors, solvers, testing
+from tests.variants import marked
 
 DTYPE = "float64"
 IMAGES = tf.constant(np.random.default_rng(0).uniform(size=(3, 6, 5, 1)))
@@ -77,6 +78,7 @@ CELLS = {
     "batch_normalisation": lambda: Cell(keras.layers.BatchNormalization(dtype=DTYPE)),
     "functional": _functional,
 }
+OFTEN = ["dropout_without_flag", "batch_normalisation", "functional"]
 
 
 def _layer(cell, linear_solver="gmres", **kwargs):
@@ -127,7 +129,7 @@ def test_training_equals_unrolled_with_the_same_masks_and_statistics(cell):
         np.testing.assert_allclose(ours, theirs, atol=1e-12)
 
 
-@pytest.mark.parametrize("cell", CELLS)
+@pytest.mark.parametrize("cell", marked(CELLS, OFTEN))
 def test_state_is_updated_exactly_once(cell):
     layer = _layer(cell)
     output, _, before, after = _train(layer, graph=True)
@@ -141,7 +143,7 @@ def test_state_is_updated_exactly_once(cell):
         np.testing.assert_allclose(ours, theirs, atol=1e-9)
 
 
-@pytest.mark.parametrize("cell", CELLS)
+@pytest.mark.parametrize("cell", marked(CELLS, OFTEN))
 def test_inference_and_solve_change_nothing_and_drop_nothing(cell):
     layer = _layer(cell)
     layer.build(IMAGES.shape)

@@ -1,5 +1,7 @@
 """The options of the equilibrium layer: warm starts, corrections, penalties, failure, reports."""
 
+from itertools import product
+
 import keras
 import numpy as np
 import pytest
@@ -15,6 +17,7 @@ from deq_keras import (
     solvers,
 )
 from deq_keras.numerics import jacobian
+from tests.variants import covering, marked
 
 DTYPE = "float64"
 IMAGES = tf.constant(np.random.default_rng(0).uniform(size=(3, 6, 5, 1)))
@@ -122,7 +125,11 @@ def _assert_close(actual, expected, **tolerance):
 # Warm starts.
 
 
-@pytest.mark.parametrize("make", [Cell, TwoImages, None], ids=["cell", "structure", "energy"])
+@pytest.mark.parametrize(
+    "make",
+    marked([Cell, TwoImages, None], [Cell, None]),
+    ids=["cell", "structure", "energy"],
+)
 def test_started_at_the_solution_it_takes_one_step(make):
     layer = (
         _variational(**EXACT) if make is None else layers.Equilibrium(make(), **EXACT, dtype=DTYPE)
@@ -270,14 +277,19 @@ WHAT = {"forward": "the fixed point", "backward": "the adjoint equation"}
 POLICIES, MODES = ["silent", "warn", "error"], ["eager", "graph", "fit"]
 
 
-@pytest.mark.parametrize(
-    ("direction", "mode", "policy"),
-    [  # all pairs of two of them
-        (list(WHAT)[(i + j) % 2], mode, policy)
-        for i, mode in enumerate(MODES)
-        for j, policy in enumerate(POLICIES)
-    ],
-)
+FAILURES = [  # all pairs of two of them
+    (list(WHAT)[(i + j) % 2], mode, policy)
+    for i, mode in enumerate(MODES)
+    for j, policy in enumerate(POLICIES)
+]
+OFTEN = [
+    failure
+    for failure in FAILURES
+    if failure[1] == "eager" or failure[1:] in {("graph", "error"), ("fit", "warn")}
+]
+
+
+@pytest.mark.parametrize(("direction", "mode", "policy"), marked(FAILURES, OFTEN))
 def test_a_failure_is_an_error_a_warning_or_silent(direction, mode, policy, capfd):
     layer = _failing(direction, policy)
 
@@ -319,7 +331,7 @@ def test_a_failure_names_the_images_that_failed(capfd):
     assert errors.count("Warning") == 1
 
 
-@pytest.mark.parametrize("policy", ["warn", "error"])
+@pytest.mark.parametrize("policy", marked(["warn", "error"], ["error"]))
 def test_nothing_is_said_when_all_is_well(policy, capfd):
     layer = layers.Equilibrium(Cell(), **EXACT, on_failure=policy, dtype=DTYPE)
     _fit(_model(layer), IMAGES)
@@ -344,7 +356,9 @@ PENALTIES = [
 ]
 
 
-@pytest.mark.parametrize("penalty", PENALTIES, ids=["frobenius", "spectral", "object"])
+@pytest.mark.parametrize(
+    "penalty", marked(PENALTIES, PENALTIES[1:]), ids=["frobenius", "spectral", "object"]
+)
 def test_the_penalty_is_a_loss_of_each_training_step(penalty):
     layer = layers.Equilibrium(Cell(), **EXACT, jacobian_regularizer=penalty, dtype=DTYPE)
     model = _model(layer)
@@ -369,6 +383,7 @@ def test_the_penalty_is_a_loss_of_each_training_step(penalty):
     assert repr(again.jacobian_regularizer) == repr(layer.jacobian_regularizer)
 
 
+@pytest.mark.slow  # it is a loss of the model, above
 def test_the_penalty_is_part_of_what_fit_minimises():
     losses = {}
     for weight in (0.0, 10.0):
@@ -619,7 +634,8 @@ def test_compaction_changes_nothing(kind, graph):
         np.testing.assert_allclose(compact, plain, rtol=1e-9, atol=1e-12)
 
 
-@pytest.mark.parametrize("kind", [pytest.param("energy", marks=pytest.mark.slow), "cell"])
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["energy", "cell"])
 def test_compaction_in_files(kind, tmp_path):
     layer, inputs = _compacting(kind, True)
     symbolic = tf.nest.map_structure(lambda t: keras.Input((None, None, 1), dtype=DTYPE), inputs)
@@ -648,8 +664,12 @@ def test_compaction_of_a_batch_that_is_one_problem():
 # Dtypes.
 
 
-@pytest.mark.parametrize("policy", ["float64", "float32", "mixed_float16", "mixed_bfloat16"])
-@pytest.mark.parametrize("kind", ["energy", "cell"])
+@pytest.mark.parametrize(
+    ("kind", "policy"),
+    covering(
+        product(["energy", "cell"], ["float64", "float32", "mixed_float16", "mixed_bfloat16"])
+    ),
+)
 def test_solves_in_the_dtype_of_the_variables(kind, policy):
     keras.config.set_dtype_policy(policy)
     kept, computed = keras.config.dtype_policy().variable_dtype, policy.removeprefix("mixed_")
@@ -691,7 +711,7 @@ def test_one_mask_for_all_evaluations_of_a_solve():
 
 @pytest.mark.parametrize(
     "adjoint",
-    ["implicit", adjoints.Phantom(3), pytest.param(adjoints.Unrolled(12), marks=pytest.mark.slow)],
+    ["implicit", *marked([adjoints.Phantom(3), adjoints.Unrolled(12)], [])],
 )
 def test_a_loss_of_the_cell_counts_once(adjoint):
     images = tf.cast(IMAGES, tf.float32)  # the dtype in which Keras adds losses

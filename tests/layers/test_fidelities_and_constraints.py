@@ -230,7 +230,7 @@ class Cauchy(fidelities.Fidelity):
         ("smooth", "none"),
         # Its search is that of the last, its linear solver depends on the constraint alone.
         pytest.param("smooth", "non_negative", marks=pytest.mark.slow),
-        ("wells", "none"),
+        pytest.param("wells", "none", marks=pytest.mark.slow),
         pytest.param("wells", "non_negative", marks=pytest.mark.slow),
         pytest.param("cauchy", "none", marks=pytest.mark.slow),
         ("cauchy", "non_negative"),

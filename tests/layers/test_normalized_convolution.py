@@ -1,5 +1,7 @@
 """The normalised convolution: its Lipschitz constant holds, and the gradient knows of it."""
 
+from itertools import product
+
 import keras
 import numpy as np
 import pytest
@@ -7,6 +9,7 @@ import tensorflow as tf
 
 from deq_keras import convolution, testing
 from deq_keras.layers import NormalizedConv2D, normalized_convolution
+from tests.variants import covering
 
 
 def large(scale=3.0):
@@ -77,8 +80,15 @@ def test_a_zero_kernel(always):
     assert np.isfinite(tape.gradient(loss, layer.kernel.value)).all()
 
 
-@pytest.mark.parametrize("padding", convolution.PADDINGS)
-@pytest.mark.parametrize(("always", "scale"), [(False, 0.05), (False, 3.0), (True, 0.05)])
+@pytest.mark.parametrize(
+    ("always", "scale", "padding"),
+    covering(
+        (*how, padding)
+        for how, padding in product(
+            [(False, 0.05), (False, 3.0), (True, 0.05)], convolution.PADDINGS
+        )
+    ),
+)
 def test_gradient_flows_through_the_norm(padding, always, scale):
     layer = built(
         padding=padding, always=always, kernel_initializer=large(scale), activation="tanh"

@@ -7,6 +7,7 @@ import tensorflow as tf
 
 import deq_keras as dk
 from deq_keras.layers import observe
+from tests.variants import marked
 
 Y = tf.constant(np.random.default_rng(0).uniform(size=(3, 9, 8, 1)), tf.float32)
 
@@ -48,7 +49,7 @@ def test_nothing_is_observed_outside():
     assert observation.solution(image).steps is None
 
 
-@pytest.mark.parametrize("graph", [False, True])
+@pytest.mark.parametrize("graph", marked([False, True], [True]))
 def test_layers_in_models_in_models(graph):
     first, second = variational(name="first"), equilibrium()
     inner = keras.Sequential([keras.Input((9, 8, 1)), first])

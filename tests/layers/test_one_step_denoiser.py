@@ -50,6 +50,7 @@ def test_noise_levels_come_beside_the_images(tmp_path):
         layers.OneStepDenoiser(prior)(y)
 
 
+@pytest.mark.slow
 def test_training_it_trains_a_prior_for_a_solve():
     """On noise alone, whose best denoiser is a constant factor, which one step can learn."""
     rng = np.random.default_rng(0)

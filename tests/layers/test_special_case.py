@@ -27,10 +27,10 @@ OPERATORS = {
 @pytest.mark.parametrize(
     ("prior", "operator"),
     [
-        # Their map is that of the next with filters that are normalised, as those of the last.
+        # Their map is that of the next with filters that are normalised.
         pytest.param("fields", "denoising", marks=pytest.mark.slow),
         ("free fields", "deblurring"),
-        ("affine", "deblurring"),
+        pytest.param("affine", "deblurring", marks=pytest.mark.slow),
     ],
 )
 def test_tied_weights_give_the_same_images_and_gradients(prior, operator):

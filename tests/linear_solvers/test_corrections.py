@@ -1,11 +1,14 @@
 """What each solver promises of one correction: when it stops, what it counts, how it fails."""
 
+from itertools import product
+
 import numpy as np
 import pytest
 import tensorflow as tf
 
 from deq_keras import linear_solvers as ls
 from tests.linear_solvers.systems import KINDS
+from tests.variants import covering
 
 KRYLOV = {
     "conjugate_gradient": (ls.ConjugateGradient(), "definite"),
@@ -37,8 +40,7 @@ def _correct(name, target, preconditioned, budget=200, scale=1.0, dtype="float64
     return float(tf.norm(residual)) / scale, int(tf.squeeze(steps))
 
 
-@pytest.mark.parametrize("preconditioned", [False, True])
-@pytest.mark.parametrize("name", KRYLOV)
+@pytest.mark.parametrize(("name", "preconditioned"), covering(product(KRYLOV, [True, False])))
 def test_stops_at_the_first_step_below_the_target(name, preconditioned):
     """The residual that the recurrences follow is the Euclidean one, with preconditioners too."""
     target = 1e-4
@@ -50,8 +52,7 @@ def test_stops_at_the_first_step_below_the_target(name, preconditioned):
     assert fewer <= steps - products
 
 
-@pytest.mark.parametrize("preconditioned", [False, True])
-@pytest.mark.parametrize("name", KRYLOV)
+@pytest.mark.parametrize(("name", "preconditioned"), covering(product(KRYLOV, [True, False])))
 def test_steps_do_not_depend_on_the_scale(name, preconditioned):
     """Cotangents have norms like 1e-6: a ridge in absolute units would turn Anderson off."""
     reference = _correct(name, 1e-3, preconditioned, dtype="float32")

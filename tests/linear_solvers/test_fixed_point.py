@@ -1,5 +1,7 @@
 """Linear systems by solvers of fixed points: the right answer, and the published iteration."""
 
+from itertools import product
+
 import keras
 import numpy as np
 import pytest
@@ -8,6 +10,7 @@ import tensorflow as tf
 from deq_keras import adjoints, solvers
 from deq_keras import linear_solvers as ls
 from tests.linear_solvers.systems import KINDS, SIZE
+from tests.variants import covering
 
 INNER = {
     "picard": solvers.Picard(tolerance=1e-11, max_steps=3000),
@@ -39,8 +42,9 @@ def _true_residual(matrices, b, w):
     return residual / np.where(size > 0, size, 1.0)
 
 
-@pytest.mark.parametrize("kind", ["contraction", "definite", "zero_right"])
-@pytest.mark.parametrize("name", INNER)
+@pytest.mark.parametrize(
+    ("name", "kind"), covering(product(INNER, ["contraction", "definite", "zero_right"]))
+)
 def test_solves(name, kind):
     matrices, b, _ = KINDS[kind]
     solution = _solve(INNER[name], KINDS[kind])

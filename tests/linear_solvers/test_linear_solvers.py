@@ -1,6 +1,7 @@
 """Every linear solver on every kind of system that it is for, checked against dense solves."""
 
 import functools
+from itertools import product
 
 import numpy as np
 import pytest
@@ -8,6 +9,7 @@ import tensorflow as tf
 
 from deq_keras import linear_solvers as ls
 from tests.linear_solvers.systems import BATCH, KINDS, SIZE
+from tests.variants import covering, marked
 
 DEFINITE = ("definite", "badly_scaled", "zero_right", "singular")
 INDEFINITE = ("indefinite", "singular_indefinite")
@@ -31,6 +33,12 @@ def _solver(name, tolerance=1e-10, max_steps=1000):
 
 def _product(matrices):
     return lambda w: tf.linalg.matvec(matrices, w)
+
+
+# How a solver is traced: its precision, and whether it has a preconditioner; and the two ways
+# of every day.
+WAYS = list(product(TOLERANCES, [False, True]))
+OFTEN = [("float64", False), ("float32", True)]
 
 
 @functools.cache
@@ -62,8 +70,7 @@ def _true_residual(matrices, b, w):
     return residual / np.where(size > 0, size, 1.0)
 
 
-@pytest.mark.parametrize("preconditioned", [False, True])
-@pytest.mark.parametrize("dtype", TOLERANCES)
+@pytest.mark.parametrize(("dtype", "preconditioned"), marked(WAYS, OFTEN))
 @pytest.mark.parametrize(("name", "kind"), CASES)
 def test_solves(name, kind, dtype, preconditioned):
     # What is solved is the system in this precision; the checks are in float64.
@@ -117,8 +124,7 @@ def test_an_initial_value(name):
     np.testing.assert_allclose(worse.value, zero.value, rtol=1e-12, atol=1e-14)
 
 
-@pytest.mark.parametrize("name", SOLVERS)
-@pytest.mark.parametrize("preconditioned", [False, True])
+@pytest.mark.parametrize(("name", "preconditioned"), covering(product(SOLVERS, [False, True])))
 def test_companions_do_not_matter(name, preconditioned):
     solve = _solve(name, "float64", preconditioned)
     matrices, b, rough = (a.copy() for a in KINDS[SOLVERS[name][2][0]])
@@ -134,8 +140,7 @@ def test_companions_do_not_matter(name, preconditioned):
     np.testing.assert_array_equal(solution.value[1:3], 0.0)
 
 
-@pytest.mark.parametrize("name", SOLVERS)
-@pytest.mark.parametrize("preconditioned", [False, True])
+@pytest.mark.parametrize(("name", "preconditioned"), covering(product(SOLVERS, [True, False])))
 @pytest.mark.parametrize("power", [-100, 60])
 def test_scale_does_not_matter(name, preconditioned, power):
     # Squares of such numbers are zero or infinite in float32.
@@ -148,8 +153,7 @@ def test_scale_does_not_matter(name, preconditioned, power):
     np.testing.assert_array_equal(solution.value / scale, reference.value)
 
 
-@pytest.mark.parametrize("name", SOLVERS)
-@pytest.mark.parametrize("preconditioned", [False, True])
+@pytest.mark.parametrize(("name", "preconditioned"), covering(product(SOLVERS, [True, False])))
 def test_graph_equals_eager(name, preconditioned):
     system = KINDS[SOLVERS[name][2][0]]
     graph = _solve(name, "float32", preconditioned)(*system)

@@ -158,6 +158,7 @@ def layers_adjoint(tolerance):
     return adjoints.Implicit(solver, higher_order=True)
 
 
+@pytest.mark.slow  # a second derivative, as in tests/adjoints
 def test_the_derivative_of_sure_goes_through_the_divergence():
     """Against finite differences, and the divergence against the product with the Jacobian."""
     model, layer = small_model(losses.SURE(SIGMA))

@@ -1,5 +1,7 @@
 """The products with Jacobians, and the estimates of their size, against dense ones."""
 
+import itertools
+
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -12,6 +14,7 @@ from deq_keras.numerics.jacobian import (
     product,
     transposed_product,
 )
+from tests.variants import covering
 
 SEED = (3, 5)
 
@@ -127,8 +130,9 @@ def test_products_are_differentiable_in_all_that_they_depend_on(name):
     assert tape.gradient(stopped, Z) is None
 
 
-@pytest.mark.parametrize("distribution", ["rademacher", "normal"])
-@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize(
+    ("case", "distribution"), covering(itertools.product(CASES, ["rademacher", "normal"]))
+)
 def test_hutchinson_has_the_mean_of_the_frobenius_norm(case, distribution):
     """Within five standard errors, which the entries themselves give."""
     f, z = CASES[case]

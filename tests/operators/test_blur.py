@@ -1,11 +1,14 @@
 """Blurs against SciPy, the two methods against each other, and derivatives."""
 
+from itertools import product
+
 import numpy as np
 import pytest
 import scipy.ndimage
 import tensorflow as tf
 
 from deq_keras import operators
+from tests.variants import covering
 
 MODES = {"circular": "wrap", "zero": "constant", "reflect": "mirror"}
 KERNELS = ((1, 1), (3, 3), (4, 4), (5, 2), (2, 3), (1, 4), (9, 8))
@@ -65,9 +68,9 @@ def test_adjoint_flips_the_kernel():
     assert np.abs(blur.adjoint(u) - operators.Blur(kernel.T, "zero", dtype="float64")(u)).max() > 1
 
 
-@pytest.mark.parametrize("padding", MODES)
-@pytest.mark.parametrize("method", ["direct", "fft"])
-@pytest.mark.parametrize("kernel", [(3, 4), (8, 9)])
+@pytest.mark.parametrize(
+    ("kernel", "method", "padding"), covering(product([(3, 4), (8, 9)], ["direct", "fft"], MODES))
+)
 def test_gradients(padding, method, kernel):
     """With respect to the kernel and the image, against central differences."""
     kernel, direction = normal(0, kernel), normal(1, kernel)

@@ -9,6 +9,7 @@ import tensorflow as tf
 from skimage import data, metrics
 
 from deq_keras import layers, operators, presets, priors
+from tests.variants import marked
 
 CARD = dict.fromkeys(
     ("description", "parameters", "weight", "noise", "data", "command", "results", "time"), 1
@@ -93,7 +94,7 @@ def total_variation(level):
     return best_psnr(priors.TotalVariation(), level, [0.05, 0.07, 0.1])
 
 
-@pytest.mark.parametrize("name", presets.names())
+@pytest.mark.parametrize("name", marked(presets.names(), ["foe_bsd400", "unet_bsd400"]))
 def test_those_of_the_package(name):
     """The card's facts, and on a photograph that nobody trained on more than total variation."""
     card, made = presets.card(name), presets.load(name)

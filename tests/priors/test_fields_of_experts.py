@@ -7,6 +7,7 @@ import tensorflow as tf
 
 from deq_keras import priors, testing
 from tests.priors.weights import general
+from tests.variants import covering
 
 ACTIVATIONS = ("tanh", "relu", "soft_shrinkage", "identity", "smoothed_l1")
 PADDINGS = ("valid", "zero", "circular", "reflect")
@@ -27,12 +28,14 @@ def _matrix(function, shape):
 
 @pytest.mark.parametrize(
     ("activation", "padding"),
-    [
-        *((activation, "valid") for activation in ACTIVATIONS),
-        ("tanh", "zero"),
-        ("relu", "circular"),
-        ("tanh", "reflect"),
-    ],
+    covering(
+        [
+            *((activation, "valid") for activation in ACTIVATIONS),
+            ("tanh", "zero"),
+            ("relu", "circular"),
+            ("tanh", "reflect"),
+        ]
+    ),
 )
 def test_gradient_and_constants(activation, padding):
     options = {"kernel_size": 3} if padding == "circular" else {"use_bias": True}
@@ -62,7 +65,10 @@ def test_filters_that_are_not_normalised(padding):
     np.testing.assert_allclose(prior.gradient_lipschitz(), 4.0 * before, rtol=1e-12)
 
 
-@pytest.mark.parametrize("shape", [(2, 3, 2, 3), (2, 16, 5, 3)])
+SHAPES = [(2, 3, 2, 3), (2, 16, 5, 3)]
+
+
+@pytest.mark.parametrize("shape", [pytest.param(SHAPES[0], marks=pytest.mark.slow), SHAPES[1]])
 def test_gradient_and_constants_in_colour_at_several_sizes(shape):
     prior = _prior(channels=3, filters=5, zero_mean=False)
     report = testing.prior_test(prior, shape)

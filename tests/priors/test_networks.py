@@ -15,6 +15,7 @@ from deq_keras import (
     solvers,
     testing,
 )
+from tests.variants import covering
 
 DTYPE = {"dtype": "float64"}
 EXACT = adjoints.Implicit(linear_solvers.MINRES(tolerance=1e-11))
@@ -73,7 +74,7 @@ def _layer(prior, **kwargs):
 
 @pytest.mark.parametrize(
     ("name", "channels"),
-    [("tdv", 1), ("tdv", 3), ("icnn", 3), ("unet", 1), ("unet", 3)],
+    covering([("icnn", 3), ("tdv", 1), ("tdv", 3), ("unet", 1), ("unet", 3)]),
     indirect=["name"],
 )
 def test_energy_gradient_and_constants(name, channels):

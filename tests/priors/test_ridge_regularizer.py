@@ -17,6 +17,7 @@ from deq_keras import (
 )
 from deq_keras.numerics.shapes import sizes_of
 from tests.priors.weights import general
+from tests.variants import covering
 
 EXACT = adjoints.Implicit(linear_solvers.MINRES(tolerance=1e-11))
 PADDINGS = ("valid", "zero", "circular", "reflect")
@@ -43,11 +44,13 @@ def _hessian(prior, u):
 
 @pytest.mark.parametrize(
     ("activation", "padding", "weak_convexity"),
-    [
-        *(("smoothed_l1", padding, 0.9) for padding in PADDINGS),
-        ("smoothed_l1", "reflect", 0.0),
-        *((*pair, c) for pair in (("tanh", "zero"), ("relu", "circular")) for c in (0.0, 0.9)),
-    ],
+    covering(
+        [
+            *(("smoothed_l1", padding, 0.9) for padding in PADDINGS),
+            ("smoothed_l1", "reflect", 0.0),
+            *((*pair, c) for pair in (("tanh", "zero"), ("relu", "circular")) for c in (0.0, 0.9)),
+        ]
+    ),
 )
 def test_gradient_and_constants(activation, padding, weak_convexity):
     prior = _prior(weak_convexity, activation=activation, padding=padding)
@@ -168,7 +171,7 @@ def test_spectrum_and_diagonal_are_not_negative():
     np.testing.assert_array_equal(bound.hessian_diagonal(u), np.zeros(u.shape))
 
 
-@pytest.mark.parametrize("weak_convexity", [0.0, 0.9])
+@pytest.mark.parametrize("weak_convexity", [pytest.param(0.0, marks=pytest.mark.slow), 0.9])
 def test_variation_of_the_hessian(weak_convexity):
     prior, p = _prior(weak_convexity), _images((1, 12, 6, 1), 2)
     u, v = _images((1, 12, 6, 1), 3), _images((1, 12, 6, 1), 4)

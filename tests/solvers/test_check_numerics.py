@@ -4,6 +4,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 # In a process of its own: what has been traced before is not undone by disabling it.
 PROGRAM = """
 import tensorflow as tf
@@ -24,6 +26,7 @@ except tf.errors.InvalidArgumentError:
 """
 
 
+@pytest.mark.slow
 def test_only_what_is_wrong_is_found():
     done = subprocess.run(
         [sys.executable, "-c", PROGRAM],

@@ -10,6 +10,7 @@ from deq_keras import solvers
 from deq_keras.numerics import Partial
 from tests.solvers.methods import DEFAULTS, PROXIMAL, SOLVERS, with_arguments
 from tests.solvers.problems import nonlinear, rows_of_different_difficulty, solve, sparse
+from tests.variants import marked
 
 
 @functools.cache
@@ -64,7 +65,7 @@ def test_compaction_eager(solver_name):
     _assert_same(eager, plain.solve(problem.known(), problem.z0, **limit))
 
 
-@pytest.mark.parametrize("solver_name", PROXIMAL)
+@pytest.mark.parametrize("solver_name", marked(PROXIMAL, ["anderson", "nonmonotone_apg"]))
 def test_compaction_with_a_proximal_map(solver_name):
     # Matrix products may be rounded in another way in a smaller batch.
     plain, compact = (solve(solver, sparse()) for solver in _pair(solver_name))

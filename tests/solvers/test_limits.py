@@ -1,11 +1,14 @@
 """Limits of a solve: a tolerance and a number of steps for each image."""
 
+from itertools import product
+
 import numpy as np
 import pytest
 import tensorflow as tf
 
 from deq_keras.numerics import Partial
 from deq_keras.solvers import Anderson, Picard, Problem
+from tests.variants import covering
 
 RATES = tf.constant([[0.3], [0.6], [0.8], [0.9]], tf.float64)
 
@@ -19,8 +22,7 @@ def alone(number, solver):
     return solver.solve(problem().take([number]))
 
 
-@pytest.mark.parametrize("compact", [False, True])
-@pytest.mark.parametrize("graph", [False, True])
+@pytest.mark.parametrize(("graph", "compact"), covering(product([False, True], [False, True])))
 def test_every_image_has_its_own_limits(compact, graph):
     """The answer for each is that of a solver that has these numbers as its own."""
     tolerances, steps = [1e-2, 1e-8, 1e-4, 1e-8], [50, 7, 60, 1]

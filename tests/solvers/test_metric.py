@@ -198,7 +198,9 @@ def test_within_and_config():
         assert observation.limited(solver).precondition is False
 
 
-@pytest.mark.parametrize("kind", ["denoising", "deconvolution"])
+@pytest.mark.parametrize(
+    "kind", [pytest.param("denoising", marks=pytest.mark.slow), "deconvolution"]
+)
 def test_it_saves_a_quarter_of_the_evaluations_of_energies(kind):
     rows, columns = np.mgrid[:32, :32] / 32.0
     image = np.where(rows + 0.5 * columns > 0.7, 0.8, 0.2) + 0.1 * np.sin(6 * rows)

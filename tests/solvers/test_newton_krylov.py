@@ -187,6 +187,7 @@ def _sharp(dtype="float32", size=32):
     return cell, mask * y, mask
 
 
+@pytest.mark.slow
 def test_sharp_experts():
     cell, y, mask = _sharp()
 

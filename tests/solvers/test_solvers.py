@@ -27,6 +27,7 @@ from tests.solvers.problems import (
     solve,
     symmetric_linear,
 )
+from tests.variants import covering, marked
 
 
 @functools.cache
@@ -63,7 +64,7 @@ def test_solver_finds_the_known_solution(solver_name, problem_name):
 
 
 @pytest.mark.parametrize(
-    ("solver_name", "problem_name"), [pair for pair in PAIRS if pair[0] in DEFAULTS]
+    ("solver_name", "problem_name"), covering(pair for pair in PAIRS if pair[0] in DEFAULTS)
 )
 def test_solver_finds_it_in_single_precision(solver_name, problem_name):
     problem = PROBLEMS[problem_name]().cast(tf.float32)
@@ -78,10 +79,12 @@ def test_solver_finds_it_in_single_precision(solver_name, problem_name):
 
 @pytest.mark.parametrize(
     ("solver_name", "dtype"),
-    [
-        *((name, tf.float64) for name in (*MAP, *ENERGY)),
-        *((name, tf.float32) for name in DEFAULTS if name in {**MAP, **ENERGY}),
-    ],
+    covering(
+        [
+            *((name, tf.float64) for name in (*MAP, *ENERGY)),
+            *((name, tf.float32) for name in DEFAULTS if name in {**MAP, **ENERGY}),
+        ]
+    ),
 )
 def test_energies_that_are_not_convex(solver_name, dtype):
     problem = double_wells().cast(dtype)
@@ -114,7 +117,7 @@ def _of_kind(build, matrix, z0):
     return Problem(build, data if build is quadratic else data[:2], z0, None)
 
 
-@pytest.mark.parametrize("solver_name", SOLVERS)
+@pytest.mark.parametrize("solver_name", marked(SOLVERS, DEFAULTS))
 def test_what_cannot_converge_says_so(solver_name):
     problem = _hopeless(linear if solver_name in MAP else quadratic)
     solution = solve(SOLVERS[solver_name], problem, max_steps=60)

@@ -5,8 +5,9 @@ import pytest
 import tensorflow as tf
 
 from deq_keras import solvers
-from tests.solvers.methods import CONVEX, ENERGY, SOLVERS, with_arguments
+from tests.solvers.methods import CONVEX, DEFAULTS, ENERGY, SOLVERS, with_arguments
 from tests.solvers.problems import nonlinear, nonsymmetric_linear, solve
+from tests.variants import marked
 
 # An easy contraction and a hard one, the solution of which is smaller.
 RATES, RIGHT = np.array([[0.3], [0.9]]), np.array([[100.0], [1.0]])
@@ -49,7 +50,7 @@ def test_images_stop_together(dtype, graph):
     assert together.steps[1] < each.steps[1]
 
 
-@pytest.mark.parametrize("solver_name", SOLVERS)
+@pytest.mark.parametrize("solver_name", marked(SOLVERS, DEFAULTS))
 def test_every_solver_can_stop_so(solver_name):
     known = solver_name in (*CONVEX, *ENERGY)
     problem = nonlinear() if known else nonsymmetric_linear()

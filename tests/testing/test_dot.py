@@ -1,11 +1,14 @@
 """`dot_test` passes what is right and, above all, fails what is wrong, saying why."""
 
+from itertools import product
+
 import keras
 import numpy as np
 import pytest
 import tensorflow as tf
 
 from deq_keras import operators, testing
+from tests.variants import covering
 
 ODD = (2, 13, 18, 1)
 EVEN = (2, 12, 16, 1)
@@ -301,8 +304,7 @@ OPERATORS = {
 }
 
 
-@pytest.mark.parametrize("dtype", ["float32", "float64"])
-@pytest.mark.parametrize("name", OPERATORS)
+@pytest.mark.parametrize(("name", "dtype"), covering(product(OPERATORS, ["float32", "float64"])))
 def test_dot_test_passes_all_operators(name, dtype):
     make, data = OPERATORS[name]
     for channels in (1, 3):

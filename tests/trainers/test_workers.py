@@ -58,6 +58,7 @@ def test_two_workers_are_one(undisturbed, alone, model):
     assert_same(undisturbed(model), rows, weights)
 
 
+@pytest.mark.slow  # step for step in tests/trainers/training/test_step.py
 @pytest.mark.parametrize("model", MODELS)
 def test_two_devices_are_one(mirrored, alone, tmp_path, model):
     rows, weights = alone(model)

@@ -23,7 +23,7 @@ ACTIVATIONS = {
     [
         ("denoising", "relu", "bilevel"),
         ("inpainting", "soft_shrinkage", "equilibrium"),
-        ("deblurring", "identity", "equilibrium"),
+        pytest.param("deblurring", "identity", "equilibrium", marks=pytest.mark.slow),
     ],
 )
 def test_the_map_on_digits(task, activation, model):

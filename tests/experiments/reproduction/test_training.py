@@ -29,27 +29,35 @@ def _run(model, start="random", fidelity="ours", after=None):
     return grid.Run({**SETTINGS, "model": model, "start": start, "fidelity": fidelity}, after)
 
 
+# A bilevel run, an equilibrium run that starts from it, and a published one.
+BILEVEL = _run("bilevel")
+EQUILIBRIUM = _run("equilibrium", "bilevel", after=BILEVEL.name)
+PUBLISHED = _run("bilevel", fidelity="paper")
+
+
 @pytest.fixture(scope="module")
-def executed(tmp_path_factory):
-    """The records of a bilevel run, an equilibrium run that starts from it, and a published one."""
-    config = _config()
-    workspace = Workspace(tmp_path_factory.mktemp("runs"), config.to_dict())
-    first = _run("bilevel")
-    runs = {
-        "bilevel": first,
-        "equilibrium": _run("equilibrium", "bilevel", after=first.name),
-        "paper": _run("bilevel", fidelity="paper"),
-    }
+def workspace(tmp_path_factory):
+    return Workspace(tmp_path_factory.mktemp("runs"), _config().to_dict())
+
+
+@pytest.fixture(scope="module")
+def record_of(workspace):
+    """The record of a run, which is executed when it is first asked for."""
     images = _images(train=8, test=8)  # a batch, and one graph for both
-    records = {key: training.execute(run, config, images, workspace) for key, run in runs.items()}
-    return runs, records, workspace
+    records = {}
+
+    def of(run):
+        if run.name not in records:
+            records[run.name] = training.execute(run, _config(), images, workspace)
+        return records[run.name]
+
+    return of
 
 
-def test_the_record_of_a_run(executed):
-    runs, records, workspace = executed
-    record = records["bilevel"]
-    assert record["id"] == runs["bilevel"].name
-    assert record["settings"] == runs["bilevel"].settings
+def test_the_record_of_a_run(record_of, workspace):
+    record = record_of(BILEVEL)
+    assert record["id"] == BILEVEL.name
+    assert record["settings"] == BILEVEL.settings
     assert [row["epoch"] for row in record["epochs"]] == [0, 1, 2]
     assert record["parameters"] == 784 * 784 + 784
     assert record["measurement"]["test_loss"] == pytest.approx(0.25, rel=0.05)
@@ -64,33 +72,36 @@ def test_the_record_of_a_run(executed):
         assert pictures["filters_A"].shape == (64, 28, 28, 1)
 
 
-def test_an_equilibrium_model_starts_as_the_trained_bilevel_one(executed):
-    _, records, _ = executed
-    start, trained = records["equilibrium"]["epochs"][0], records["bilevel"]["final"]
+@pytest.mark.slow
+def test_an_equilibrium_model_starts_as_the_trained_bilevel_one(record_of):
+    trained = record_of(BILEVEL)["final"]  # the equilibrium run needs its weights
+    record = record_of(EQUILIBRIUM)
+    start = record["epochs"][0]
     for split in ("train_loss", "test_loss"):
         assert start[split] == pytest.approx(trained[split], rel=1e-4)
-    assert records["equilibrium"]["final"]["distance"] > 0
-    assert len(records["equilibrium"]["epochs"]) == 2
+    assert record["final"]["distance"] > 0
+    assert len(record["epochs"]) == 2
 
 
-def test_what_the_published_solver_leaves(executed):
+@pytest.mark.slow
+def test_what_the_published_solver_leaves(record_of):
     """Backward, its absolute ridge stops it: all 50 steps, and a gradient that is wrong."""
-    _, records, _ = executed
-    for row in records["paper"]["epochs"][1:]:
+    record = record_of(PUBLISHED)
+    for row in record["epochs"][1:]:
         assert row["backward_converged"] == 0.0
         assert row["backward_steps"] == 51  # and one product for the true residual
         assert row["backward_residual"] > 0.01
-    assert records["paper"]["final"]["gradient_error"] > 0.05
-    assert records["paper"]["final"]["gradient_cosine"] > 0.9
-    start, own = (records[key]["epochs"][0]["test_loss"] for key in ("paper", "bilevel"))
+    assert record["final"]["gradient_error"] > 0.05
+    assert record["final"]["gradient_cosine"] > 0.9
+    start, own = (found["epochs"][0]["test_loss"] for found in (record, record_of(BILEVEL)))
     assert start == pytest.approx(own, rel=0.02), "the same weights, forward nearly converged"
 
 
-def test_a_finished_run_is_read(executed, monkeypatch):
-    runs, records, workspace = executed
+def test_a_finished_run_is_read(record_of, workspace, monkeypatch):
+    record = record_of(BILEVEL)
     monkeypatch.setattr(training, "Trainer", None)
-    found = training.execute(runs["paper"], _config(), _images(), workspace)
-    assert found == records["paper"]
+    found = training.execute(BILEVEL, _config(), _images(), workspace)
+    assert found == record
 
 
 def test_a_run_that_ends_in_nan_is_a_result(tmp_path, monkeypatch):

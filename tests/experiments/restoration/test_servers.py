@@ -5,6 +5,7 @@ import signal
 import socket
 import subprocess
 import sys
+from itertools import product
 
 import numpy as np
 import pytest
@@ -14,6 +15,7 @@ from experiments.restoration import connection, summary
 from experiments.restoration.errors import Refused, Unavailable
 from experiments.restoration.restoring import Settings, restore
 from tests.experiments.restoration.servers import LIMIT, NAME, ROOT, Server
+from tests.variants import covering
 from trainers.process import exits
 from trainers.process.errors import ConfigurationError
 
@@ -96,8 +98,7 @@ def test_a_server_that_comes_up_late(server_and_early_client):
     assert (folder / "good.png").exists()
 
 
-@pytest.mark.parametrize("protocol", PROTOCOLS)
-@pytest.mark.parametrize("asked", ["auto", "named"])
+@pytest.mark.parametrize(("asked", "protocol"), covering(product(["auto", "named"], PROTOCOLS)))
 def test_pictures_through_a_server_without_tensorflow(
     addresses, pictures, tmp_path, protocol, asked
 ):
@@ -231,6 +232,7 @@ def test_a_signal_ends_the_waiting(pictures, tmp_path, signum):
     assert list((tmp_path / "out").iterdir()) == []
 
 
+@pytest.mark.slow  # once more a server; real ones are above
 def test_complex_measurements_over_a_server(saved, tmp_path, rng):
     """They go over gRPC, and over KServe's REST as pairs; over TensorFlow Serving's they cannot."""
     running = Server(saved("fourier") / "1")

@@ -113,6 +113,7 @@ def test_what_comes_after_is_as_without_phases(trained):
     assert isinstance(layer.adjoint, dk.adjoints.Implicit)
 
 
+@pytest.mark.slow
 def test_a_training_that_goes_on_is_in_the_phase_of_its_epoch(first, trained, data, tmp_path):
     shutil.copytree(first[0].workdir, tmp_path / "copy")
     again, _ = train(tmp_path / "copy", data, [LOOSE], 2)

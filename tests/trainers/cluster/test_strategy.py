@@ -234,6 +234,7 @@ def in_use(port):
     return False
 
 
+@pytest.mark.slow  # of another launcher; two workers train in tests/trainers/test_workers.py
 @pytest.mark.skipif(sys.platform != "linux", reason="restricts the server by a filter of Linux")
 def test_two_tasks_of_slurm(tmp_path):
     """They agree, listen on the cluster's interface only, and notice that they differ."""

@@ -2,6 +2,7 @@
 
 import keras
 import numpy as np
+import pytest
 import tensorflow as tf
 
 import deq_keras as dk
@@ -91,6 +92,7 @@ def test_super_resolution_answers_in_the_larger_size():
     )
 
 
+@pytest.mark.slow
 def test_derivative_through_a_loop_of_a_loaded_model(tmp_path):
     """Of unrolled steps, whose loop TensorFlow itself differentiates."""
     prior = dk.priors.UntiedFieldsOfExperts(2, 3, padding="zero")  # the quickest to trace

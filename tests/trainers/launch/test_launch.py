@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.variants import marked
 from trainers.launch import Launcher
 from trainers.launch.launcher import ECHO
 from trainers.launch.output import BAR_SECONDS, LONGEST_LINE, Console, Lines
@@ -342,7 +343,7 @@ if attempt == 0:
     assert run.err == "[launch] worker 1 was ended by SIGKILL; restart 1 of 3\n"
 
 
-@pytest.mark.parametrize("code", sorted(FINAL))
+@pytest.mark.parametrize("code", marked(sorted(FINAL), [USAGE, CONFIG]))
 def test_what_would_fail_again_is_not_restarted(launch, code):
     run = launch(f"""
 if index == 0:

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from tests.variants import marked
 from trainers.process.errors import ConfigurationError
 from trainers.training import Options
 from trainers.training.feed import Feed
@@ -25,7 +26,7 @@ def double():
     keras.config.set_dtype_policy("float64")
 
 
-@pytest.fixture(params=["one", "two"])
+@pytest.fixture(params=marked(["one", "two"], ["two"]))
 def strategy(request, single, mirrored):
     return single if request.param == "one" else mirrored
 
@@ -119,6 +120,7 @@ def results(model):
 # The gradient
 
 
+@pytest.mark.parametrize("strategy", ["one", "two"], indirect=True)
 @pytest.mark.parametrize(("parts", "n"), [(1, 7), (1, 1), (2, 7), (3, 7), (3, 2)])
 def test_gradient_is_that_of_the_whole_batch(strategy, parts, n):
     data = batches((n,))

@@ -173,7 +173,7 @@ def assert_same_as_whole(whole, build, directory):
     ("build", "epoch", "batch"),
     [
         (convolutional, 0, 0),
-        (convolutional, 0, None),
+        pytest.param(convolutional, 0, None, marks=pytest.mark.slow),  # as by signals, below
         (convolutional, 1, 1),
         pytest.param(convolutional, 2, 0, marks=pytest.mark.slow),  # once more in an epoch
         pytest.param(variational, 1, 0, marks=pytest.mark.slow),
@@ -185,6 +185,7 @@ def test_resumed_run_equals_uninterrupted_run(whole, tmp_path, build, epoch, bat
     assert_same_as_whole(whole, build, tmp_path)
 
 
+@pytest.mark.slow
 def test_run_stopped_again_and_again(whole, tmp_path):
     for epoch, batch in ((0, 0), (0, None), (1, 0), (1, None), (2, 0)):
         with pytest.raises(Stop):
@@ -282,7 +283,10 @@ def send(signum):
 @pytest.mark.parametrize(
     "signum", [pytest.param(signal.SIGINT, marks=pytest.mark.slow), signal.SIGTERM]
 )
-@pytest.mark.parametrize(("epoch", "batch", "saved"), [(1, 0, 4), (1, None, 4), (0, 0, 2)])
+@pytest.mark.parametrize(
+    ("epoch", "batch", "saved"),
+    [pytest.param(1, 0, 4, marks=pytest.mark.slow), (1, None, 4), (0, 0, 2)],
+)
 def test_signal_stops_a_run_at_the_end_of_a_step_and_nothing_is_lost(
     whole, tmp_path, handlers, signum, epoch, batch, saved
 ):

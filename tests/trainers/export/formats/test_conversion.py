@@ -8,6 +8,7 @@ import pytest
 import tensorflow as tf
 
 import deq_keras as dk
+from tests.variants import marked
 from trainers.export.formats import FORMATS, conversion, convert, worker
 from trainers.process.errors import ConfigurationError
 
@@ -68,9 +69,7 @@ class Memory(keras.layers.Layer):
         return a + 2.0 * b + 4.0 * c
 
 
-@pytest.mark.parametrize(
-    "name", [pytest.param(name, marks=slow) if name == "openvino" else name for name in FORMATS]
-)
+@pytest.mark.parametrize("name", marked(FORMATS, ["litert"]))
 def test_a_solver_over_a_mirrored_boundary(name, tmp_path):
     """The file alone has the names, the sizes and the values of the model, and no other is left."""
     original, rng = model(bilevel()), np.random.default_rng(1)
@@ -91,9 +90,7 @@ def test_a_solver_over_a_mirrored_boundary(name, tmp_path):
     np.testing.assert_allclose(outputs["reconstruction"], original(y), atol=1e-4)
 
 
-@pytest.mark.parametrize(
-    "name", ["litert", *(pytest.param(name, marks=slow) for name in ("onnx", "openvino"))]
-)
+@pytest.mark.parametrize("name", marked(FORMATS, ["litert"]))
 def test_variables_of_loops_that_move_on(name, tmp_path):
     """LiteRT and OpenVINO lose them, silently, unless they are copied."""
     converted = convert(model(Memory()), tmp_path / "model", needs(name), size_for(name))
@@ -133,9 +130,7 @@ def test_anderson_has_an_operation_that_onnx_lacks(tmp_path):
         convert(model(equilibrium("anderson")), tmp_path / "model", needs("onnx"))
 
 
-@pytest.mark.parametrize(
-    "name", ["litert", *(pytest.param(name, marks=slow) for name in ("onnx", "openvino"))]
-)
+@pytest.mark.parametrize("name", marked(FORMATS, ["onnx"]))
 def test_an_operation_that_a_format_lacks_is_named(name, tmp_path):
     """What was there before stays."""
     file = tmp_path / f"model{FORMATS[name].SUFFIX}"
