@@ -450,7 +450,6 @@ def test_presets_of_other_things(program, request, which, message, tmp_path):
 # Names
 
 
-@pytest.mark.slow
 def test_names_of_images_and_folders_are_taken_as_they_are(program, tmp_path, monkeypatch):
     """Brackets are no markup and no pattern, a dollar is no formula, and `~` is the home folder."""
     monkeypatch.setenv("HOME", str(tmp_path))

@@ -139,7 +139,6 @@ def test_data_beside_the_measurement():
     _solved(layer, (IMAGES, tf.ones_like(IMAGES)))
 
 
-@pytest.mark.slow  # the trainer does: tests/trainers/training/test_step.py
 def test_keras_fits_evaluates_and_predicts_where_a_replica_has_no_image():
     strategy = tf.distribute.MirroredStrategy(
         ["CPU:0", "CPU:1"], cross_device_ops=tf.distribute.ReductionToOneDevice()
