@@ -178,12 +178,12 @@ def test_the_weight_of_a_weakly_convex_prior_stays_so_that_its_energy_is_convex(
     assert float(layer.cell.bind(tf.ones((1, 48, 48, 1))).strong_convexity) > 0 or convex
 
 
-def test_the_convex_configuration_is_trained_for_the_mean_psnr():
+def test_what_a_training_with_clean_images_minimises():
     config = train_convex.get_config()
     layer = bilevel(tasks.get("denoising", config), config, 0.1)
+    assert supervision.with_clean_images(config) == "mse"
+    config.train.loss = "psnr"
     loss = supervision.with_clean_images(config)
     made = compiled(model(layer, keras.Input((None, None, 1))), 1e-2, 5, loss)
     assert layer.prior.is_convex
     assert isinstance(made.loss, dk.losses.NegativePSNR)
-    config.train.loss = None
-    assert supervision.with_clean_images(config) == "mse"
