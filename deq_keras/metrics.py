@@ -40,7 +40,7 @@ def psnr(truth, estimate, max_value: float = 1.0) -> tf.Tensor:
     [20. 20.]
     """
     max_value = _positive("max_value", max_value)
-    mse = mean_squared_error("psnr", truth, estimate, max_value)
+    mse = mean_squared_error(truth, estimate, max_value, "psnr")
     return -10.0 / math.log(10.0) * tf.math.log(mse)
 
 
@@ -208,8 +208,29 @@ def _positive(name, value):
     return float(value)
 
 
-def mean_squared_error(name, truth, estimate, max_value=1.0):
-    """That of each image, relative to `max_value` squared; raises in the name of the caller."""
+def mean_squared_error(
+    truth, estimate, max_value: float = 1.0, name: str = "mean_squared_error"
+) -> tf.Tensor:
+    """Mean squared error of each image, relative to `max_value` squared.
+
+    Args:
+        truth: Images `(batch, height, width, channels)` on `[0, max_value]`.
+        estimate: Images of the same shape.
+        max_value: The largest value a pixel can have, above the least one, 0.
+        name: Of the caller, for what is wrong with the images.
+
+    Returns:
+        Tensor `(batch,)`, as `psnr`.
+
+    Raises:
+        ValueError: As `psnr`.
+
+    Example:
+
+    >>> truth = tf.zeros((2, 8, 8, 1))
+    >>> print(deq_keras.metrics.mean_squared_error(truth, truth + 0.5).numpy())
+    [0.25 0.25]
+    """
     truth, estimate = _image_pair(name, truth, estimate)
     return tf.reduce_mean(tf.square((estimate - truth) / max_value), axis=[1, 2, 3])
 

@@ -50,7 +50,7 @@ class NegativePSNR(keras.losses.Loss):
         self.highest = positive("highest", highest)
 
     def call(self, y_true, y_pred):
-        mse = metrics.mean_squared_error("NegativePSNR", y_true, y_pred, self.max_value)
+        mse = metrics.mean_squared_error(y_true, y_pred, self.max_value, "NegativePSNR")
         return 10.0 / math.log(10.0) * tf.math.log(mse + 10.0 ** (-self.highest / 10.0))
 
     def get_config(self):
