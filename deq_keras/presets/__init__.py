@@ -4,7 +4,7 @@
 plug-and-play methods, or to start a training from. Its energy was not trained.
 
 >>> deq_keras.presets.names()
-('foe_bsd400', 'unet_bsd400', 'untied_foe_bsd400', 'wcrr_bsd400')
+('foe48_bsd400', 'foe_bsd400', 'unet_bsd400', 'untied_foe_bsd400', 'wcrr_bsd400')
 >>> deq_keras.presets.card("wcrr_bsd400")["parameters"]
 13828
 >>> prior = deq_keras.presets.load("wcrr_bsd400")
