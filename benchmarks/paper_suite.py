@@ -98,7 +98,7 @@ def whole(contest, options, repeats):
     seconds, result = [pair[0] for pair in found], found[-1][1]
     return {
         "seconds": seconds,
-        "errors": reference.errors(contest.reference, result),
+        "errors": contest.judge(result),
         **{k: v for k, v in result.items() if k not in ("filters", "measurement")},
     }
 
