@@ -34,7 +34,7 @@ help:
 	@echo 'make lock-docker  the versions that the images install, anew'
 	@echo 'make serving-test  exported models behind a real Triton, under load (in $(SERVING_VENV))'
 	@echo 'make wheel      build the wheel of the library into dist/'
-	@echo 'make release-check  what PyPI gets: built, checked, installed into an empty environment'
+	@echo 'make release-check  what PyPI and conda get: built, checked, installed in an empty place'
 	@echo 'make addons-reference  what tensorflow-addons computes, for the tests (in $(ADDONS_VENV))'
 	@echo 'make benchmark  measure it, against other libraries too, an hour; writes $(BENCHMARK)'
 	@echo 'make clean      remove what was built and cached ($(VENV) and runs/ stay)'
@@ -138,6 +138,8 @@ wheel: $(STAMP)
 release-check: $(RELEASE_VENV)/.installed
 	rm -rf dist build/release
 	$(RELEASE_VENV)/bin/cffconvert --validate
+	$(RELEASE_VENV)/bin/python -c "import rattler_build as r; \
+	  r.Stage0Recipe.from_file('conda/recipe.yaml').render()"
 	$(RELEASE_VENV)/bin/python -m build --quiet --outdir dist .
 	$(RELEASE_VENV)/bin/python -m twine check --strict dist/*
 	$(PYTHON) -m venv build/release

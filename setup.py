@@ -96,6 +96,7 @@ setup(
         "release": [
             "build",  # the source distribution and the wheel, each in an environment of its own
             "cffconvert",  # checks CITATION.cff against its schema
+            "py-rattler-build",  # reads conda/recipe.yaml as a build does, and refuses mistakes
             "twine",  # checks what PyPI checks, and uploads
         ],
         "export": EXPORT,  # other formats than TensorFlow's SavedModel

@@ -12,6 +12,7 @@ from importlib import metadata
 from pathlib import Path
 
 import pytest
+import yaml
 
 ROOT = Path(__file__).resolve().parents[1]
 NUMBERS = re.compile(r">=(\d+)\.(\d+)")
@@ -127,6 +128,23 @@ def test_versions_agree(message):
     for extra in ("cpu", "gpu"):
         for line in _requirements(message, extra).values():
             assert minimum(line) == constants["MIN_TENSORFLOW"]
+
+
+def test_the_conda_recipe_agrees(message):
+    recipe = yaml.safe_load((ROOT / "conda" / "recipe.yaml").read_text("utf-8"))
+    assert recipe["context"]["version"] == message["Version"]
+    licence = message["License-Expression"] or message["License"]  # by the age of setuptools
+    assert recipe["about"]["license"] == licence
+    assert recipe["about"]["summary"] == message["Summary"]
+    minimum = {}
+    for line in recipe["requirements"]["run"]:
+        name, number = line.split(" >=")
+        minimum[name] = f">={number}"
+    needed = {**_requirements(message), **_requirements(message, "gpu")}
+    expected = {name: NUMBERS.search(line).group() for name, line in needed.items()}
+    assert minimum == {"python": message["Requires-Python"], **expected}
+    (setuptools,) = [x for x in recipe["requirements"]["host"] if x.startswith("setuptools")]
+    assert setuptools.replace(" ", "") in (ROOT / "pyproject.toml").read_text("utf-8")
 
 
 def test_the_package_has_its_version():
