@@ -54,6 +54,17 @@ class Experts:
         return self.start
 
 
+def check(names):
+    """Refuse unknown contestants.
+
+    Raises:
+        ValueError: If one of the names is neither `"ours"` nor a peer.
+    """
+    unknown = sorted(set(names) - {"ours", *PEERS})
+    if unknown:
+        raise ValueError(f"Expected contestants among {['ours', *PEERS]}. Received {unknown}.")
+
+
 def missing(names):
     """`{peer: words}` for those that are not installed."""
     found = {}

@@ -6,6 +6,10 @@ near to that solution as is asked for; given are the time, the evaluations of th
 products with its Jacobian of the cheapest run that got there. One that takes `CAP` evaluations and
 products, or stops at the rounding errors of float32 before, has failed.
 
+Solvers of other libraries run on the problems whose map they can be given, on the same arrays in
+float32; see `solvers_peers`. Those that get there then run in turn with what `"auto"` takes, round
+by round: the ratios of their seconds are within a round.
+
 Performance profiles (Dolan and More, Benchmarking optimization software with performance profiles,
 Math. Program. 2002) say for each solver the share of problems that it solves within a factor of
 the best solver of each.
@@ -14,7 +18,7 @@ the best solver of each.
 import math
 import os
 
-from benchmarks import measure, solvers_grid
+from benchmarks import measure, solvers_grid, solvers_peers
 from benchmarks.remote import Remote, RemoteError
 
 CAP = 1000
@@ -34,20 +38,31 @@ def run(settings, say):
         say: Called with lines for the terminal.
     """
     rows, loads, grid = [], [measure.load()], grid_of(settings)
-    with Remote(settings.threads, settings.log, "solvers_worker") as remote:
+    names = [name for name in settings.contestants if name != "ours"]
+    with (
+        Remote(settings.threads, settings.log, "solvers_worker") as remote,
+        solvers_peers.Field(names, settings.threads, settings.log) as field,
+    ):
+        for name, words in field.missing.items():
+            say(f"{name}: not run, {words}.")
         for family in grid:
             say(f"{family.name} …")
             labels, auto = remote.open(family, CAP)
             for sharpness in family.levels(settings.sharpness):
                 row = problem(remote, family, sharpness, labels, settings)
-                rows.append({**row, "auto": auto})
+                rows.append({**row, "auto": auto, "duels": []})
+                if names and solvers_peers.fits(family):
+                    meet(rows[-1], remote, field, settings)
                 say(describe(rows[-1]))
+            if names and not solvers_peers.fits(family):
+                say("  Peers: not run, their frameworks have no map of this problem here.")
             loads.append(measure.load())
     targets = sorted(settings.targets, reverse=True)
     return {
         "images": [grid[0].batch, grid[0].size, grid[0].size, 1],
         "filters": grid[0].filters,
         "cap": CAP,
+        "peers_missing": field.missing,
         "problems": rows,
         "profiles": [
             {
@@ -77,6 +92,19 @@ def problem(remote, family, sharpness, labels, settings):
     for label in labels:
         row["runs"] += contest(remote, label, row["reference"]["error"], settings)
     return row
+
+
+def meet(row, remote, field, settings):
+    """Add the runs of the peers to those of a problem, and the `duels`: for each target the ratios
+    of their seconds to those of what `"auto"` takes."""
+    workers, auto = field.open(remote.experts(), CAP), row["auto"]
+    for label, worker in workers.items():
+        runs = contest(worker, label, row["reference"]["error"], settings)
+        row["runs"] += [{**run, "peer": True} for run in runs]
+    for target in sorted(settings.targets, reverse=True):
+        runs = [run for run in row["runs"] if run["target"] == target]
+        ratios = solvers_peers.race({auto: remote, **workers}, runs, auto, settings.repeats)
+        row["duels"].append({"target": target, "ratios": ratios})
 
 
 def contest(remote, label, uncertainty, settings):
