@@ -47,7 +47,7 @@ def tables(results, console):
 def peers_of(results):
     """The labels of the solvers of other libraries."""
     runs = [run for row in results["problems"] for run in row["runs"]]
-    return list(dict.fromkeys(run["solver"] for run in runs if run.get("peer")))
+    return list(dict.fromkeys(run["solver"] for run in runs if run["peer"]))
 
 
 def _peers(results, peers, console):
@@ -82,7 +82,7 @@ def beaten(results):
                         f"{place}: {name} takes {ratio['median']:.2f} times auto's seconds."
                     )
             if not runs[row["auto"]]["met"]:
-                met = [name for name, run in runs.items() if run.get("peer") and run["met"]]
+                met = [name for name, run in runs.items() if run["peer"] and run["met"]]
                 lines += [f"{place}: {name} gets there, auto does not." for name in met]
     return lines or ["No solver of another library took fewer seconds than auto on any problem."]
 
@@ -91,8 +91,8 @@ def _duel(run, ratio):
     if run is None:
         return "-"
     if not run["met"]:
-        error = run.get("error")
-        return f"{run['why']}" + (f", {error:.1e}" if error is not None else "")
+        nearest = run.get("nearest")
+        return run["why"] if nearest is None else f"{run['why']}, error {nearest:.1e}"
     return ("" if ratio is None else f"{ratio['median']:.1f} | ") + f"{run['work']:.0f}"
 
 

@@ -64,16 +64,8 @@ def run(settings, say):
         "cap": CAP,
         "peers_missing": field.missing,
         "problems": rows,
-        "profiles": [
-            {
-                **{"kind": kind, "target": target, "cost": cost},
-                **profile(costs(rows, kind, target, cost)),
-            }
-            for kind in dict.fromkeys(row["kind"] for row in rows)
-            for target in targets
-            for cost in COSTS
-        ],
-        "groups": [group for target in targets for group in groups(rows, target)],
+        "profiles": profiles(rows, targets),
+        "groups": [group for target in targets for group in groups(own_of(rows), target)],
         "load": {"cores": os.cpu_count(), "threads": settings.threads, "over_time": loads},
     }
 
@@ -90,7 +82,8 @@ def problem(remote, family, sharpness, labels, settings):
     row.update(prior=family.prior, sharpness=sharpness, runs=[])
     row["reference"] = remote.reference(sharpness)
     for label in labels:
-        row["runs"] += contest(remote, label, row["reference"]["error"], settings)
+        runs = contest(remote, label, row["reference"]["error"], settings)
+        row["runs"] += [{**run, "peer": False} for run in runs]
     return row
 
 
@@ -114,7 +107,8 @@ def contest(remote, label, uncertainty, settings):
         if uncertainty > TRUSTED * target:
             found = {"met": False, "why": "no reference"}
         elif runs and not runs[-1]["met"]:
-            found = {"met": False, "why": runs[-1]["why"]}  # nor will it reach a harder one
+            # Nor will it reach a harder one.
+            found = {name: runs[-1].get(name) for name in ("met", "why", "nearest")}
         else:
             try:
                 found = reach(lambda tolerance: remote.run(label, tolerance), target, ratio)
@@ -141,13 +135,15 @@ def reach(attempt, target, ratio=1.0):
 
     Returns:
         That run with its `tolerance`, `work` and `met=True`; or the last one with `met=False` and
-        `why`: `"cap"`, that of evaluations, or `"rounding"`, when no tolerance led there.
+        `why`: `"cap"`, that of evaluations, or `"rounding"`, when no tolerance led there; and with
+        `nearest`, the least error of all.
     """
-    tolerance, best, missed = ratio * target, None, False
+    tolerance, best, missed, nearest = ratio * target, None, False, math.inf
     for _ in range(TRIES):
         found = {**attempt(tolerance), "tolerance": tolerance}
         found["work"] = found["maps"] + found["products"]
         error = found["error"] if math.isfinite(found["error"]) else math.inf
+        nearest = min(nearest, error)
         if error <= target:
             if found["converged"] and (best is None or found["work"] <= best["work"]):
                 best = found
@@ -162,7 +158,8 @@ def reach(attempt, target, ratio=1.0):
         tolerance = max(factor * tolerance, TIGHTEST)
     if best is not None:
         return {**best, "met": True, "why": None}
-    return {**found, "met": False, "why": "rounding" if found["converged"] else "cap"}
+    why = "rounding" if found["converged"] else "cap"
+    return {**found, "met": False, "why": why, "nearest": nearest}
 
 
 def costs(rows, kind, target, cost, wanted=lambda row: True):
@@ -176,6 +173,25 @@ def costs(rows, kind, target, cost, wanted=lambda row: True):
             met[AUTO] = met[row["auto"]]
         found[row["problem"], row["sharpness"]] = met
     return found
+
+
+def own_of(rows):
+    """Problems without the runs of the peers, which do not run on all of them."""
+    return [{**row, "runs": [r for r in row["runs"] if not r["peer"]]} for row in rows]
+
+
+def profiles(rows, targets):
+    """The profiles of our solvers on all problems, and of all on those that the peers ran on."""
+    met = [row for row in rows if row["duels"]]
+    own = own_of(rows)
+    return [
+        {**{"kind": kind + words, "target": target, "cost": cost}, **found}
+        for chosen, words in ((own, ""), (met, " of all libraries"))
+        for kind in dict.fromkeys(row["kind"] for row in chosen)
+        for target in targets
+        for cost in COSTS
+        for found in [profile(costs(chosen, kind, target, cost))]
+    ]
 
 
 def profile(costs):

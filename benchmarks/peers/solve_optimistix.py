@@ -1,4 +1,4 @@
-"""optimistix' Newton and fixed-point iteration on the map of the suite `solvers`, in JAX."""
+"""optimistix on the map of the suite `solvers`, in JAX: Newton, L-BFGS, fixed points."""
 
 import numpy as np
 
@@ -16,11 +16,14 @@ def solvers(experts, cap):
         f"optimistix Newton, {name}": newton(experts, name, products)
         for name, products in kinds.items()
     }
+    if experts.tied:
+        found["optimistix L-BFGS"] = lbfgs(experts, cap)
     return {**found, "optimistix fixed point": fixed_point(experts, cap)}
 
 
-def gradient_of(experts):
-    """`u -> K^T K u - K^T y + S^T tanh(A u)`; images are `(batch, height, width, 1)`."""
+def parts_of(experts):
+    """`(gradient, energy)`: `u -> K^T K u - K^T y + S^T tanh(A u)`, and what it is the gradient of
+    if the experts are tied, but for a constant; images are `(batch, height, width, 1)`."""
     jax, jnp = need("jax"), need("jax.numpy")
     sides = experts.filters.shape[:2]
     edges = ((0, 0), *((side // 2, side // 2) for side in sides), (0, 0))
@@ -53,13 +56,20 @@ def gradient_of(experts):
         (prior,) = unmirror(correlate(response, flipped, full))
         return filtered(u, power) - seen + prior
 
-    return gradient
+    scale = float((experts.synthesis * experts.filters).sum() / (experts.filters**2).sum())
+
+    def energy(u):
+        t = jnp.abs(correlate(mirror(u), filters, "VALID"))
+        data = jnp.sum(u * (0.5 * filtered(u, power) - seen))
+        return data + scale * jnp.sum(t + jnp.log1p(jnp.exp(-2.0 * t)))
+
+    return gradient, energy
 
 
 def newton(experts, name, products):
     """Newton's method for a root of the gradient."""
     jax, jnp, optx, lx = (need(m) for m in ("jax", "jax.numpy", "optimistix", "lineax"))
-    gradient, start = gradient_of(experts), jnp.asarray(experts.start)
+    (gradient, _), start = parts_of(experts), jnp.asarray(experts.start)
     tags = frozenset({lx.positive_semidefinite_tag} if experts.tied else ())
     size = float((experts.start**2).mean() ** 0.5)
     counts = []
@@ -105,10 +115,24 @@ def newton(experts, name, products):
     return compiled(run, counts, products)
 
 
+def lbfgs(experts, cap):
+    """Its minimiser; it says steps, in each of which the energy is evaluated."""
+    jnp, optx = need("jax.numpy"), need("optimistix")
+    (_, energy), start = parts_of(experts), jnp.asarray(experts.start)
+    size = float((experts.start**2).mean() ** 0.5)
+
+    def run(tolerance, said):
+        solver = optx.LBFGS(rtol=tolerance, atol=tolerance * size, norm=optx.rms_norm)
+        found = optx.minimise(lambda u, _: energy(u), solver, start, max_steps=cap, throw=False)
+        return found.value, found.result == optx.RESULTS.successful, found.stats["num_steps"]
+
+    return compiled(run, [], 0)
+
+
 def fixed_point(experts, cap):
     """The iteration of `f`."""
     jnp, optx = need("jax.numpy"), need("optimistix")
-    gradient, start = gradient_of(experts), jnp.asarray(experts.start)
+    (gradient, _), start = parts_of(experts), jnp.asarray(experts.start)
     size = float((experts.start**2).mean() ** 0.5)
 
     def run(tolerance, said):
