@@ -6,7 +6,7 @@ from benchmarks.peers.torch_map import need
 from benchmarks.problems import transfer
 
 INNER = 0.1  # to which Newton's linear systems are solved, relative to their right-hand sides
-OUTER_STEPS, INNER_STEPS = 30, 300  # nothing keeps it from going astray
+OUTER_STEPS, INNER_STEPS = 30, 300  # whole steps: where it has gone astray, more do not help
 
 
 def solvers(experts, cap):
