@@ -17,7 +17,8 @@ writes a JSON file, a plot (`.png`) next to it, and tables to the terminal.
 - `paper`: the energy of arXiv:2206.13193 on photographs: our defaults against its procedure.
 - `scaling`: our time and peak memory against size, batch, iterations and tolerance; each solver
   with each adjoint; compaction.
-- `solvers`: every solver on a grid of problems at equal true error, and performance profiles.
+- `solvers`: every solver on a grid of problems at equal true error, and performance profiles; with
+  torchdeq, deepinv and optimistix where they are installed and can be given the map.
 - `priors`: a reconstruction with each trained ridge prior to a gradient norm of 1e-4, ours against
   the same energy in PyTorch with nonmonotone APG.
 - `distributed`: two processes against one at the same global batch, the share of communication,
@@ -52,6 +53,7 @@ from benchmarks import (
     priors_suite,
     scaling_suite,
     solvers_grid,
+    solvers_peers,
     solvers_suite,
 )
 from benchmarks.remote import RemoteError
@@ -83,7 +85,8 @@ _CONTESTANTS = flags.DEFINE_list(
     "contestants",
     None,
     f"Some of them; peers: of {', '.join(peers_suite.GROUPS)}; priors: of "
-    f"{', '.join(priors_suite.GROUPS)}.",
+    f"{', '.join(priors_suite.GROUPS)}; solvers: of ours, {', '.join(solvers_peers.PEERS)}, and "
+    "ours take part in any case.",
 )
 _ONLY = flags.DEFINE_string(
     "only", "", "peers, priors: only settings, solvers: only problems, whose name contains this."
@@ -178,6 +181,8 @@ def settings():
     groups = GROUPS.get(_SUITE.value, peers_suite.GROUPS)
     contestants = tuple(_CONTESTANTS.value or groups)
     if _SUITE.value == "solvers":
+        contestants = tuple(_CONTESTANTS.value or ("ours", *solvers_peers.PEERS))
+        solvers_peers.check(contestants)
         solvers_grid.families(1, 8, 1, 0, _ONLY.value)
     else:
         peers_suite.contestants(contestants, _ONLY.value, groups)

@@ -5,7 +5,7 @@ import numpy as np
 import tensorflow as tf
 
 import deq_keras as dk
-from benchmarks import problems, solvers_grid
+from benchmarks import problems, solvers_grid, solvers_peers
 
 _UNTIED = 0.3  # ||S - A|| / ||A||
 _PERTURBED = 0.3  # of the filters, against the cosines that they start from
@@ -48,6 +48,22 @@ def measurement(family):
     exact = _operator(family, keras.DTypePolicy("float64"))(clean).numpy()
     noise = np.random.default_rng(family.seed + 2).normal(size=exact.shape)
     return (exact + solvers_grid.TASKS[family.task][0] * noise).astype(np.float32)
+
+
+def experts(cell, y, truth):
+    """The map of a cell of experts as arrays: a `solvers_peers.Experts`."""
+    problem, c = cell.bind(y), cell.prior.coefficients(tuple(y.shape[1:3]))
+    blurred = isinstance(cell.operator, dk.operators.Blur)
+    return solvers_peers.Experts(
+        filters=c.sharp.numpy(),
+        synthesis=(tf.exp(cell.log_weight) * c.synthesis).numpy(),
+        measurement=y.numpy(),
+        step=float(problem.step.length),
+        tied=cell.prior.tied,
+        blur=cell.operator.kernel.numpy() if blurred else None,
+        start=problem.initial_value.numpy(),
+        truth=truth,
+    )
 
 
 def _operator(family, dtype):

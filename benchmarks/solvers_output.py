@@ -21,7 +21,9 @@ def tables(results, console):
             highlight=False,
         )
     groups = results["groups"]
-    solvers = list(dict.fromkeys(name for group in groups for name in group["solvers"]))
+    peers = peers_of(results)
+    solvers = dict.fromkeys(name for group in groups for name in group["solvers"])
+    solvers = [name for name in solvers if name not in peers]
     for target in dict.fromkeys(group["target"] for group in groups):
         title = f"Times the best, in seconds | evaluations and products; to {target:g}"
         table = Table("prior", "sharpness", *solvers, title=title, title_justify="left")
@@ -36,6 +38,62 @@ def tables(results, console):
         "Geometric means over the tasks; in brackets, how many of them a solver solved if not all.",
         highlight=False,
     )
+    for name, words in results["peers_missing"].items():
+        console.print(f"{name}: not run, {words}.", highlight=False)
+    if peers:
+        _peers(results, peers, console)
+
+
+def peers_of(results):
+    """The labels of the solvers of other libraries."""
+    runs = [run for row in results["problems"] for run in row["runs"]]
+    return list(dict.fromkeys(run["solver"] for run in runs if run["peer"]))
+
+
+def _peers(results, peers, console):
+    """Print how each solver of other libraries did on each problem."""
+    title = "Other libraries: seconds over those of auto, in turn | evaluations and products"
+    table = Table("problem", "to", "auto", *peers, title=title, title_justify="left")
+    for row in results["problems"]:
+        where = "" if row["sharpness"] is None else f", {row['sharpness']:g}"
+        for duel in row["duels"]:
+            runs = {r["solver"]: r for r in row["runs"] if r["target"] == duel["target"]}
+            own = runs[row["auto"]]
+            own = f"{own['seconds']:.3f} s | {own['work']:.0f}" if own["met"] else own["why"]
+            cells = [_duel(runs.get(name), duel["ratios"].get(name)) for name in peers]
+            table.add_row(row["problem"] + where, f"{duel['target']:g}", own, *cells)
+    console.print(table)
+    for line in beaten(results):
+        console.print(line, highlight=False)
+
+
+def beaten(results):
+    """Lines that say where a solver of another library takes fewer seconds than `auto`, or gets
+    there where `auto` does not; one that says so if there is none."""
+    lines = []
+    for row in results["problems"]:
+        where = row["problem"] + ("" if row["sharpness"] is None else f", {row['sharpness']:g}")
+        for duel in row["duels"]:
+            runs = {r["solver"]: r for r in row["runs"] if r["target"] == duel["target"]}
+            place = f"{where}, to {duel['target']:g}"
+            for name, ratio in duel["ratios"].items():
+                if ratio["median"] < 1.0:
+                    lines.append(
+                        f"{place}: {name} takes {ratio['median']:.2f} times auto's seconds."
+                    )
+            if not runs[row["auto"]]["met"]:
+                met = [name for name, run in runs.items() if run["peer"] and run["met"]]
+                lines += [f"{place}: {name} gets there, auto does not." for name in met]
+    return lines or ["No solver of another library took fewer seconds than auto on any problem."]
+
+
+def _duel(run, ratio):
+    if run is None:
+        return "-"
+    if not run["met"]:
+        nearest = run.get("nearest")
+        return run["why"] if nearest is None else f"{run['why']}, error {nearest:.1e}"
+    return ("" if ratio is None else f"{ratio['median']:.1f} | ") + f"{run['work']:.0f}"
 
 
 def _factors(entry, problems):
@@ -50,6 +108,7 @@ def draw(results, plt):
     rows = list(dict.fromkeys((part["kind"], part["target"]) for part in results["profiles"]))
     columns = list(_COSTS)
     names = list(dict.fromkeys(n for part in results["profiles"] for n in part["factors"]))
+    peers = peers_of(results)
     size = (4.6 * len(columns), 3.4 * len(rows))
     figure, panels = plt.subplots(len(rows), len(columns), figsize=size, squeeze=False)
     for part in results["profiles"]:
@@ -58,7 +117,7 @@ def draw(results, plt):
         most = 1.1 * max((f for values in part["factors"].values() for f in values), default=1.0)
         for index, name in enumerate(names):
             if name in part["factors"]:
-                style = {"color": f"C{index % 10}", "ls": "-"}
+                style = {"color": f"C{index % 10}", "ls": "--" if name in peers else "-"}
                 if name == "auto":
                     style = {"color": "black", "ls": ":", "lw": 2.5}
                 x, y = steps(part["factors"][name], part["problems"], max(most, 2.0))

@@ -6,6 +6,10 @@ near to that solution as is asked for; given are the time, the evaluations of th
 products with its Jacobian of the cheapest run that got there. One that takes `CAP` evaluations and
 products, or stops at the rounding errors of float32 before, has failed.
 
+Solvers of other libraries run on the problems whose map they can be given, on the same arrays in
+float32; see `solvers_peers`. Those that get there then run in turn with what `"auto"` takes, round
+by round: the ratios of their seconds are within a round.
+
 Performance profiles (Dolan and More, Benchmarking optimization software with performance profiles,
 Math. Program. 2002) say for each solver the share of problems that it solves within a factor of
 the best solver of each.
@@ -14,7 +18,7 @@ the best solver of each.
 import math
 import os
 
-from benchmarks import measure, solvers_grid
+from benchmarks import measure, solvers_grid, solvers_peers
 from benchmarks.remote import Remote, RemoteError
 
 CAP = 1000
@@ -34,31 +38,34 @@ def run(settings, say):
         say: Called with lines for the terminal.
     """
     rows, loads, grid = [], [measure.load()], grid_of(settings)
-    with Remote(settings.threads, settings.log, "solvers_worker") as remote:
+    names = [name for name in settings.contestants if name != "ours"]
+    with (
+        Remote(settings.threads, settings.log, "solvers_worker") as remote,
+        solvers_peers.Field(names, settings.threads, settings.log) as field,
+    ):
+        for name, words in field.missing.items():
+            say(f"{name}: not run, {words}.")
         for family in grid:
             say(f"{family.name} …")
             labels, auto = remote.open(family, CAP)
             for sharpness in family.levels(settings.sharpness):
                 row = problem(remote, family, sharpness, labels, settings)
-                rows.append({**row, "auto": auto})
+                rows.append({**row, "auto": auto, "duels": []})
+                if names and solvers_peers.fits(family):
+                    meet(rows[-1], remote, field, settings)
                 say(describe(rows[-1]))
+            if names and not solvers_peers.fits(family):
+                say("  Peers: not run, their frameworks have no map of this problem here.")
             loads.append(measure.load())
     targets = sorted(settings.targets, reverse=True)
     return {
         "images": [grid[0].batch, grid[0].size, grid[0].size, 1],
         "filters": grid[0].filters,
         "cap": CAP,
+        "peers_missing": field.missing,
         "problems": rows,
-        "profiles": [
-            {
-                **{"kind": kind, "target": target, "cost": cost},
-                **profile(costs(rows, kind, target, cost)),
-            }
-            for kind in dict.fromkeys(row["kind"] for row in rows)
-            for target in targets
-            for cost in COSTS
-        ],
-        "groups": [group for target in targets for group in groups(rows, target)],
+        "profiles": profiles(rows, targets),
+        "groups": [group for target in targets for group in groups(own_of(rows), target)],
         "load": {"cores": os.cpu_count(), "threads": settings.threads, "over_time": loads},
     }
 
@@ -75,8 +82,22 @@ def problem(remote, family, sharpness, labels, settings):
     row.update(prior=family.prior, sharpness=sharpness, runs=[])
     row["reference"] = remote.reference(sharpness)
     for label in labels:
-        row["runs"] += contest(remote, label, row["reference"]["error"], settings)
+        runs = contest(remote, label, row["reference"]["error"], settings)
+        row["runs"] += [{**run, "peer": False} for run in runs]
     return row
+
+
+def meet(row, remote, field, settings):
+    """Add the runs of the peers to those of a problem, and the `duels`: for each target the ratios
+    of their seconds to those of what `"auto"` takes."""
+    workers, auto = field.open(remote.experts(), CAP), row["auto"]
+    for label, worker in workers.items():
+        runs = contest(worker, label, row["reference"]["error"], settings)
+        row["runs"] += [{**run, "peer": True} for run in runs]
+    for target in sorted(settings.targets, reverse=True):
+        runs = [run for run in row["runs"] if run["target"] == target]
+        ratios = solvers_peers.race({auto: remote, **workers}, runs, auto, settings.repeats)
+        row["duels"].append({"target": target, "ratios": ratios})
 
 
 def contest(remote, label, uncertainty, settings):
@@ -86,7 +107,8 @@ def contest(remote, label, uncertainty, settings):
         if uncertainty > TRUSTED * target:
             found = {"met": False, "why": "no reference"}
         elif runs and not runs[-1]["met"]:
-            found = {"met": False, "why": runs[-1]["why"]}  # nor will it reach a harder one
+            # Nor will it reach a harder one.
+            found = {name: runs[-1].get(name) for name in ("met", "why", "nearest")}
         else:
             try:
                 found = reach(lambda tolerance: remote.run(label, tolerance), target, ratio)
@@ -113,13 +135,15 @@ def reach(attempt, target, ratio=1.0):
 
     Returns:
         That run with its `tolerance`, `work` and `met=True`; or the last one with `met=False` and
-        `why`: `"cap"`, that of evaluations, or `"rounding"`, when no tolerance led there.
+        `why`: `"cap"`, that of evaluations, or `"rounding"`, when no tolerance led there; and with
+        `nearest`, the least error of all.
     """
-    tolerance, best, missed = ratio * target, None, False
+    tolerance, best, missed, nearest = ratio * target, None, False, math.inf
     for _ in range(TRIES):
         found = {**attempt(tolerance), "tolerance": tolerance}
         found["work"] = found["maps"] + found["products"]
         error = found["error"] if math.isfinite(found["error"]) else math.inf
+        nearest = min(nearest, error)
         if error <= target:
             if found["converged"] and (best is None or found["work"] <= best["work"]):
                 best = found
@@ -134,7 +158,8 @@ def reach(attempt, target, ratio=1.0):
         tolerance = max(factor * tolerance, TIGHTEST)
     if best is not None:
         return {**best, "met": True, "why": None}
-    return {**found, "met": False, "why": "rounding" if found["converged"] else "cap"}
+    why = "rounding" if found["converged"] else "cap"
+    return {**found, "met": False, "why": why, "nearest": nearest}
 
 
 def costs(rows, kind, target, cost, wanted=lambda row: True):
@@ -148,6 +173,25 @@ def costs(rows, kind, target, cost, wanted=lambda row: True):
             met[AUTO] = met[row["auto"]]
         found[row["problem"], row["sharpness"]] = met
     return found
+
+
+def own_of(rows):
+    """Problems without the runs of the peers, which do not run on all of them."""
+    return [{**row, "runs": [r for r in row["runs"] if not r["peer"]]} for row in rows]
+
+
+def profiles(rows, targets):
+    """The profiles of our solvers on all problems, and of all on those that the peers ran on."""
+    met = [row for row in rows if row["duels"]]
+    own = own_of(rows)
+    return [
+        {**{"kind": kind + words, "target": target, "cost": cost}, **found}
+        for chosen, words in ((own, ""), (met, " of all libraries"))
+        for kind in dict.fromkeys(row["kind"] for row in chosen)
+        for target in targets
+        for cost in COSTS
+        for found in [profile(costs(chosen, kind, target, cost))]
+    ]
 
 
 def profile(costs):

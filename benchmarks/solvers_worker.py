@@ -12,7 +12,7 @@ import numpy as np
 import tensorflow as tf
 
 import deq_keras as dk
-from benchmarks import solvers_cells, worker
+from benchmarks import solvers_cells, solvers_peers, worker
 from deq_keras import certificates
 from deq_keras.problems import Preconditioner
 
@@ -80,7 +80,7 @@ class Server:
         self._cell = solvers_cells.cell(family, "float32")
         self._exact = solvers_cells.cell(family, "float64")
         self._y = tf.constant(solvers_cells.measurement(family))
-        self._functions, self._max_steps = {}, max_steps
+        self._functions, self._max_steps, self._family = {}, max_steps, family
         self._exactly = tf.function(self._solve_exactly, autograph=False)
         layer = dk.layers.Equilibrium(self._cell)
         layer.build(self._y.shape)
@@ -110,6 +110,12 @@ class Server:
             "error": float((bound.value.numpy() / _norms(self._truth)).max()),
             "steps": int(found.steps.numpy().max()),
         }
+
+    def experts(self):
+        """The map for the last sharpness as arrays: a `solvers_peers.Experts`."""
+        if not solvers_peers.fits(self._family):
+            raise ValueError(f"Expected fields of experts. Received {self._family.name}.")
+        return solvers_cells.experts(self._cell, self._y, self._truth)
 
     def run(self, label, tolerance, repeats=1):
         """Solve from the start to a tolerance.

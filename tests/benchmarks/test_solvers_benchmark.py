@@ -13,7 +13,14 @@ import pytest
 import tensorflow as tf
 
 import deq_keras as dk
-from benchmarks import solvers_cells, solvers_grid, solvers_output, solvers_suite, solvers_worker
+from benchmarks import (
+    solvers_cells,
+    solvers_grid,
+    solvers_output,
+    solvers_peers,
+    solvers_suite,
+    solvers_worker,
+)
 from tests.variants import covering, marked
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -300,3 +307,5 @@ def test_the_suite_solvers(tmp_path):
     for group in results["groups"]:
         assert min(entry["work"] for entry in group["solvers"].values()) == 1.0
     assert "untied" in done.stdout
+    for name, words in solvers_peers.missing(solvers_peers.PEERS).items():
+        assert f"{name}: not run, {words}" in done.stdout
