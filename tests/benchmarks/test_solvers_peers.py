@@ -90,6 +90,8 @@ def test_peers_have_the_same_solution_and_count(name, family):
         assert (run["products"] > 0) == ("Newton" in label)
         if family.task == "denoising":  # the other one is hard for some
             assert run["error"] < 1e-2, label
+        if "GMRES" in label:  # a cycle of its restarts is many products
+            assert run["products"] > 10 * run["maps"]
     assert min(run["error"] for run in runs.values()) < 1e-2 < 5e-2 < started
 
 
