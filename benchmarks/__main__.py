@@ -179,9 +179,9 @@ def settings():
         if name not in ("denoising", "deblurring"):
             raise ValueError(f"Expected --tasks of denoising and deblurring. Received {name!r}.")
     groups = GROUPS.get(_SUITE.value, peers_suite.GROUPS)
-    contestants = tuple(_CONTESTANTS.value or groups)
+    every = ("ours", *solvers_peers.PEERS) if _SUITE.value == "solvers" else groups
+    contestants = tuple(_CONTESTANTS.value or every)
     if _SUITE.value == "solvers":
-        contestants = tuple(_CONTESTANTS.value or ("ours", *solvers_peers.PEERS))
         solvers_peers.check(contestants)
         solvers_grid.families(1, 8, 1, 0, _ONLY.value)
     else:

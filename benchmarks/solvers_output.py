@@ -54,14 +54,10 @@ def _peers(results, peers, console):
     """Print how each solver of other libraries did on each problem."""
     title = "Other libraries: seconds over those of auto, in turn | evaluations and products"
     table = Table("problem", "to", "auto", *peers, title=title, title_justify="left")
-    for row in results["problems"]:
-        where = "" if row["sharpness"] is None else f", {row['sharpness']:g}"
-        for duel in row["duels"]:
-            runs = {r["solver"]: r for r in row["runs"] if r["target"] == duel["target"]}
-            own = runs[row["auto"]]
-            own = f"{own['seconds']:.3f} s | {own['work']:.0f}" if own["met"] else own["why"]
-            cells = [_duel(runs.get(name), duel["ratios"].get(name)) for name in peers]
-            table.add_row(row["problem"] + where, f"{duel['target']:g}", own, *cells)
+    for place, target, own, runs, ratios in _duels(results):
+        own = f"{own['seconds']:.3f} s | {own['work']:.0f}" if own["met"] else own["why"]
+        cells = [_duel(runs.get(name), ratios.get(name)) for name in peers]
+        table.add_row(place, f"{target:g}", own, *cells)
     console.print(table)
     for line in beaten(results):
         console.print(line, highlight=False)
@@ -71,20 +67,24 @@ def beaten(results):
     """Lines that say where a solver of another library takes fewer seconds than `auto`, or gets
     there where `auto` does not; one that says so if there is none."""
     lines = []
+    for place, target, own, runs, ratios in _duels(results):
+        place = f"{place}, to {target:g}"
+        for name, ratio in ratios.items():
+            if ratio["median"] < 1.0:
+                lines.append(f"{place}: {name} takes {ratio['median']:.2f} times auto's seconds.")
+        if not own["met"]:
+            met = [name for name, run in runs.items() if run["peer"] and run["met"]]
+            lines += [f"{place}: {name} gets there, auto does not." for name in met]
+    return lines or ["No solver of another library took fewer seconds than auto on any problem."]
+
+
+def _duels(results):
+    """For each duel: problem, target, what `auto` did, the runs by solver, the ratios."""
     for row in results["problems"]:
-        where = row["problem"] + ("" if row["sharpness"] is None else f", {row['sharpness']:g}")
+        place = row["problem"] + ("" if row["sharpness"] is None else f", {row['sharpness']:g}")
         for duel in row["duels"]:
             runs = {r["solver"]: r for r in row["runs"] if r["target"] == duel["target"]}
-            place = f"{where}, to {duel['target']:g}"
-            for name, ratio in duel["ratios"].items():
-                if ratio["median"] < 1.0:
-                    lines.append(
-                        f"{place}: {name} takes {ratio['median']:.2f} times auto's seconds."
-                    )
-            if not runs[row["auto"]]["met"]:
-                met = [name for name, run in runs.items() if run["peer"] and run["met"]]
-                lines += [f"{place}: {name} gets there, auto does not." for name in met]
-    return lines or ["No solver of another library took fewer seconds than auto on any problem."]
+            yield place, duel["target"], runs[row["auto"]], runs, duel["ratios"]
 
 
 def _duel(run, ratio):

@@ -61,16 +61,15 @@ def tune(layer, scalars, batches, refinements=2):
         for scalar, number in zip(scalars.values(), numbers, strict=True):
             scalar.variable.assign(math.log(number))
 
-    def solutions(numbers):
+    def starts(numbers):
         if not found:
-            return [solver.solve(measurement).value for measurement, _ in batches]
-        near = min(found, key=lambda others: math.dist(np.log(others), np.log(numbers)))
-        starts = zip(batches, found[near], strict=True)
-        return [solver.solve_from(y, start).value for (y, _), start in starts]
+            return [None] * len(batches)
+        return found[min(found, key=lambda others: math.dist(np.log(others), np.log(numbers)))]
 
     def loss(numbers):
         assign(numbers)
-        values = solutions(numbers)
+        pairs = zip(batches, starts(numbers), strict=True)
+        values = [solver.solve(measurement, start).value for (measurement, _), start in pairs]
         pairs = zip(values, batches, strict=True)
         squares = [(value - truth) ** 2 for value, (_, truth) in pairs]
         means = tf.concat([tf.reduce_mean(x, axis=(1, 2, 3)) for x in squares], 0)

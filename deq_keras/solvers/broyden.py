@@ -98,16 +98,16 @@ class Broyden(Solver):
     def step(self, problem, state):
         g = state.g
         restart = norm(g) > self.growth * norm(state.best_g)
-        old_u, old_v = self.coefficients((state.u, state.v))
-        u = tuple(where(restart, tf.zeros_like(g), term) for term in old_u)
+        u, v = self.coefficients((state.u, state.v))
+        u = tuple(where(restart, tf.zeros_like(g), term) for term in u)
         base, base_g = where(restart, state.best, state.z), where(restart, state.best_g, g)
-        z = base - self.damping * _apply(u, old_v, base_g)
+        z = base - self.damping * _apply(u, v, base_g)
         fz, residual, noise = evaluate_residual(problem, z)
         g = -residual
         # A difference that is all rounding would make the estimate huge.
         y = g - base_g
         y = where(norm(y) > noise, y, tf.zeros_like(y))
-        u, v = self._update(u, old_v, z - base, y)
+        u, v = self._update(u, v, z - base, y)
         better = restart | (norm(g) < norm(state.best_g))
         best, best_g = where(better, z, state.best), where(better, g, state.best_g)
         return BroydenState(z, fz, g, best, best_g, u, v)

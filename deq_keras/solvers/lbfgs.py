@@ -163,11 +163,10 @@ class LBFGS(Solver):
         found = state.metric
         if found:
             found = metric.update(problem, found, z, gradient, s[0], y, first(rho) > 0)
-        s, y, rho, scale, found = self.coefficients((s, y, rho, scale, found))
+        length = tf.where(accepted, tf.ones_like(scale), line_search.shorter(*search))
+        s, y, rho, scale, found, length = self.coefficients((s, y, rho, scale, found, length))
         direction = _two_loops(gradient, s, y, rho, scale, found)
         direction = where(accepted, direction, state.direction)
-        length = tf.where(accepted, tf.ones_like(scale), line_search.shorter(*search))
-        length = self.coefficients(length)
         trials = tf.where(accepted, 0, state.trials + 1)
 
         # Rounding may spoil a direction or the energies: start again, along the gradient.

@@ -24,24 +24,13 @@ class LayerSolver:
 
     def __init__(self, layer):
         self.layer = layer
-        self._solve = _compiled(layer.solve)
+        self._solve = _compiled(lambda y, start: layer.solve(y, initial_value=start))
         self._history = _compiled(lambda y: layer.solve(y, return_history=True))
-        self._from = tf.function(
-            lambda y, start: layer.solve(y, initial_value=start),
-            autograph=False,
-            reduce_retracing=True,
-        )
-        self._within = tf.function(
-            lambda y, limit: layer.solve(y, max_steps=limit), autograph=False, reduce_retracing=True
-        )
+        self._within = _compiled(lambda y, limit: layer.solve(y, max_steps=limit))
 
-    def solve(self, measurement):
-        """The `deq_keras.solvers.Solution` of a batch of measurements."""
-        return self._solve(measurement)
-
-    def solve_from(self, measurement, initial_value):
-        """The solution by a solve that starts there."""
-        return self._from(measurement, initial_value)
+    def solve(self, measurement, initial_value=None):
+        """The `deq_keras.solvers.Solution` of a batch of measurements, maybe from a start."""
+        return self._solve(measurement, initial_value)
 
     def solve_within(self, measurement, max_steps):
         """The solution after at most `max_steps` evaluations of the map."""
@@ -109,4 +98,4 @@ def sole_layer(model):
 
 
 def _compiled(function):
-    return tf.function(lambda y: function(y), autograph=False, reduce_retracing=True)
+    return tf.function(lambda *inputs: function(*inputs), autograph=False, reduce_retracing=True)
