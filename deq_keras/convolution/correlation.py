@@ -2,11 +2,8 @@
 
 `correlate` and `correlate_adjoint` are the inner loop of the library. They are derivatives of the
 trilinear form `<correlate(u, filters), v>`, and so are all their gradients. So each is given as
-the gradient of the others: differentiable to any order, and as fast as it is evaluated.
-
-TensorFlow saves such gradients for the outermost function of a SavedModel only. A reloaded one has
-its implicit derivative, and warns of the others; they are in the name scope `linear_map`, by which
-an exporter may find them (`trainers.export`) and leave these derivatives to TensorFlow.
+the gradient of the others: differentiable to any order, and as fast as it is evaluated; in
+SavedModels as `deq_keras.numerics.linear` says.
 """
 
 import functools
@@ -16,8 +13,7 @@ import numpy as np
 import tensorflow as tf
 
 from deq_keras.convolution.padding import check_padding, pad, pad_adjoint, same_sizes
-
-LINEAR_MAP = "linear_map"  # the name scope of what has a gradient that TensorFlow knows as well
+from deq_keras.numerics.linear import LINEAR_MAP
 
 
 def correlate(u, filters, padding) -> tf.Tensor:

@@ -132,22 +132,22 @@ def _unmirror(v, before, after, axis):
 
     Not `tf.raw_ops.MirrorPadGrad`, which LiteRT, ONNX and OpenVINO lack.
     """
+    if not before and not after:
+        return v
     length = v.shape[axis]
     if before and after and (length is None or length < 2 * (before + after + 1)):
         # Some pixels may be near both borders.
         return _unmirror(_unmirror(v, 0, after, axis), before, 0, axis)
-    end = (length or tf.shape(v)[axis]) - after
-    parts = []
+    # All parts by one split: the mirrored pixels, the border pixel, the pixels that they mirror.
+    sizes = [before, 1, before] if before else []
+    sizes += [-1, after, 1, after] if after else [-1]
+    parts = tf.split(v, np.array(sizes, np.int32), axis)
     if before:
-        mirrored = tf.reverse(_between(v, 0, before, axis), [axis])
-        parts.append(_between(v, before, before + 1, axis))
-        parts.append(_between(v, before + 1, 2 * before + 1, axis) + mirrored)
-    rest = _between(v, 2 * before + 1 if before else 0, end - 1 - after if after else end, axis)
-    parts.append(rest)
+        mirrored, border, inside, *parts = parts
+        parts = [border, inside + tf.reverse(mirrored, [axis]), *parts]
     if after:
-        mirrored = tf.reverse(_between(v, end, None, axis), [axis])
-        parts.append(_between(v, end - 1 - after, end - 1, axis) + mirrored)
-        parts.append(_between(v, end - 1, end, axis))
+        *parts, inside, border, mirrored = parts
+        parts += [inside + tf.reverse(mirrored, [axis]), border]
     return tf.concat(parts, axis)
 
 

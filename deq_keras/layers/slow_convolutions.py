@@ -13,8 +13,9 @@ import keras
 import tensorflow as tf
 
 from deq_keras.convolution import correlation
-from deq_keras.convolution.correlation import LINEAR_MAP, arithmetic
+from deq_keras.convolution.correlation import arithmetic
 from deq_keras.layers.structure import fill, tried
+from deq_keras.numerics.linear import LINEAR_MAP
 
 # Less than a fifth of what the convolutions of the cell compute is not worth a line.
 _SHARE = 0.2

@@ -126,13 +126,17 @@ def weights(these, rows, columns, bins, bin_width, scale, dtype):
 
 def project(images, parts):
     """Sums over the lines: `(rows, images, columns)` to `(angles, bins, images)`."""
-    count, length = tf.shape(images)[1], tf.shape(parts.sums)[1:2]
-    even, odd = (tf.signal.rfft(half, length) for half in _fold(images))
-    real = tf.concat([tf.math.real(even), tf.math.imag(odd)], 0)
-    imaginary = tf.concat([tf.math.imag(even), -tf.math.real(odd)], 0)
+    length = tf.shape(parts.sums)[1]
+    rows = _fold(images)
+    rows = tf.pad(rows, [[0, 0], [0, 0], [0, length - tf.shape(rows)[2]]])
+    spectra = _transform(rows, length)
+    (real, real_odd), (imaginary, imaginary_odd) = (
+        tf.split(part(spectra), 2, 0) for part in (tf.math.real, tf.math.imag)
+    )
+    real, imaginary = tf.concat([real, imaginary_odd], 0), tf.concat([imaginary, -real_odd], 0)
     spectra = tf.transpose(tf.concat([real, imaginary], 1), (2, 0, 1))
     sums = tf.transpose(tf.matmul(parts.shear, spectra), (1, 2, 0))
-    sums = tf.signal.irfft(tf.complex(sums[:, :count], sums[:, count:]), length)
+    sums = _transform_back(tf.complex(*tf.split(sums, 2, 1)), length)
     return _mix(tf.transpose(sums, (0, 2, 1)), parts.bins, parts.shares)
 
 
@@ -179,16 +183,26 @@ def ramp(sinograms, bin_size):
 
 def _shear_back(sums, parts, rows, columns):
     """From sums `(angles, length, images)` to `(rows, images, columns)`: the adjoint of adding."""
-    count, length = tf.shape(sums)[2], tf.shape(sums)[1:2]
-    spectra = tf.signal.rfft(tf.transpose(sums, (0, 2, 1)), length)
+    length = tf.shape(sums)[1]
+    spectra = _transform(tf.transpose(sums, (0, 2, 1)), length)
     spectra = tf.concat([tf.math.real(spectra), tf.math.imag(spectra)], 1)
     sheared = tf.matmul(parts.shear, tf.transpose(spectra, (2, 0, 1)), transpose_a=True)
-    sheared = tf.transpose(sheared, (1, 2, 0))
-    half = tf.shape(sheared)[0] // 2
-    real, imaginary = sheared[:, :count], sheared[:, count:]
-    even = tf.signal.irfft(tf.complex(real[:half], imaginary[:half]), length)
-    odd = tf.signal.irfft(tf.complex(-imaginary[half:], real[half:]), length)
-    return _unfold(even[..., :columns], odd[..., :columns], rows)
+    real, imaginary = tf.split(tf.transpose(sheared, (1, 2, 0)), 2, 1)
+    (real, imaginary_odd), (imaginary, real_odd) = (tf.split(t, 2, 0) for t in (real, imaginary))
+    real, imaginary = tf.concat([real, -real_odd], 0), tf.concat([imaginary, imaginary_odd], 0)
+    images = _transform_back(tf.complex(real, imaginary), length)
+    return _unfold(images[..., :columns], rows)
+
+
+def _transform(rows, length):
+    """Fourier transforms of rows that are of a length; `tf.signal` pads and crops in many steps."""
+    kind = tf.complex128 if rows.dtype == tf.float64 else tf.complex64
+    return tf.raw_ops.RFFT(input=rows, fft_length=length[None], Tcomplex=kind)
+
+
+def _transform_back(spectra, length):
+    kind = spectra.dtype.real_dtype
+    return tf.raw_ops.IRFFT(input=spectra, fft_length=length[None], Treal=kind)
 
 
 def _length(least):
@@ -228,14 +242,15 @@ def _mix(values, places, shares):
 
 
 def _fold(images):
-    """Sum and difference of the rows from the middle down with those that mirror them."""
+    """Sums, then differences, of the rows from the middle down with those that mirror them."""
     rows = tf.shape(images)[0]
     below = images[rows // 2 :]
     above = tf.reverse(images[: rows // 2], [0])
     above = tf.pad(above, [[rows % 2, 0], [0, 0], [0, 0]])  # a middle row mirrors nothing
-    return below + above, below - above
+    return tf.concat([below + above, below - above], 0)
 
 
-def _unfold(even, odd, rows):
+def _unfold(folded, rows):
     """The adjoint of `_fold`."""
+    even, odd = tf.split(folded, 2, 0)
     return tf.concat([tf.reverse((even - odd)[rows % 2 :], [0]), even + odd], 0)

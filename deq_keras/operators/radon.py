@@ -1,5 +1,6 @@
 """The Radon transform, the operator of X-ray tomography with parallel beams."""
 
+import functools
 import math
 import numbers
 
@@ -9,6 +10,7 @@ import tensorflow as tf
 
 from deq_keras.checks import positive, positive_int
 from deq_keras.convolution import spectra
+from deq_keras.numerics.linear import linear
 from deq_keras.numerics.partial import Partial
 from deq_keras.numerics.shapes import shapes_of, static_shape
 from deq_keras.operators import estimates, projections
@@ -79,22 +81,17 @@ class Radon(LinearOperator):
         self._views = projections.views(degrees)
         self._count = len(degrees)
         self._order = np.argsort(np.concatenate([these.places for these in self._views]))
+        self._last_tables = functools.lru_cache(1)(self._tables)  # they may take 100 MB
 
     def bind(self, image_shape, data=None, dtype=None):
         self.check_shapes(static_shape(image_shape), shapes_of(data, static=True))
         dtype = tf.as_dtype(dtype or self.compute_dtype)
         real = spectra.real_dtype(dtype)
-        _, height, width, _ = image_shape
-        bins, scale = self._bins(height, width), self.pixel_size**2 / self._bin_size
-        bin_width = self._bin_size / self.pixel_size
-        weights = [
-            projections.weights(v, *_turned(v, height, width), bins, bin_width, scale, real)
-            for v in self._views
-        ]
-        size = (height, width)
-        known = static_shape((*size, bins))
+        size = image_shape[1:3]
+        weights = self._weights(size, real)
+        known = static_shape((*size, self._bins(*size)))
 
-        def forward(u, weights):
+        def forward(u, weights, size):
             planes, channels = tf.cast(u, real), u.shape[3]
             parts = [
                 projections.project(_planes(planes, v.transposed), w)
@@ -119,7 +116,7 @@ class Radon(LinearOperator):
             return tf.cast(tf.ensure_shape(image, (v.shape[0], *known[:2], v.shape[3])), v.dtype)
 
         def normal(u, weights, size):
-            return adjoint(forward(u, weights), weights, size)
+            return adjoint(forward(u, weights, size), weights, size)
 
         def spectrum(weights, size):
             """Of the response to a pixel in the middle."""
@@ -134,8 +131,8 @@ class Radon(LinearOperator):
 
             return self._added(near, weights, (1, *size, 1))
 
-        back = [Partial(f, (weights, size)) for f in (adjoint, normal, spectrum, diagonal)]
-        return LinearMap(Partial(forward, (weights,)), *back)
+        pairs = linear(forward, adjoint), linear(adjoint, forward), linear(normal, normal)
+        return LinearMap(*(Partial(f, (weights, size)) for f in (*pairs, spectrum, diagonal)))
 
     def measurement_shape(self, image_shape, data_shape=None):
         batch, height, width, channels = image_shape
@@ -220,6 +217,22 @@ class Radon(LinearOperator):
             return None if bins is None else max(1, math.floor(side + _ROUNDING))
         side = (tf.cast(bins, tf.float64) * ratio - _MARGIN) / math.sqrt(2)
         return tf.maximum(tf.cast(tf.floor(side + _ROUNDING), tf.int32), 1)
+
+    def _weights(self, size, dtype):
+        """The tables of all views; where the size is known, outside of the graph that is traced."""
+        if any(map(tf.is_tensor, size)):
+            return self._tables(size, dtype)
+        with tf.init_scope():
+            tables = self._last_tables if tf.executing_eagerly() else self._tables
+            return tables(tuple(size), dtype)
+
+    def _tables(self, size, dtype):
+        bins, bin_width = self._bins(*size), self._bin_size / self.pixel_size
+        scale = self.pixel_size**2 / self._bin_size
+        return [
+            projections.weights(v, *_turned(v, *size), bins, bin_width, scale, dtype)
+            for v in self._views
+        ]
 
     def _added(self, function, weights, shape):
         """The sum of images of both views, `(rows, images, columns)` each, of a shape."""

@@ -187,3 +187,26 @@ def test_other_wrong_arguments():
             operators.Radon(3, **{name: -1})
     with pytest.raises(ValueError, match="no per-image data"):
         operators.Radon(3).call(tf.ones((1, 9, 9, 1)), tf.ones((1, 9, 9, 1)))
+
+
+def test_derivatives_are_its_own_maps_and_tables_are_made_once(monkeypatch):
+    scanner = operators.Radon(5, dtype="float64")
+    u = tf.random.stateless_normal((2, 6, 9, 1), (0, 0), dtype=tf.float64)
+    y = scanner(u)
+    monkeypatch.setattr(operators.projections, "weights", None)  # whatever would call it fails
+
+    @tf.function
+    def derivatives(u):
+        with tf.GradientTape() as outer:
+            outer.watch(u)
+            with tf.GradientTape() as inner:
+                inner.watch(u)
+                value = tf.reduce_sum(scanner(u) ** 4) / 12
+            gradient = inner.gradient(value, u)
+        return gradient, outer.gradient(gradient, u, tf.ones_like(u))
+
+    gradient, curvature = derivatives(u)
+    expected = scanner.adjoint(y**3 / 3, image_shape=u.shape)
+    np.testing.assert_allclose(gradient, expected, atol=1e-10)
+    expected = scanner.adjoint(y**2 * scanner(tf.ones_like(u)), image_shape=u.shape)
+    np.testing.assert_allclose(curvature, expected, atol=1e-10)

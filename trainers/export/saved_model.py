@@ -11,7 +11,7 @@ import keras
 import tensorflow as tf
 from tensorflow.core.protobuf import saved_model_pb2
 
-from deq_keras.convolution.correlation import LINEAR_MAP
+from deq_keras.numerics.linear import LINEAR_MAP
 from trainers.export import card as cards
 from trainers.export import verification, versions, warmup
 from trainers.export.signatures import MAX_PIXELS, Signatures
