@@ -120,7 +120,7 @@ serving-test: $(STAMP) $(SERVING_VENV)/.installed
 	  $(RUN) -m experiments.export --workdir=$(SERVING)/$$task \
 	    --output=$(SERVING)/models/$$task || exit 1; \
 	done
-	$(SERVING_VENV)/bin/python tests/serving/check_triton.py $(SERVING)/models/*
+	$(SERVING_VENV)/bin/python tests/serving/check_triton.py --programs=$(RUN) $(SERVING)/models/*
 
 $(SERVING_VENV)/.installed: tests/serving/requirements.txt
 	$(PYTHON) -m venv --clear $(SERVING_VENV)

@@ -1,3 +1,4 @@
+#!/usr/bin/env python3
 """`deq-keras`: the programs of the package under one name.
 
     deq-keras train --workdir=runs/mine --data_dir=FOLDER
@@ -85,7 +86,7 @@ def version():
     try:
         return metadata.version("deq_keras")
     except metadata.PackageNotFoundError:
-        words = (Path(__file__).parent / "deq_keras" / "_version.py").read_text("utf-8")
+        words = (Path(__file__).resolve().parent / "deq_keras" / "_version.py").read_text("utf-8")
         return words.split('"')[-2]
 
 

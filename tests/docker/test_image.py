@@ -2,14 +2,19 @@
 
 import fnmatch
 import json
+import os
 import re
 import runpy
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 import setuptools
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
+
+from deq_keras import __version__ as VERSION
 
 ROOT = Path(__file__).resolve().parents[2]
 DOCKER = ROOT / "docker"
@@ -43,6 +48,21 @@ def test_signals_reach_python_and_health_is_checked(dockerfile):
     script = Path(check[-1]).relative_to("/opt/deq_keras")
     assert (ROOT / script).is_file()
     assert any(name == "COPY" and str(script) in rest for name, rest in dockerfile)
+
+
+def test_the_command_of_the_programs_is_there(dockerfile, tmp_path):
+    link = next(rest for name, rest in dockerfile if name == "RUN" and rest.startswith("ln -s"))
+    target, place = link.split()[2:]
+    assert place == "/opt/venv/bin/deq-keras"
+    command = tmp_path / Path(place).name
+    command.symlink_to(ROOT / Path(target).relative_to("/opt/deq_keras"))
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    environment = {**os.environ, "PATH": path, "PYTHONPATH": str(ROOT)}
+    for argument, expected in (("--version", VERSION), ("help", "deq-keras COMMAND --help")):
+        done = subprocess.run(
+            [command, argument], capture_output=True, text=True, env=environment, cwd=tmp_path
+        )
+        assert expected in done.stdout
 
 
 def _in_context(path, rules):

@@ -1,16 +1,19 @@
 """Exported models behind a real Triton: answers, errors, and a load of many clients.
 
-    python tests/serving/check_triton.py EXPORT… [--requests=200] [--clients=8] [--seed=0]
+    python tests/serving/check_triton.py EXPORT… --programs=.venv/bin/python [--requests=200]
+        [--clients=8] [--seed=0]
 
 Makes a model repository of each export with docker/serving/triton/make_repository.py, starts
 tritonserver on loopback, and compares what it answers over REST and gRPC with what the SavedModel
-says when it is called directly. `make serving-test` runs it. The exit code is not zero if any
+says when it is called directly; then `experiments.serve_check` looks at it, in the Python that
+--programs names. `make serving-test` runs all of it. The exit code is not zero if any
 answer was wrong or missing, if a bad request was answered, or if the server or a model ended.
 """
 
 import argparse
 import os
 import signal
+import subprocess
 import sys
 import tempfile
 import threading
@@ -34,7 +37,7 @@ import readme_calls  # noqa: E402
 import traffic  # noqa: E402
 import tritonclient.grpc  # noqa: E402
 import tritonclient.http  # noqa: E402
-from triton_server import TritonServer  # noqa: E402
+from triton_server import HOST, TritonServer  # noqa: E402
 from tritonclient.utils import InferenceServerException, np_to_triton_dtype  # noqa: E402
 
 CLIENTS = {"REST": tritonclient.http, "gRPC": tritonclient.grpc}
@@ -147,8 +150,38 @@ def report(title, outcomes):
     return len(problems)
 
 
-def check(exports, server, count, clients, rng):
+def serve_checks(exports, server, python):
+    """`experiments.serve_check` on each model, with its own card and with that of another one."""
+    problems = []
+    ports = {"grpc": server.grpc_port, "http": server.http_port}
+    for number, export in enumerate(exports):
+        inputs = set(export.signatures["diagnose"]["inputs"])
+        others = [e for e in exports if set(e.signatures["diagnose"]["inputs"]) != inputs]
+        cards = [(export, 0)] + [(other, 78) for other in others[:1]]
+        for card, code in cards:
+            scheme = list(ports)[number % 2]
+            done = subprocess.run(
+                [
+                    *(python, "-m", "experiments.serve_check", f"--name={export.name}"),
+                    f"--server={scheme}://{HOST}:{ports[scheme]}",
+                    f"--card={card.version}",
+                ],
+                cwd=ROOT,
+                capture_output=True,
+                text=True,
+                timeout=120,
+            )
+            if done.returncode != code:
+                problems.append(
+                    f"serve_check of {export.name} over {scheme} with the card of {card.name} "
+                    f"ended with {done.returncode}, expected {code}: {done.stdout}{done.stderr}"
+                )
+    return problems
+
+
+def check(exports, server, given, rng):
     """All checks against a server that is ready; returns the number of problems."""
+    count, clients = given.requests, given.clients
     pids = sorted(process.pid for process in server.processes())
     found = {"REST": server.http(), "gRPC": server.grpc()}
     one_by_one = []
@@ -166,6 +199,10 @@ def check(exports, server, count, clients, rng):
             wrong = readme_calls.run_all(server, grey[0], Path(folder))
         print("The calls of the README:", "\n".join(wrong) or "as they say")
         problems += len(wrong)
+
+    wrong = serve_checks(exports, server, given.programs)
+    print("serve_check:", "\n".join(wrong) or "every model is what its card says, and no other")
+    problems += len(wrong)
 
     share = -(-count // len(exports))
     requests = []
@@ -207,6 +244,7 @@ def check_health(server):
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("exports", type=Path, nargs="+", help="folders of exported models")
+    parser.add_argument("--programs", required=True, help="a Python that runs `experiments`")
     parser.add_argument("--requests", type=int, default=200)
     parser.add_argument("--clients", type=int, default=8)
     parser.add_argument("--seed", type=int, default=0)
@@ -226,7 +264,7 @@ def main():
         with TritonServer(repository, Path(folder) / "server") as server:
             version = server.http().get_server_metadata()["version"]
             print(f"Triton {version}, ready after {time.perf_counter() - begin:.1f} seconds.")
-            problems = check(exports, server, given.requests, given.clients, rng)
+            problems = check(exports, server, given, rng)
             if problems:
                 print(Path(server.log).read_text("utf-8", "replace")[-2000:])
     print("Nothing wrong." if not problems else f"{problems} problems.")

@@ -59,7 +59,7 @@ class Export:
         version = max(
             (p for p in folder.iterdir() if p.name.isdecimal()), key=lambda p: int(p.name)
         )
-        self.name, self.rng = folder.name, rng
+        self.name, self.rng, self.version = folder.name, rng, version
         self.card = json.loads((version / "assets.extra" / "model_card.json").read_text("utf-8"))
         self.signatures = self.card["signatures"]
         self._loaded = tf.saved_model.load(str(version))
