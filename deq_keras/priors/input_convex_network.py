@@ -7,6 +7,7 @@ import tensorflow as tf
 from deq_keras import checks, convolution
 from deq_keras.checks import positive
 from deq_keras.convolution import norm_bound
+from deq_keras.numerics.rows import at_least_one, first_rows
 from deq_keras.priors import filtering
 from deq_keras.priors.base import Prior
 from deq_keras.priors.network_bounds import Bound, schur_norm, sums
@@ -105,13 +106,14 @@ class InputConvexNetwork(Prior):
     def energy(self, u):
         self.ensure_built(u)
         self._check_shape(u.shape)
+        u, count = at_least_one(u)
         z, mixing = None, self.mixing()
         for number, (analysis, bias) in enumerate(zip(self._filters(), self.bias, strict=True)):
             t = convolution.correlate(u, analysis, self.padding) + tf.convert_to_tensor(bias)
             if number:
                 t += convolution.correlate(z, mixing[number - 1], "zero")
             z = tf.math.softplus(self.sharpness * t) / self.sharpness
-        return tf.reduce_sum(z * self.last(), axis=(1, 2, 3))
+        return first_rows(tf.reduce_sum(z * self.last(), axis=(1, 2, 3)), count)
 
     def mixing(self) -> list[tf.Tensor]:
         """The `W_k`: no entry is negative."""

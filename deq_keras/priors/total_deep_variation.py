@@ -6,6 +6,7 @@ import tensorflow as tf
 
 from deq_keras import convolution
 from deq_keras.checks import positive, positive_int
+from deq_keras.numerics.rows import at_least_one, first_rows
 from deq_keras.priors import filtering
 from deq_keras.priors.base import Prior
 
@@ -96,8 +97,10 @@ class TotalDeepVariation(Prior):
     def energy(self, u):
         self.ensure_built(u)
         self._check_shape(u.shape)
-        x = self._correlate(u, self._first(), "reflect")
-        return tf.reduce_sum(self._network(x) * tf.convert_to_tensor(self.last), axis=(1, 2, 3))
+        u, count = at_least_one(u)
+        x = self._network(self._correlate(u, self._first(), "reflect"))
+        energies = tf.reduce_sum(x * tf.convert_to_tensor(self.last), axis=(1, 2, 3))
+        return first_rows(energies, count)
 
     def _first(self):
         first = tf.convert_to_tensor(self.first)

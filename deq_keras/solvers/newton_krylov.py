@@ -267,7 +267,7 @@ class NewtonKrylov(Solver):
         wanted = self.precondition and self.choose(problem).takes_any_preconditioner
         return wanted and problem.preconditioner is not None
 
-    def unroll(self, problem, steps, initial_value=None):
+    def unroll(self, problem, steps, initial_value=None, hold_coefficients=False):
         """Raises an error: the number of evaluations in a step depends on the image."""
         raise ValueError(
             "NewtonKrylov cannot be unrolled: its linear solves stop by themselves. Take "

@@ -96,6 +96,12 @@ def test_other_priors_metrics_fidelities_and_noise():
     for prior in (ridge, network, priors.TotalVariation()):
         assert prior.gradient(NONE).shape == NONE.shape
         assert prior.energy(NONE).shape == (0,)
+    signature = [tf.TensorSpec((None, None, None, 1))]
+    for prior in (priors.InputConvexNetwork(), priors.TotalDeepVariation()):
+        prior.build((None, None, None, 1))
+        energies = tf.function(prior.energy, input_signature=signature, autograph=False)
+        assert energies(NONE).shape == (0,)
+        np.testing.assert_allclose(energies(IMAGES), prior.energy(IMAGES), rtol=1e-5)
     assert metrics.psnr(NONE, NONE).shape == (0,)
     assert metrics.ssim(NONE, NONE, filter_size=7).shape == (0,)
     for metric in (metrics.PSNR(), metrics.SSIM(filter_size=7)):

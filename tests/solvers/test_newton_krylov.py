@@ -253,6 +253,9 @@ def test_errors():
         solvers.NewtonKrylov(linear_solvers.FixedPoint(solvers.Picard()))
     with pytest.raises(ValueError, match="cannot be unrolled"):
         solvers.NewtonKrylov().unroll(tf.cos, 3, tf.zeros((1, 1)))
+    cell = layers.GradientStep(operators.Identity(), priors.TotalVariation())
+    with pytest.raises(ValueError, match="cannot be unrolled"):
+        layers.Equilibrium(cell, "newton_krylov", adjoint="unrolled")(tf.ones((1, 4, 4, 1)))
     problem = solvers.Problem(Partial(tf.cos), preconditioner=lambda z: lambda w: w)
     with pytest.raises(ValueError, match="a preconditioner whose rows it can take"):
         solvers.NewtonKrylov(compact=True).solve(problem, tf.zeros((1, 1)))
