@@ -1,11 +1,14 @@
 """A batch of no images: a replica gets none of the last batch when there are too few."""
 
+import itertools
+
 import keras
 import numpy as np
 import pytest
 import tensorflow as tf
 
-from deq_keras import denoisers, fidelities, layers, metrics, operators, priors, solvers
+from deq_keras import adjoints, denoisers, fidelities, layers, metrics, operators, priors, solvers
+from tests.variants import covering
 
 IMAGES = tf.constant(np.random.default_rng(0).uniform(size=(2, 8, 9, 1)), tf.float32)
 NONE = IMAGES[:0]
@@ -138,6 +141,44 @@ def test_a_variational_layer_with_mirrored_boundaries():
 
 def test_an_equilibrium_of_a_cell_of_convolutions():
     _solved(layers.Equilibrium(OwnCell(), jacobian_regularizer="jacobian_frobenius"), IMAGES)
+
+
+SOLVERS = {
+    "energy": ("anderson", "broyden", "lbfgs", "nesterov", "newton_krylov", "nonmonotone_apg"),
+    "map": ("anderson", "broyden", "picard", "plain_anderson", "newton_krylov"),
+}
+SOLVES = ("anderson", "bicgstab", "conjugate_gradient", "gmres", "minres", "neumann")
+ADJOINTS = {
+    "unrolled": adjoints.Unrolled(2),
+    "recomputed": adjoints.Unrolled(2, recompute=True),
+    "jacobian_free": adjoints.JacobianFree(),
+    "phantom": adjoints.Phantom(),
+    "truncated_neumann": adjoints.TruncatedNeumann(),
+    "shine": adjoints.SHINE(),
+    "higher_order": adjoints.Implicit(higher_order=True),
+    **{name: adjoints.Implicit(linear_solver=name) for name in SOLVES},
+}
+# SHINE needs an inverse Jacobian, which Broyden has; Newton's solves cannot be unrolled.
+PAIRS = [
+    (kind, solver, adjoint)
+    for kind in SOLVERS
+    for solver, adjoint in itertools.product(SOLVERS[kind], ADJOINTS)
+    if (adjoint != "shine" or solver == "broyden")
+    and not (adjoint in ("unrolled", "recomputed") and solver == "newton_krylov")
+]
+
+
+@pytest.mark.parametrize(("kind", "solver", "adjoint"), covering(PAIRS))
+def test_solvers_and_adjoints(kind, solver, adjoint):
+    parts = {"solver": solver, "adjoint": ADJOINTS[adjoint]}
+    if kind == "energy":
+        layer = layers.Variational(operators.Identity(), _foe(padding="circular"), 0.3, **parts)
+    else:
+        layer = layers.Equilibrium(OwnCell(), **parts)
+    layer.build((None, 8, 9, 1))
+    _check(lambda y: layer(y, training=True), [IMAGES], layer.trainable_variables, ("eager",))
+    solution = layer.solve(NONE)
+    assert solution.residual.shape == solution.steps.shape == (0,)
 
 
 def test_data_beside_the_measurement():
