@@ -66,8 +66,8 @@ def to_array(image: Image.Image, channels: int, max_side: int | None = None) -> 
         A uint8 array `(height, width, channels)`.
 
     Raises:
-        UnusablePicture: If its values are integers of 32 bits, or floating-point numbers outside
-            [0, 1]: what is white is not known.
+        UnusablePicture: If its values are integers with a sign or of 32 bits, or floating-point
+            numbers outside [0, 1]: what is white is not known.
     """
     return to_picture("", image, channels, max_side).array
 
@@ -101,13 +101,14 @@ def to_picture(
 
 def _eight_bits(values):
     """A grey image of 8 bits from one of 32."""
-    kind = "floating-point numbers" if values.dtype.kind == "f" else "integers of 32 bits"
+    integers = values.dtype.kind != "f"
+    kind = "integers with a sign or of 32 bits" if integers else "floating-point numbers"
     least, most = values.min(), values.max()
     # Within half a level of [0, 1]; not a number is nowhere.
-    if values.dtype.kind != "f" or not -0.5 <= 255.0 * least <= 255.0 * most <= 255.5:
+    if integers or not -0.5 <= 255.0 * least <= 255.0 * most <= 255.5:
         raise UnusablePicture(
             f"holds {kind} from {least:g} to {most:g}, of which it is not known what is white; "
-            "make it one of 8 or 16 bits, or of floating-point numbers on [0, 1]"
+            "make it one of 8 or 16 bits without a sign, or of floating-point numbers on [0, 1]"
         )
     return Image.fromarray(np.clip(np.rint(255.0 * values), 0, 255).astype(np.uint8))
 

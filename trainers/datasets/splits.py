@@ -22,10 +22,13 @@ def named(folder: str) -> str | None:
 
     Example:
 
-    >>> named("DIV2K_valid_HR"), named("train2017"), named("Test"), named("trainval"), named("x")
-    ('validation', 'train', 'test', None, None)
+    >>> named("DIV2K_valid_HR"), named("train2017"), named("TestSet"), named("valset")
+    ('validation', 'train', 'test', 'validation')
+    >>> named("trainval"), named("TrainVal"), named("contest")
+    (None, None, None)
     """
-    words = re.findall("[a-z]+", folder.lower())
+    words = re.findall("[a-z]+", folder.lower()) + re.findall("[A-Z]?[a-z]+", folder)
+    words = (re.sub("(set|data|images)$", "", word.lower()) for word in words)
     said = {WORDS[word] for word in words if word in WORDS}
     return said.pop() if len(said) == 1 else None
 

@@ -63,6 +63,19 @@ def test_a_split_that_was_not_published_is_cut_from_the_training_pictures(tmp_pa
         read_splits(tmp_path)
 
 
+@pytest.mark.parametrize(
+    ("train", "test"),
+    [("TrainingSet", "TestSet"), ("trainset", "testset"), ("TrainImages", "TEST")],
+)
+def test_splits_whose_names_are_written_as_one_word(tmp_path, train, test):
+    for number in range(3):
+        save(tmp_path / f"{train}/{number}.png")
+        save(tmp_path / f"{test}/t{number}.png")
+    with pytest.warns(DataWarning, match="1 for validation are cut at random"):
+        splits = names_of(read_splits(tmp_path))
+    assert splits["test"] == [f"{test}/t{number}.png" for number in range(3)]
+
+
 def test_a_word_in_a_name_of_an_album_makes_no_split(tmp_path):
     for name in ("train trip/a.png", "lake/b.png", "lake/test.png"):
         save(tmp_path / name)
@@ -141,7 +154,7 @@ def test_floating_point_pictures_are_read_right_or_refused_by_name(tmp_path):
     save(tmp_path / "counts.tif", 300 * values)
     save(tmp_path / "holes.tif", np.where(values > 0.1, values, np.nan))
     save(tmp_path / "wide.tif", (1e6 * values).astype(np.int32))
-    message = r"(?s)counts\.tif: holds float.*holes\.tif: .*nan.*wide\.tif: holds integers of 32"
+    message = r"(?s)counts\.tif: holds float.*holes\.tif: .*nan.*wide\.tif: holds integers .*of 32"
     with pytest.raises(ValueError, match=message):
         read_folder(tmp_path)
 
