@@ -33,6 +33,16 @@ def solvable(layer):
         )
 
 
+def no_integer(what, tensor):
+    """The tensor that something returns, or a `ValueError` if it has no derivative."""
+    if not (tensor.dtype.is_floating or tensor.dtype.is_complex):
+        raise ValueError(
+            f"Expected {what} to return floating-point numbers, which alone have derivatives. "
+            f"Received {tensor.dtype.name}."
+        )
+    return tensor
+
+
 def kernel_size(value):
     """`(height, width)` from one positive integer or a pair of them, else a `ValueError`."""
     try:

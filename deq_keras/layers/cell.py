@@ -7,7 +7,7 @@ import inspect
 import keras
 import tensorflow as tf
 
-from deq_keras.checks import solvable
+from deq_keras.checks import no_integer, solvable
 from deq_keras.config import described, deserialise, serialise
 from deq_keras.numerics import partial
 from deq_keras.numerics.shapes import check_like, map_shapes, shapes_of, sizes_of
@@ -80,8 +80,11 @@ class Cell(keras.layers.Layer):
 
         def evaluate(z, *leaves):
             result = self.evaluate(z, tf.nest.pack_sequence_as(y, leaves), training)
-            check_like(f"the cell {self.name!r}", result, z, _OWN_STATE)
-            return tf.nest.map_structure(lambda new, old: tf.cast(new, old.dtype), result, z)
+            name = f"the cell {self.name!r}"
+            check_like(name, result, z, _OWN_STATE)
+            return tf.nest.map_structure(
+                lambda a, b: tf.cast(no_integer(name, a), b.dtype), result, z
+            )
 
         f = partial.of_layer(self, evaluate, leaves)
         if initial_value is None:
@@ -274,6 +277,7 @@ def split_with_shape(y, operator, initial_value=None):
     """`(y, data, image shape)`: the shape of the images is that of an initial value, if given."""
     y, data = split(y, operator)
     if initial_value is not None:
+        operator.check_measurement(y, sizes_of(initial_value), data)
         return y, data, sizes_of(initial_value)
     return y, data, tuple(operator.image_shape(shapes_of(y), shapes_of(data)))
 

@@ -12,7 +12,7 @@ from deq_keras import constraints, fidelities
 from deq_keras.checks import positive
 from deq_keras.config import deserialise, serialise
 from deq_keras.layers.cell import Cell, expect, split, split_noise_level, split_with_shape
-from deq_keras.layers.starts import of_fair_size
+from deq_keras.layers.starts import of_fair_size, real
 from deq_keras.linear_solvers.preconditioners import divide_by_factors, fourier_factors
 from deq_keras.numerics.jacobian import power
 from deq_keras.numerics.partial import Partial
@@ -203,7 +203,7 @@ class GradientStep(Cell):
     def _slope_at_zero(self, maps, y):
         """`grad D(0)`: for least squares `-K^T y`."""
         nothing = tf.nest.map_structure(tf.zeros_like, y)
-        return maps.adjoint(self.fidelity.gradient(nothing, y))
+        return real(maps.adjoint(self.fidelity.gradient(nothing, y)), self.operator)
 
     def _start(self, maps, slope):
         return self._feasible(of_fair_size(-slope, maps.forward))

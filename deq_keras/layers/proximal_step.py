@@ -9,7 +9,7 @@ from deq_keras.checks import positive
 from deq_keras.config import deserialise, serialise
 from deq_keras.layers.averaged import certified_lipschitz
 from deq_keras.layers.cell import Cell, expect, split, split_with_shape
-from deq_keras.layers.starts import of_fair_size
+from deq_keras.layers.starts import of_fair_size, real
 from deq_keras.numerics import partial
 from deq_keras.numerics.partial import Partial
 from deq_keras.operators import LinearOperator
@@ -124,7 +124,8 @@ class ProximalStep(Cell):
         maps = self.operator.bind(shape, data, self.variable_dtype)
         square = self.operator.operator_norm(data, shape) ** 2
         tau = 1.0 / square if self.step_size is None else tf.constant(self.step_size, square.dtype)
-        return maps, -maps.adjoint(y), tau, self._modulus(data, tau, square)
+        slope = -real(maps.adjoint(y), self.operator)
+        return maps, slope, tau, self._modulus(data, tau, square)
 
     def _modulus(self, data, tau, square):
         """`1 - q` for a contraction with factor `q`, or `None` if none is certified."""

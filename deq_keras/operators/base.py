@@ -135,7 +135,7 @@ class LinearOperator(keras.layers.Layer):
         dtype = self._image_dtype(tf.nest.flatten(v)[0].dtype)
         if self._binds:
             bound = self.bind(image_shape, data, dtype)
-            self._check_measurement(v, image_shape, data)
+            self.check_measurement(v, image_shape, data)
             return first_rows(bound.adjoint(v), count)
         self.check_shapes(static_shape(image_shape), shapes_of(data, static=True))
         image = differentiation.adjoint(self, v, data, image_shape, dtype)
@@ -271,7 +271,8 @@ class LinearOperator(keras.layers.Layer):
         half = dtype == tf.complex64 and self.compute_dtype in ("float16", "bfloat16")
         return tf.as_dtype(self.compute_dtype) if half else dtype.real_dtype
 
-    def _check_measurement(self, v, image_shape, data):
+    def check_measurement(self, v, image_shape, data):
+        """Raises a `ValueError` unless measurements fit images of a shape."""
         expected = self.measurement_shape(static_shape(image_shape), shapes_of(data, static=True))
         pairs = []
         map_shapes(lambda shape: pairs.append(shape), expected)
@@ -280,9 +281,9 @@ class LinearOperator(keras.layers.Layer):
             tf.TensorShape(a).is_compatible_with(b) for a, b in zip(pairs, received, strict=True)
         ):
             raise ValueError(
-                f"{type(self).__name__}.adjoint expected measurements of images of shape "
+                f"{type(self).__name__} expected measurements of images of shape "
                 f"{static_shape(image_shape)}: {expected}. Received {received}. Pass "
-                "`image_shape` if the images have another size."
+                "`image_shape`, or a layer an initial value, if the images have another size."
             )
 
     @property

@@ -53,7 +53,10 @@ class Blur(LinearOperator):
 
     def __init__(self, kernel, padding="circular", method="auto", trainable=False, **kwargs):
         super().__init__(trainable=trainable, **kwargs)
-        array = np.asarray(kernel, np.float64)
+        array = np.asarray(kernel)
+        if np.iscomplexobj(array):
+            raise ValueError("Expected `kernel` to be real. Received complex numbers.")
+        array = array.astype(np.float64)
         if array.ndim != 2 or array.size == 0:
             raise ValueError(
                 "Expected `kernel` of shape (height, width), not empty. Received shape "

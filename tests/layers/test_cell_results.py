@@ -52,6 +52,12 @@ def test_a_cell_that_returns_something_else(cell, mistake):
         layer(Y)
 
 
+@pytest.mark.parametrize("cell", [Wrong, WrongCell])
+def test_a_cell_that_returns_integers(cell):
+    with pytest.raises(ValueError, match="to return floating-point numbers.*Received int32"):
+        layers.Equilibrium(cell(lambda z: tf.cast(z, tf.int32)))(Y)
+
+
 def test_a_map_that_returns_something_else():
     with pytest.raises(ValueError, match=r"the map to return.*\(2, 3\).*Received.*\(2, 1, 3\)"):
         solvers.Picard().solve(lambda z: z[:, None], tf.zeros((2, 3)))

@@ -527,6 +527,28 @@ def test_wrong_images(images):
         layers.Equilibrium(_untied()).solve(images)
 
 
+@pytest.mark.parametrize("solve", [True, False])
+def test_an_initial_value_of_another_size(solve):
+    layer = layers.Equilibrium(_untied())
+    with pytest.raises(ValueError, match=r"images of shape \(2, 4, 4, 1\)"):
+        (layer.solve if solve else layer)(
+            tf.zeros((2, 6, 5, 1)), initial_value=tf.zeros((2, 4, 4, 1))
+        )
+
+
+@pytest.mark.parametrize("proximal", [True, False])
+def test_a_complex_measurement_of_real_images(proximal):
+    operator, y = operators.Identity(), tf.complex(*[tf.ones((1, 6, 5, 1))] * 2)
+    network = keras.layers.Conv2D(1, 3, padding="same")
+    cell = (
+        layers.ProximalStep(operator, network)
+        if proximal
+        else layers.GradientStep(operator, priors.TotalVariation())
+    )
+    with pytest.raises(ValueError, match="Identity to make real images.*complex64"):
+        layers.Equilibrium(cell)(y)
+
+
 HALF = {
     "layer": lambda dtype: layers.Equilibrium(keras.layers.Dense(1), dtype=dtype),
     "cell": lambda dtype: layers.ProximalStep(

@@ -118,6 +118,7 @@ def test_named_blurs_have_their_kernels():
         (np.ones((0, 3)), "not empty"),
         ([[np.nan]], "finite"),
         ([[np.inf]], "finite"),
+        ([[1j]], "to be real"),
     ],
 )
 def test_invalid_kernels(kernel, message):
