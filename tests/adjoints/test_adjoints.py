@@ -292,7 +292,7 @@ def test_an_untracked_variable_gets_its_gradient():
 @pytest.mark.parametrize("solver", [solvers.Picard(), solvers.Anderson(memory=3)])
 def test_unrolled_is_the_gradient_of_what_is_computed(solver):
     """Four steps are far from converged; their derivative is that of these four steps."""
-    layer = _equilibrium(_untied)(adjoint=adjoints.Unrolled(4), solver=solver)
+    layer = _equilibrium(TanhCell)(adjoint=adjoints.Unrolled(4), solver=solver)
     layer.build(IMAGES.shape)
     variables = layer.trainable_weights[:2]
     testing.gradient_test(lambda y: layer(y), IMAGES, variables=variables, directions=1)

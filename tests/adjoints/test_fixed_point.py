@@ -19,7 +19,7 @@ def _cell():
 
 
 def _gradient_step():
-    prior = priors.FieldsOfExperts(3, 3, sharpness=2.0, dtype=DTYPE)
+    prior = priors.FieldsOfExperts(3, 3, sharpness=2.0, padding="circular", dtype=DTYPE)
     return layers.GradientStep(operators.Identity(dtype=DTYPE), prior, weight=0.3, dtype=DTYPE)
 
 

@@ -112,4 +112,4 @@ def test_graph_equals_eager(name, derivatives):
 @pytest.mark.parametrize("graph", [False, True])
 def test_recomputation_refuses_what_is_closed_over(graph):
     with pytest.raises(ValueError if graph else LookupError, match="closes over"):
-        _derivatives("closed_over", WAYS["recomputed"], graph)
+        _derivatives("closed_over", (adjoints.Unrolled(2, recompute=True), PICARD), graph)

@@ -88,7 +88,7 @@ def test_single_precision_is_as_right_as_its_output(name, exact):
 
 
 def test_double_precision_goes_on(exact):
-    _, gradients, _ = _gradients(solvers.Anderson(), adjoints.Unrolled(30), "float64")
+    _, gradients, _ = _gradients(solvers.Anderson(), adjoints.Unrolled(25), "float64")
     for found, expected in zip(gradients, exact[1], strict=True):
         assert _error(found, expected) < 1e-6
 
@@ -146,7 +146,7 @@ def test_what_is_held_changes_derivatives_alone(exact_of_hard_one):
     for solver in (solvers.Anderson(period=1), solvers.Nesterov()):
         found = []
         for hold in (False, True):
-            unrolled = adjoints.Unrolled(12, hold_coefficients=hold)
+            unrolled = adjoints.Unrolled(8, hold_coefficients=hold)
             found.append(_gradients(solver, unrolled, "float64", hessian=HARD))
         (one, gradients, _), (same, others, _) = found
         np.testing.assert_array_equal(one, same)
