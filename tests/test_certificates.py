@@ -240,12 +240,11 @@ def test_a_bound_that_nothing_is_known_for_is_not_certified():
     y = tf.constant(np.random.default_rng(0).uniform(size=(2, 6, 7, 1)))
     mask = operators.Mask(operators.random_mask((6, 7), 0.5), dtype=DTYPE)
     quick = {"solver": solvers.Picard(tolerance=0.1), "dtype": DTYPE}
-    layer = layers.Variational(
-        mask, priors.FieldsOfExperts(3, 3, sharpness=2.0, dtype=DTYPE), **quick
-    )
+    options = {"sharpness": 2.0, "padding": "circular", "dtype": DTYPE}
+    layer = layers.Variational(mask, priors.FieldsOfExperts(3, 3, **options), **quick)
     for bound in layer.hypergradient_bound(y, y).values():
         assert not bound.certified.numpy().any()
-    corner = priors.FieldsOfExperts(3, 3, "soft_shrinkage", sharpness=2.0, dtype=DTYPE)
+    corner = priors.FieldsOfExperts(3, 3, "soft_shrinkage", **options)
     layer = layers.Variational(operators.Identity(dtype=DTYPE), corner, **quick)
     assert not layer.hypergradient_bound(y, y)["analysis"].certified.numpy().any()
     assert layer.error_bound(y, layer.solve(y).value).certified.numpy().all()

@@ -55,10 +55,16 @@ def exact_risk(matrix, noise, operator=None):
     return (np.sum((h @ clean - clean) ** 2) + noise**2 * np.sum(h**2)) / 4
 
 
+@pytest.fixture(scope="module")
+def sure_examples():
+    """They do not depend on the step of the loss."""
+    return examples(losses.SURE(SIGMA))
+
+
 @pytest.mark.parametrize("step", [None, 0.1])
-def test_sure_is_unbiased_on_a_linear_denoiser(step):
+def test_sure_is_unbiased_on_a_linear_denoiser(step, sure_examples):
     model, loss = Linear(), losses.SURE(SIGMA, step)
-    y, signs = examples(loss)
+    y, signs = sure_examples
     values = loss.values(lambda y, training: model(y), y, model(y), signs, True)
     mean, error = mean_and_error(values)
     assert abs(mean - exact_risk(model.matrix, SIGMA)) < 4 * error
