@@ -8,7 +8,6 @@ from deq_keras import adjoints, certificates, layers, linear_solvers, operators,
 
 DTYPE = "float64"
 COUNT = 100  # problems that are solved at once
-EXACT = solvers.Nesterov(tolerance=1e-14, max_steps=20000)
 
 
 def _quadratics(seed, dtype, size=6):
@@ -51,14 +50,20 @@ def test_the_bound_of_a_solution_is_never_violated(dtype):
     assert np.median(ratios) < 100
 
 
-@pytest.mark.parametrize("tolerance", [1e-1, 1e-3, 1e-6])
-def test_the_bound_of_what_a_solver_returns(tolerance):
+def _compiled(solver, problem):
+    """`(start, tolerance) -> solution`, traced once for all tolerances."""
+    solve = lambda z, tolerance: solver.within(tolerance).solve(problem, z)  # noqa: E731
+    compiled = tf.function(solve, autograph=False)
+    return lambda z, tolerance: compiled(z, tf.constant(tolerance))
+
+
+def test_the_bound_of_what_a_solver_returns():
     problem, exact = _quadratics(0, DTYPE)
-    solver = solvers.Anderson(tolerance=tolerance, max_steps=300)
-    solve = tf.function(lambda z: solver.solve(problem, z).value, autograph=False)
-    value = solve(tf.zeros(exact.shape, DTYPE))
-    error = np.linalg.norm(value - exact, axis=1)
-    assert (error < certificates.solution_error(problem, value).value.numpy()).all()
+    solve = _compiled(solvers.Anderson(max_steps=300), problem)
+    for tolerance in (1e-1, 1e-3, 1e-6):
+        value = solve(tf.zeros(exact.shape, DTYPE), tolerance).value
+        error = np.linalg.norm(value - exact, axis=1)
+        assert (error < certificates.solution_error(problem, value).value.numpy()).all()
 
 
 def test_the_bound_of_a_nonlinear_problem():
@@ -70,11 +75,10 @@ def test_the_bound_of_a_nonlinear_problem():
         return u - (u - y + tf.tanh(u @ tf.transpose(a)) @ a) / lipschitz
 
     problem = solvers.Problem(f, strong_convexity=tf.constant(1 / lipschitz, tf.float64))
-    exact = EXACT.solve(problem, y).value
-    solver = solvers.Picard()
-    run = tf.function(lambda limit: solver.within(limit).solve(problem, y).value, autograph=False)
+    solve = _compiled(solvers.Picard(max_steps=20000), problem)
+    exact = solve(y, 1e-14).value
     for tolerance in 10.0 ** -np.arange(1, 9):
-        value = run(tf.constant(tolerance))
+        value = solve(y, tolerance).value
         bound = certificates.solution_error(problem, value).value
         error = np.linalg.norm(value - exact, axis=1)
         assert (error / bound < 1).numpy().all(), np.max(error / bound)
@@ -113,7 +117,7 @@ def test_the_estimate_of_a_map_that_is_not_symmetric():
 
 def test_the_bound_in_training_is_that_of_the_solution():
     problem, exact = _quadratics(1, DTYPE)
-    solution = solvers.Picard(tolerance=1e-3).solve(problem, tf.zeros(exact.shape, DTYPE))
+    solution = _compiled(solvers.Picard(), problem)(tf.zeros(exact.shape, DTYPE), 1e-3)
     bound = certificates.root_mean_square_bound(problem, solution)
     whole = certificates.solution_error(problem, solution.value).value
     np.testing.assert_allclose(bound * np.sqrt(exact.shape[1]), whole, rtol=1e-6)
@@ -125,6 +129,7 @@ def test_the_bound_in_training_is_that_of_the_solution():
 
 
 def _layer(kind, tolerance, adjoint_tolerance):
+    """The tolerances are variables, so that what is traced once is run with all of them."""
     if kind.startswith("affine"):
         normalize = kind == "affine"
         prior = priors.AffineExperts(5, "tanh", sharpness=2.0, normalize=normalize, dtype=DTYPE)
@@ -138,12 +143,13 @@ def _layer(kind, tolerance, adjoint_tolerance):
             use_bias=True,
             dtype=DTYPE,
         )
-    linear_solver = linear_solvers.ConjugateGradient(tolerance=adjoint_tolerance)
+    solver = solvers.Nesterov(max_steps=20000).within(tolerance)
+    linear_solver = linear_solvers.ConjugateGradient().within(adjoint_tolerance)
     layer = layers.Variational(
         operators.Identity(dtype=DTYPE),
         prior,
         weight=0.3,
-        solver=solvers.Nesterov(tolerance=tolerance, max_steps=20000),
+        solver=solver,
         adjoint=adjoints.Implicit(linear_solver),
         dtype=DTYPE,
     )
@@ -181,7 +187,7 @@ def _gradient_function(layer):
     return of_each
 
 
-LOOSE, TIGHT = (1e-1, 1e-2), (1e-4, 1e-4)
+EXACT, LOOSE, TIGHT = (1e-14, 1e-13), (1e-1, 1e-2), (1e-4, 1e-4)
 
 
 @pytest.mark.parametrize(
@@ -196,21 +202,23 @@ LOOSE, TIGHT = (1e-1, 1e-2), (1e-4, 1e-4)
 )
 def test_the_bound_of_a_hypergradient_is_never_violated(kind, tolerances):
     """Solves that are as wrong as their tolerances allow, against one that is not."""
-    exact = _layer(kind, 1e-14, 1e-13)
-    exact_gradients = _gradient_function(exact)
-    ratios = {}
-    cases = [_layer(kind, *pair) for pair in tolerances]
-    functions = [
-        (layer, _gradient_function(layer), tf.function(layer.hypergradient_bound, autograph=False))
-        for layer in cases
-    ]
+    limits = [tf.Variable(tolerance, dtype=DTYPE) for tolerance in EXACT]
+    layer, ratios = _layer(kind, *limits), {}
+    gradients = _gradient_function(layer)
+    bound_function = tf.function(layer.hypergradient_bound, autograph=False)
+
+    def assign(pair):
+        for limit, tolerance in zip(limits, pair, strict=True):
+            limit.assign(tolerance)
+
     for seed in range(8):
         rng = np.random.default_rng(seed)
         x, y = (tf.constant(rng.uniform(size=(10, 5, 6, 1))) for _ in range(2))
-        _draw_weights(exact, seed)
-        expected = exact_gradients(y, x)
-        for layer, gradients, bound_function in functions:
-            layer.set_weights(exact.get_weights())
+        _draw_weights(layer, seed)
+        assign(EXACT)
+        expected = gradients(y, x)
+        for pair in tolerances:
+            assign(pair)
             found, bounds = gradients(y, x), bound_function(y, x)
             assert bounds.keys() == found.keys()
             errors, values = {}, {}
@@ -231,12 +239,12 @@ def test_the_bound_of_a_hypergradient_is_never_violated(kind, tolerances):
 def test_a_bound_that_nothing_is_known_for_is_not_certified():
     y = tf.constant(np.random.default_rng(0).uniform(size=(2, 6, 7, 1)))
     mask = operators.Mask(operators.random_mask((6, 7), 0.5), dtype=DTYPE)
-    layer = layers.Variational(
-        mask, priors.FieldsOfExperts(3, 3, sharpness=2.0, dtype=DTYPE), dtype=DTYPE
-    )
+    quick = {"solver": solvers.Picard(tolerance=0.1), "dtype": DTYPE}
+    options = {"sharpness": 2.0, "padding": "circular", "dtype": DTYPE}
+    layer = layers.Variational(mask, priors.FieldsOfExperts(3, 3, **options), **quick)
     for bound in layer.hypergradient_bound(y, y).values():
         assert not bound.certified.numpy().any()
-    corner = priors.FieldsOfExperts(3, 3, "soft_shrinkage", sharpness=2.0, dtype=DTYPE)
-    layer = layers.Variational(operators.Identity(dtype=DTYPE), corner, dtype=DTYPE)
+    corner = priors.FieldsOfExperts(3, 3, "soft_shrinkage", **options)
+    layer = layers.Variational(operators.Identity(dtype=DTYPE), corner, **quick)
     assert not layer.hypergradient_bound(y, y)["analysis"].certified.numpy().any()
     assert layer.error_bound(y, layer.solve(y).value).certified.numpy().all()

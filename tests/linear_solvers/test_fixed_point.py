@@ -1,5 +1,6 @@
 """Linear systems by solvers of fixed points: the right answer, and the published iteration."""
 
+import functools
 from itertools import product
 
 import keras
@@ -24,16 +25,20 @@ INNER = {
 }
 
 
-def _solve(inner, system, initial_value=None):
-    matrices, b, _ = (tf.constant(part) for part in system)
+@functools.cache
+def _compiled(inner):
+    """A solve, shared by all systems: tracing is what takes the time."""
 
-    @tf.function(autograph=False)
-    def run(matrices, b):
-        return ls.FixedPoint(inner).solve(
-            lambda w: tf.linalg.matvec(matrices, w), b, initial_value=initial_value
-        )
+    def solve(matrices, b, initial_value=None):
+        product = functools.partial(tf.linalg.matvec, matrices)
+        return ls.FixedPoint(inner).solve(product, b, initial_value=initial_value)
 
-    return run(matrices, b)
+    return tf.function(solve, autograph=False)
+
+
+def _solve(inner, system, *initial_value):
+    matrices, b, _ = system
+    return _compiled(inner)(*map(tf.constant, (matrices, b, *initial_value)))
 
 
 def _true_residual(matrices, b, w):
@@ -95,7 +100,7 @@ def test_published_backward_passes_lose_small_cotangents():
 def test_an_initial_value():
     matrices, b, _ = KINDS["contraction"]
     exact = np.linalg.solve(matrices, b[..., None])[..., 0]
-    done = _solve(INNER["anderson"], KINDS["contraction"], tf.constant(exact))
+    done = _solve(INNER["anderson"], KINDS["contraction"], exact)
     np.testing.assert_array_equal(done.steps, 2)
     np.testing.assert_allclose(done.value, exact, rtol=1e-12)
 

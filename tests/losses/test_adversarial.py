@@ -19,7 +19,7 @@ def made(prior, weight=0.05, **options):
 
 
 def fields():
-    return priors.FieldsOfExperts(4, 3, sharpness=30.0, dtype="float64")
+    return priors.FieldsOfExperts(4, 3, sharpness=30.0, padding="circular", dtype="float64")
 
 
 @pytest.mark.parametrize("weight", [0.02, 2.0])
