@@ -112,17 +112,18 @@ def test_the_contract_of_the_cell(kind):
     "kind", marked(["downsample", "fourier", "stack with data", "own"], ["fourier", "own"])
 )
 def test_gradients_are_those_of_unrolled_steps(kind):
-    found = []
-    solver = solvers.Picard(tolerance=1e-14)
+    operator, inputs = _inputs(kind)
+    layer = _layer(operator, solver=solvers.Picard(tolerance=1e-14))
+    layer.build(tf.nest.map_structure(lambda x: x if x is None else x.shape, inputs))
+    sources = [x for x in tf.nest.flatten(inputs) if x is not None]
+    weights, found = [w.value for w in layer.trainable_weights], []
     exact = adjoints.Implicit(linear_solvers.ConjugateGradient(tolerance=1e-13))
     for adjoint in (exact, adjoints.Unrolled(30)):
-        operator, inputs = _inputs(kind)
-        layer = _layer(operator, solver=solver, adjoint=adjoint)
-        sources = [x for x in tf.nest.flatten(inputs) if x is not None]
+        layer.adjoint = adjoint
         with tf.GradientTape() as tape:
             tape.watch(sources)
             loss = tf.reduce_sum(tf.sin(3.0 * layer(inputs)))
-        found.append(tape.gradient(loss, [*sources, *(w.value for w in layer.trainable_weights)]))
+        found.append(tape.gradient(loss, [*sources, *weights]))
     for implicit, unrolled in zip(*found, strict=True):
         assert implicit.dtype == unrolled.dtype
         assert np.linalg.norm(unrolled) > 1e-8
