@@ -46,9 +46,9 @@ def _bilevel():
     )
 
 
-def _deq():
+def _deq(**kwargs):
     cell = dk.layers.GradientStep(dk.operators.Identity(), _prior(tied=False), weight=0.06)
-    return dk.layers.Equilibrium(cell, name="reconstruction")
+    return dk.layers.Equilibrium(cell, name="reconstruction", **kwargs)
 
 
 def _model(make, optimizer=None):
@@ -56,6 +56,7 @@ def _model(make, optimizer=None):
     model = keras.Model(inputs, make()(inputs))
     optimizer = optimizer or keras.optimizers.Adam(0.05)
     model.compile(optimizer, "mse", metrics=[dk.metrics.PSNR()])
+    model.optimizer.build(model.trainable_variables)  # or a step of `fit` is traced twice
     return model
 
 
@@ -88,7 +89,8 @@ def test_fit_learns_and_says_how_well_it_solved(name, trained):
     np.testing.assert_array_equal(history["reconstruction_backward_converged"], 1.0)
     # Not measured is not zero.
     assert np.isnan(history["val_reconstruction_converged"]).all()
-    evaluation = model.evaluate(NOISY_VALIDATION, VALIDATION, verbose=0, return_dict=True)
+    options = {"batch_size": 4, "verbose": 0, "return_dict": True}  # as in `fit`: no other trace
+    evaluation = model.evaluate(NOISY_VALIDATION, VALIDATION, **options)
     assert evaluation["loss"] == pytest.approx(history["val_loss"][-1], rel=1e-4)
 
 
@@ -122,20 +124,21 @@ def test_save_and_load(name, trained, tmp_path):
     model = trained[name][0]
     model.save(tmp_path / "model.keras")
     again = keras.models.load_model(tmp_path / "model.keras")
-    expected = model.predict(NOISY, verbose=0)
-    np.testing.assert_allclose(again.predict(NOISY, verbose=0), expected, atol=1e-6)
+    expected = model(NOISY)
+    np.testing.assert_allclose(again(NOISY), expected, atol=1e-6)
     # The optimizer goes on from where it was.
     losses = []
+    options = {"batch_size": 4, "epochs": 2, "shuffle": False, "verbose": 0}
     for one in (model, again):
         weights = one.get_weights()
-        losses += one.fit(NOISY, TRUTH, epochs=2, shuffle=False, verbose=0).history["loss"]
+        losses += one.fit(NOISY, TRUTH, **options).history["loss"]
         one.set_weights(weights)
     assert losses[:2] == pytest.approx(losses[2:], rel=1e-5)
     weights_path = tmp_path / "model.weights.h5"
     model.save_weights(weights_path)
     fresh = _model(_bilevel if name == "bilevel" else _deq)
     fresh.load_weights(weights_path)
-    np.testing.assert_allclose(fresh.predict(NOISY, verbose=0), expected, atol=1e-6)
+    np.testing.assert_allclose(fresh(NOISY), expected, atol=1e-6)
 
 
 LOAD_ELSEWHERE = """
@@ -225,8 +228,9 @@ def test_mixed_precision():
 
 def test_a_layer_between_other_layers():
     """Not the only layer, not built before `fit`, with a measurement that is itself learned."""
+    options = {"solver": "picard", "adjoint": "jacobian_free"}  # the quickest to trace
     model = keras.Sequential(
-        [keras.layers.Conv2D(1, 3, padding="same"), _deq(), keras.layers.Conv2D(1, 1)]
+        [keras.layers.Conv2D(1, 3, padding="same"), _deq(**options), keras.layers.Conv2D(1, 1)]
     )
     model.compile("adam", "mse")
     losses = model.fit(NOISY, TRUTH, epochs=2, verbose=0).history["loss"]

@@ -81,9 +81,9 @@ CELLS = {
 OFTEN = ["dropout_without_flag", "batch_normalisation", "functional"]
 
 
-def _layer(cell, linear_solver="gmres", **kwargs):
-    solver = solvers.Anderson(memory=2, tolerance=1e-13)  # quick to trace
-    adjoint = adjoints.Implicit(type(linear_solvers.get(linear_solver))(tolerance=1e-12))
+def _layer(cell, **kwargs):
+    solver = solvers.Picard(tolerance=1e-13)  # the quickest to trace, as the linear solver
+    adjoint = adjoints.Implicit(linear_solvers.Neumann(tolerance=1e-12))
     return layers.Equilibrium(
         CELLS[cell]() if isinstance(cell, str) else cell,
         **{"solver": solver, "adjoint": adjoint, "dtype": DTYPE, **kwargs},
@@ -118,7 +118,7 @@ def _train(layer, graph=False):
 def test_training_equals_unrolled_with_the_same_masks_and_statistics(cell):
     layer = _layer(cell)
     output, gradients, before, after = _train(layer)
-    unrolled = _layer(cell, solver="picard", adjoint=adjoints.Unrolled(60))
+    unrolled = _layer(cell, solver="picard", adjoint=adjoints.Unrolled(25))
     expected, expected_gradients, unrolled_before, unrolled_after = _train(unrolled)
     np.testing.assert_allclose(output, expected, atol=1e-11)
     for gradient, same in zip(gradients, expected_gradients, strict=True):
@@ -194,7 +194,7 @@ class WideCell(layers.Cell):
         return tf.zeros((*tf.unstack(tf.shape(y)[:3]), self.width), y.dtype)
 
     def call(self, z, y):
-        return self.recurrent(z) + self.forward(y)
+        return self.recurrent(z) / 4 + self.forward(y)
 
     def get_config(self):
         return {**super().get_config(), "width": self.width}
@@ -233,7 +233,10 @@ class ManyInputs(keras.layers.Layer):
 
 def _check_gradient(layer, part, weight):
     """A central difference along one direction."""
-    loss = tf.function(lambda: tf.reduce_sum(tf.exp(part(layer(IMAGES)))), autograph=False)
+
+    def loss():
+        return tf.reduce_sum(tf.exp(part(layer(IMAGES))))
+
     with tf.GradientTape() as tape:
         value = loss()
     direction = np.random.default_rng(2).normal(size=weight.shape)
@@ -247,7 +250,7 @@ def _check_gradient(layer, part, weight):
 
 def test_a_state_of_another_shape_than_the_measurement():
     options = {"check_graph": False, "check_predict": False, "check_fit": False}
-    arguments = {"cell": WideCell(), "adjoint": "jacobian_free"}
+    arguments = {"cell": WideCell(), "solver": "picard", "adjoint": "jacobian_free"}
     testing.layer_test(layers.Equilibrium, arguments, (2, 6, 5, 2), rtol=1e-4, **options)
     cell = WideCell(dtype=DTYPE)
     layer = _layer(cell)
@@ -269,7 +272,7 @@ def test_a_nested_state():
 @pytest.mark.filterwarnings(r"ignore:`build\(\)` was called")  # says Keras, of TwoScales
 def test_a_nested_state_in_a_model(tmp_path):
     inputs = keras.Input((None, None, 1))
-    model = keras.Model(inputs, layers.Equilibrium(TwoScales())(inputs))
+    model = keras.Model(inputs, layers.Equilibrium(TwoScales(), "picard")(inputs))
     expected = model.predict(IMAGES, verbose=0)
     assert expected["image"].shape == expected["edges"][0].shape == (3, 6, 5, 1)
     model.save(tmp_path / "model.keras")
@@ -296,7 +299,7 @@ def _mixed_difficulty():
         def call(self, z, y):
             return y + tf.reduce_mean(y, (1, 2, 3), keepdims=True) * z
 
-    factors = np.array([0.1, 0.7, 0.9]).reshape(3, 1, 1, 1)
+    factors = np.array([0.1, 0.5, 0.7]).reshape(3, 1, 1, 1)
     y = factors + 0.01 * np.random.default_rng(0).normal(size=(3, 6, 5, 1))
     return Factors(dtype=DTYPE), tf.constant(y)
 
@@ -361,8 +364,8 @@ def test_inputs_of_any_dtype(kind):
 
 def test_an_image_does_not_depend_on_its_companions():
     # In float64, as kernels round differently for batches of different sizes.
-    operator = operators.GaussianBlur(3, 0.5, dtype=DTYPE)
-    prior = priors.UntiedFieldsOfExperts(4, 3, sharpness=10.0, dtype=DTYPE)
+    operator = operators.Identity(dtype=DTYPE)
+    prior = priors.UntiedFieldsOfExperts(4, 3, sharpness=10.0, padding="zero", dtype=DTYPE)
     layer = layers.Equilibrium(layers.GradientStep(operator, prior, dtype=DTYPE), dtype=DTYPE)
     together = layer.solve(IMAGES)
     for order in ([0], [2, 1], [1, 1, 0, 2]):
@@ -465,7 +468,7 @@ def test_configuration():
 
 @pytest.mark.parametrize("cell", [_untied, lambda: CellWithoutFlag(dtype="float32"), TwoScales])
 def test_it_can_be_built_in_a_graph(cell):
-    layer = layers.Equilibrium(cell())
+    layer = layers.Equilibrium(cell(), "picard")
     y = tf.cast(IMAGES, tf.float32)
     graph = tf.function(layer, autograph=False)(y)
     for a, b in zip(tf.nest.flatten(graph), tf.nest.flatten(layer(y)), strict=True):

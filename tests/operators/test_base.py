@@ -80,7 +80,7 @@ def test_adjoint_in_a_graph_of_unknown_sizes_and_in_a_loop():
         tf.TensorSpec((None, None, None, 3), tf.complex128),
     ]
 
-    @tf.function(input_signature=signature)
+    @tf.function(input_signature=signature, autograph=False)
     def twice(v, mask, maps):
         bound = coils.bind((tf.shape(v)[0], *tf.unstack(tf.shape(v))[2:], 1), (mask, maps))
         u = bound.adjoint(v)
@@ -144,7 +144,7 @@ def test_norm_is_an_estimate_of_the_real_size():
 
 def test_norm_of_each_image_where_there_are_data():
     coils = Coils(dtype="float64")
-    norms = tf.function(lambda *data: coils.operator_norm(data, SHAPE))(*DATA)
+    norms = tf.function(lambda *data: coils.operator_norm(data, SHAPE), autograph=False)(*DATA)
     for i in range(2):
         mask, maps = (part[i : i + 1] for part in DATA)
         basis = tf.reshape(tf.eye(30, dtype=tf.float64), (30, 5, 6, 1))

@@ -232,7 +232,7 @@ def test_unknown_sizes():
     operator = FREE @ BLUR @ (OTHER + FIXED)
     signature = [tf.TensorSpec((None, None, None, 1), tf.float64)] * 2
 
-    @tf.function(input_signature=signature)
+    @tf.function(input_signature=signature)  # with autograph, as people's own
     def both(u, masks):
         data = [masks, None, None]
         y = operator(u, data)

@@ -104,7 +104,7 @@ def test_unknown_sizes(case):
     operator, data = case
     signature = [tf.TensorSpec((None, None, None, n), tf.float64) for n in (2, 1)[: 1 + len(data)]]
 
-    @tf.function(input_signature=signature)
+    @tf.function(input_signature=signature, autograph=False)
     def everything(u, *data):
         image = operator(u, *data)
         bound = operator.bind(tf.unstack(tf.shape(u), 4)[:3] + [2], *data)
@@ -120,7 +120,7 @@ def test_unknown_sizes(case):
 def test_inside_a_loop(case):
     operator, data = case
 
-    @tf.function
+    @tf.function(autograph=False)
     def power(u):
         normal_map = operator.bind(u.shape, *data).normal
 

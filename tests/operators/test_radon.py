@@ -144,7 +144,7 @@ def test_in_a_graph_of_unknown_sizes():
     operator = operators.Radon(5, dtype="float64")
     signature = [tf.TensorSpec((None, None, None, 1), tf.float64)]
 
-    @tf.function(input_signature=signature)
+    @tf.function(input_signature=signature, autograph=False)
     def everything(u):
         maps = operator.bind((*tf.unstack(tf.shape(u))[:3], 1))
         y = operator(u)
@@ -170,6 +170,7 @@ def test_a_layer_starts_in_reach_and_has_the_minimiser():
     start = layer.cell.initial_value(y)
     assert np.max(scanner.adjoint(y)) > 100
     assert 0.5 < np.max(start) < 2
+    layer.build(y.shape)  # in a graph it would be traced twice
     solution = tf.function(layer.solve, autograph=False)(y)
     assert solution.converged.numpy().all()
     assert dk.metrics.psnr(truth, solution.value) > 30
