@@ -37,7 +37,7 @@ def test_half_precision_is_computed_in_single():
 def test_sizes_are_static_where_they_are_known():
     assert spectra.size_of(tf.ones((2, 3, 4, 1))) == [3, 4]
 
-    @tf.function(input_signature=[tf.TensorSpec((None, 3, None, 1))])
+    @tf.function(input_signature=[tf.TensorSpec((None, 3, None, 1))], autograph=False)
     def size(images):
         height, width = spectra.size_of(images)
         assert height == 3

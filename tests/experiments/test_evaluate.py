@@ -1,5 +1,6 @@
 """`experiments.evaluate`: the rows, the files, and whose images are looked at."""
 
+import contextlib
 import csv
 import io
 import json
@@ -50,6 +51,11 @@ def data(tmp_path_factory):
     return folder
 
 
+def forget_curves(folder):
+    """Without what was logged, an evaluation does not draw the curves of the training again."""
+    (folder / "metrics.jsonl").unlink()
+
+
 @pytest.fixture(scope="module")
 def bilevel(run_program, tmp_path_factory, data):
     """The folder of a bilevel model, and that of its evaluation."""
@@ -57,25 +63,43 @@ def bilevel(run_program, tmp_path_factory, data):
     workdir = f"--workdir={folder}"
     assert run_program(train, workdir, f"--data_dir={data}", *TINY) == 0
     assert run_program(evaluate, workdir) == 0
+    forget_curves(folder)
     return folder
 
 
 @pytest.fixture(scope="module")
 def small(run_program, tmp_path_factory, data):
-    """The folder of a model of one's own without a solver."""
+    """The folder of a model of one's own without a solver, of which the first epoch is the best."""
     folder = tmp_path_factory.mktemp("small") / "run"
     arguments = (f"--workdir={folder}", f"--data_dir={data}", *TINY, OWN)
-    assert run_program(train, *arguments, "--config.train.learning_rate=0.01") == 0
+    assert run_program(train, *arguments, "--config.train.learning_rate=0.3") == 0
+    forget_curves(folder)
     return folder
 
 
 @pytest.fixture(scope="module")
 def latest(run_program, bilevel):
-    """The folder of an evaluation of the last weights."""
+    """The folder of an evaluation of the last weights, with what was printed."""
     output = bilevel / "latest"
     flags = (f"--output={output}", "--checkpoint=latest", "--pictures=0")
-    assert run_program(evaluate, f"--workdir={bilevel}", *flags) == 0
+    with contextlib.redirect_stdout(io.StringIO()) as printed:
+        assert run_program(evaluate, f"--workdir={bilevel}", *flags) == 0
+    (output / "printed.txt").write_text(printed.getvalue(), "utf-8")
     return output
+
+
+@pytest.fixture(scope="module")
+def two_steps(run_program, bilevel):
+    """An evaluation of two steps, in the folder of the training: its results, what is said of it.
+
+    After that the first evaluation is there again.
+    """
+    path = bilevel / "evaluation" / "results.json"
+    kept = path.read_text()
+    assert run_program(evaluate, f"--workdir={bilevel}", "--max_steps=2", "--pictures=0") == 0
+    results, of_the_model = json.loads(path.read_text()), trained.load(bilevel).metrics
+    path.write_text(kept)
+    return results, of_the_model
 
 
 # Rows
@@ -123,16 +147,12 @@ def test_means_and_what_they_are_of(bilevel, latest):
     assert results["versions"]["deq_keras"] == dk.__version__
 
 
-def test_best_and_latest_checkpoint_are_two(run_program, data, tmp_path):
-    """With a rate that ruins the model the first epoch is the best."""
-    workdir = f"--workdir={tmp_path / 'run'}"
-    ruin = "--config.train.learning_rate=5.0"
-    assert run_program(train, workdir, f"--data_dir={data}", *TINY, OWN, ruin) == 0
+def test_best_and_latest_checkpoint_are_two(run_program, small, tmp_path):
     found = {}
     for which in ("best", "latest"):
         output = tmp_path / which
         flags = (f"--checkpoint={which}", f"--output={output}", "--pictures=0")
-        assert run_program(evaluate, workdir, *flags) == 0
+        assert run_program(evaluate, f"--workdir={small}", *flags) == 0
         found[which] = read(output)[0]
     assert found["best"]["checkpoint"]["epoch"] == 1
     assert found["latest"]["checkpoint"]["epoch"] == 2
@@ -157,6 +177,7 @@ def test_precision_of_a_training_and_another_one(run_program, data, policy, tmp_
     workdir = f"--workdir={tmp_path / 'run'}"
     half = (f"--config.train.precision={policy}", "--config.train.epochs=1", OWN)
     assert run_program(train, workdir, f"--data_dir={data}", *TINY, *half) == 0
+    forget_curves(tmp_path / "run")
     found = {}
     for precision in (policy, "float32", "float64"):
         output = tmp_path / precision
@@ -170,15 +191,17 @@ def test_precision_of_a_training_and_another_one(run_program, data, policy, tmp_
     assert rounded != pytest.approx(double, rel=1e-6)  # it was computed as in the training
 
 
-def test_solver_is_that_of_the_training(program, bilevel, tmp_path):
-    """It is said where the results are; what was evaluated has the curves of its training too."""
-    ended = program(evaluate, f"--workdir={bilevel}", f"--output={tmp_path}", "--pictures=0")
-    assert ended.code == 0, ended.errors
+def test_solver_is_that_of_the_training(latest):
     record = {"solver": "LBFGS", "tolerance": 1e-4, "max_steps": 1000}
-    assert read(tmp_path)[0]["solvers"] == {"bilevel": record}
-    assert "LBFGS to 0.0001, at most 1000 steps" in ended.output
-    assert "training:" not in ended.output
-    assert "2 epochs and 4 steps" in (tmp_path / "training.html").read_text("utf-8")
+    assert read(latest)[0]["solvers"] == {"bilevel": record}
+    printed = (latest / "printed.txt").read_text("utf-8")
+    assert "LBFGS to 0.0001, at most 1000 steps" in printed
+    assert "training:" not in printed
+
+
+def test_what_was_evaluated_has_the_curves_of_its_training_too(bilevel):
+    page = (bilevel / "evaluation" / "training.html").read_text("utf-8")
+    assert "2 epochs and 4 steps" in page
 
 
 def test_another_solver_is_taken_and_said(program, bilevel, tmp_path):
@@ -198,24 +221,19 @@ def test_another_solver_is_taken_and_said(program, bilevel, tmp_path):
         assert new["steps"] != old["steps"]
 
 
-def test_steps_may_be_limited(run_program, bilevel, tmp_path):
-    flags = ("--max_steps=2", "--pictures=0")
-    assert run_program(evaluate, f"--workdir={bilevel}", f"--output={tmp_path}", *flags) == 0
-    results, _ = read(tmp_path)
+def test_steps_may_be_limited(two_steps):
+    results, _ = two_steps
     assert [row["steps"] for row in results["images"]] == [2, 2]
     assert results["means"]["converged"] == 0
     assert results["solvers"]["bilevel"]["max_steps"] == 2
 
 
-def test_numbers_of_another_solver_are_not_those_of_the_model(run_program, bilevel):
+def test_numbers_of_another_solver_are_not_those_of_the_model(bilevel, two_steps):
     """Its card, say, has what its own solver takes."""
     own = trained.load(bilevel).metrics
     assert own["forward_steps" if "forward_steps" in own else "steps"] > 2
-    results = bilevel / "evaluation" / "results.json"
-    kept = results.read_text()
-    assert run_program(evaluate, f"--workdir={bilevel}", "--max_steps=2", "--pictures=0") == 0
-    assert trained.load(bilevel).metrics == {}
-    results.write_text(kept)
+    _, of_the_model = two_steps
+    assert of_the_model == {}
 
 
 @pytest.mark.parametrize(

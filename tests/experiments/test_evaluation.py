@@ -1,5 +1,7 @@
 """Rows of results are what the metrics and the solver say of each image."""
 
+import functools
+
 import keras
 import numpy as np
 import pytest
@@ -39,6 +41,12 @@ def layer(tolerance=1e-5, max_steps=1000):
     )
 
 
+@functools.cache
+def solver():
+    """That of a layer of images of one channel: its graphs serve all tests."""
+    return LayerSolver(layer())
+
+
 def _graph(function):
     """Its graph, in which the loops of a solver are fast; not converted, as in a Keras layer."""
     return tf.function(function, autograph=False, reduce_retracing=True)
@@ -62,12 +70,11 @@ def scores(truth, estimate):
 
 @pytest.mark.parametrize("channels", [1, 3])
 def test_rows_equal_direct_computation(channels):
-    tested, pairs = layer(), images(channels)
-    solver = LayerSolver(tested)
-    summary, rows, estimates = evaluate(solver, pairs, NAMES)
+    tested, pairs = LayerSolver(layer()), images(channels)
+    summary, rows, estimates = evaluate(tested, pairs, NAMES)
     assert [row["name"] for row in rows] == NAMES
     for row, estimate, (measurement, truth) in zip(rows, estimates, pairs, strict=True):
-        solution = solver.solve(measurement)
+        solution = tested.solve(measurement)
         np.testing.assert_array_equal(estimate, solution.value[0])
         psnr, ssim, loss = scores(truth[0], estimate)
         assert row["psnr"] == pytest.approx(psnr, rel=1e-5)
@@ -138,20 +145,19 @@ def test_loss_is_the_mean_over_all_images_whatever_the_batches():
     rng = np.random.default_rng(1)
     truth = rng.uniform(size=(5, 12, 12, 1)).astype(np.float32)
     y = truth + 0.1 * rng.normal(size=truth.shape).astype(np.float32)
-    tested = layer()
-    expected = np.mean((_graph(tested.solve)(y).value - truth) ** 2)
+    expected = np.mean((solver().solve(tf.constant(y)).value - truth) ** 2)
     for cuts in ([5], [2, 5], [1, 4, 5]):
         starts = [0, *cuts[:-1]]
         pieces = [slice(start, stop) for start, stop in zip(starts, cuts, strict=True)]
         batches = [(tf.constant(y[piece]), tf.constant(truth[piece])) for piece in pieces]
-        assert loss_on(LayerSolver(tested), batches) == pytest.approx(expected, rel=1e-4)
+        assert loss_on(solver(), batches) == pytest.approx(expected, rel=1e-4)
 
 
 def test_residual_curve_is_the_history_of_the_solver():
-    tested, (y, _) = layer(), images()[0]
-    curve = residual_curve(LayerSolver(tested), y)
+    y, _ = images()[0]
+    curve = residual_curve(solver(), y)
     # In a graph too: out of one the same operations round in another way.
-    solution = _graph(lambda y: tested.solve(y, return_history=True))(y)
+    solution = _graph(lambda y: solver().layer.solve(y, return_history=True))(y)
     history = solution.history
     assert len(curve) == int(solution.steps[0])
     np.testing.assert_array_equal(np.float32(curve), history[: len(curve), 0])
@@ -159,8 +165,9 @@ def test_residual_curve_is_the_history_of_the_solver():
 
 
 def test_quality_against_time_doubles_the_steps_until_the_solver_stops():
-    tested, (y, truth) = layer(), images()[0]
-    curve = quality_against_time(LayerSolver(tested), y, truth)
+    y, truth = images()[0]
+    curve = quality_against_time(solver(), y, truth)
+    tested = solver().layer
     limited = _graph(lambda y, most: tested.solve(y, max_steps=most))
     needed = int(limited(y, tf.constant(tested.solver.max_steps)).steps[0])
     powers = [2**k for k in range(20) if 2**k < needed]
@@ -172,7 +179,7 @@ def test_quality_against_time_doubles_the_steps_until_the_solver_stops():
 
 
 def test_quality_against_time_ends_without_convergence():
-    curve = quality_against_time(LayerSolver(layer(tolerance=1e-6)), *images()[0], most=5)
+    curve = quality_against_time(solver(), *images()[0], most=5)
     assert curve["steps"] == [1, 2, 4]
 
 
@@ -212,9 +219,8 @@ SIDE = 12
 
 
 def deblurring(name="inner"):
-    return dk.layers.Variational(
-        dk.operators.GaussianBlur(kernel_size=3, stddev=1.0), dk.priors.TotalVariation(), name=name
-    )
+    blur = dk.operators.GaussianBlur(kernel_size=3, stddev=1.0)
+    return dk.layers.Variational(blur, dk.priors.TotalVariation(), solver="picard", name=name)
 
 
 def square_images():
@@ -227,28 +233,28 @@ def test_model_that_is_one_layer_is_that_layer():
     tested = layer()
     model = keras.Sequential([keras.Input((None, None, 1)), tested])
     assert solving_layers(model) == [tested]
-    solver = solver_of(model)
-    assert isinstance(solver, LayerSolver)
-    assert solver.layer is tested
+    found = solver_of(model)
+    assert isinstance(found, LayerSolver)
+    assert found.layer is tested
 
 
 def test_layer_among_others_is_seen_with_its_own_input():
-    tested = layer()
     image = keras.Input((SIDE, SIDE, 1))
     darker = keras.layers.Rescaling(0.5)(image)
-    model = keras.Model(image, keras.layers.Rescaling(2.0)(tested(darker)))
+    model = keras.Model(image, keras.layers.Rescaling(2.0)(solver().layer(darker)))
     y, truth = square_images()
-    solver = solver_of(model)
-    assert isinstance(solver, ModelSolver)
-    found, alone = solver.solve(y), _graph(tested.solve)(0.5 * y)
+    whole = solver_of(model)
+    assert isinstance(whole, ModelSolver)
+    # In a graph of the same sizes: that for all sizes rounds in another way.
+    found, alone = whole.solve(y), _graph(solver().layer.solve)(0.5 * y)
     np.testing.assert_allclose(found.value, _graph(model)(y), atol=1e-6)
     np.testing.assert_array_equal(found.steps, alone.steps)
     np.testing.assert_array_equal(found.residual, alone.residual)
     pairs = [(y[n : n + 1], truth[n : n + 1]) for n in range(3)]
-    _, rows, estimates = evaluate(solver, pairs, NAMES, bounds=True)
+    _, rows, estimates = evaluate(whole, pairs, NAMES, bounds=True)
     assert [row["steps"] for row in rows] == alone.steps.numpy().tolist()
     assert all(row["seconds"] > 0 and "error_bound" not in row for row in rows)
-    np.testing.assert_allclose(estimates, model(y), atol=1e-5)
+    np.testing.assert_allclose(estimates, found.value, atol=1e-5)
 
 
 @pytest.mark.slow
@@ -257,8 +263,7 @@ def test_several_layers_add_up():
     image = keras.Input((SIDE, SIDE, 1))
     model = keras.Model(image, second(first(image)))
     y, _ = square_images()
-    solver = ModelSolver(model)
-    found, each = solver.solve_each(y)
+    found, each = ModelSolver(model).solve_each(y)
     assert list(each) == [layer.name for layer in solving_layers(model)]
     parts = [_graph(first.solve)(y), _graph(second.solve)(_graph(first)(y))]
     np.testing.assert_array_equal(found.steps, parts[0].steps + parts[1].steps)
@@ -269,23 +274,22 @@ def test_several_layers_add_up():
 
 
 def test_a_layer_in_a_model_in_a_model_is_seen():
-    tested = layer()
-    inner = keras.Sequential([keras.Input((SIDE, SIDE, 1)), tested])
+    inner = keras.Sequential([keras.Input((SIDE, SIDE, 1)), solver().layer])
     image = keras.Input((SIDE, SIDE, 1))
     model = keras.Model(image, inner(keras.layers.Rescaling(0.5)(image)))
     y, _ = square_images()
-    solver = solver_of(model)
-    assert isinstance(solver, ModelSolver)
-    found, alone = solver.solve(y), _graph(tested.solve)(0.5 * y)
-    np.testing.assert_array_equal(found.steps, alone.steps)
+    whole = solver_of(model)
+    assert isinstance(whole, ModelSolver)
+    alone = _graph(solver().layer.solve)(0.5 * y)
+    np.testing.assert_array_equal(whole.solve(y).steps, alone.steps)
 
 
 def test_model_that_solves_nothing_has_no_columns():
     image = keras.Input((SIDE, SIDE, 1))
-    solver = solver_of(keras.Model(image, keras.layers.Rescaling(0.5)(image)))
+    whole = solver_of(keras.Model(image, keras.layers.Rescaling(0.5)(image)))
     y, truth = square_images()
-    assert solver.solve(y).steps is None
-    summary, rows, _ = evaluate(solver, [(y[:1], truth[:1])], ["a"])
+    assert whole.solve(y).steps is None
+    summary, rows, _ = evaluate(whole, [(y[:1], truth[:1])], ["a"])
     assert summary["forward_steps"] is summary["converged"] is None
     assert set(rows[0]) == {"name", "seconds", "psnr", "ssim", "loss"}
 

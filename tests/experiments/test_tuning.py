@@ -1,6 +1,7 @@
 """The tuned weight is the minimiser, where that is known in closed form or by exhaustion."""
 
 import math
+from itertools import product
 
 import numpy as np
 import pytest
@@ -8,6 +9,7 @@ import tensorflow as tf
 
 import deq_keras as dk
 from experiments.tuning import Scalar, tune, tune_weight
+from tests.variants import covering
 
 TRUTH = np.random.default_rng(0).uniform(size=(2, 12, 12, 1))
 NOISE = np.random.default_rng(1).normal(size=TRUTH.shape)
@@ -53,8 +55,10 @@ def test_the_reference_problem_is_the_one_of_the_formula(cls):
     np.testing.assert_allclose(value, TRUTH / 1.7, rtol=1e-5)
 
 
-@pytest.mark.parametrize("cls", [dk.layers.Variational, dk.layers.Equilibrium])
-@pytest.mark.parametrize("scale", [1.1, 1.5, 4.0])
+@pytest.mark.parametrize(
+    ("cls", "scale"),
+    covering(product([dk.layers.Variational, dk.layers.Equilibrium], [1.1, 1.5, 4.0])),
+)
 def test_finds_the_known_minimiser(cls, scale):
     """Each refinement halves the spacing, in decades, of which the first grid has 5/12."""
     y = scale * TRUTH + 0.05 * NOISE

@@ -6,15 +6,7 @@ import tensorflow as tf
 
 from deq_keras import priors
 from deq_keras.priors import potentials
-
-
-def _hessian(prior, u):
-    """The dense Hessian of the first image, `(pixels, pixels)`."""
-    with tf.GradientTape() as tape:
-        tape.watch(u)
-        gradient = prior.gradient(u)
-    pixels = int(np.prod(u.shape[1:]))
-    return tf.reshape(tape.jacobian(gradient, u)[0, ..., 0, :, :, :], (pixels, pixels)).numpy()
+from tests.priors.hessians import dense_hessian
 
 
 def _images(shape, seed=0):
@@ -39,7 +31,7 @@ def _experts(activation, sharpness, **options):
 def test_a_quadratic_prior_has_a_convolution_for_its_hessian(size):
     prior, u = _experts("identity", 3.0), _images((1, *size, 1))
     prior.build(u.shape)
-    column = _hessian(prior, u)[:, 0].reshape(size)
+    column = dense_hessian(prior, u)[:, 0].reshape(size)
     spectrum = prior.bind(u.shape).hessian_spectrum(u)[0]
     np.testing.assert_allclose(spectrum, np.fft.rfft2(column), atol=1e-12)
 
@@ -51,7 +43,9 @@ def test_means_keep_the_trace(activation):
     prior.build(u.shape)
     prior.bias.assign(np.linspace(-0.1, 0.1, 5))
     spectrum = prior.bind(u.shape).hessian_spectrum(u).numpy()[0]
-    np.testing.assert_allclose(_whole(spectrum, 6), np.trace(_hessian(prior, u)) / 30, rtol=1e-10)
+    np.testing.assert_allclose(
+        _whole(spectrum, 6), np.trace(dense_hessian(prior, u)) / 30, rtol=1e-10
+    )
     assert spectrum.min() >= 0
 
 
@@ -59,7 +53,9 @@ def test_channels_share_their_mean():
     prior, u = _experts("tanh", 20.0), _images((1, 4, 6, 3))
     prior.build(u.shape)
     spectrum = prior.bind(u.shape).hessian_spectrum(u).numpy()[0]
-    np.testing.assert_allclose(_whole(spectrum, 6), np.trace(_hessian(prior, u)) / 72, rtol=1e-10)
+    np.testing.assert_allclose(
+        _whole(spectrum, 6), np.trace(dense_hessian(prior, u)) / 72, rtol=1e-10
+    )
 
 
 def test_each_image_has_its_own():
@@ -79,7 +75,7 @@ def test_diagonal(activation, channels):
     prior.build(u.shape)
     prior.bias.assign(np.linspace(-0.1, 0.1, 5))
     found = prior.bind(u.shape).hessian_diagonal(u).numpy().ravel()
-    np.testing.assert_allclose(found, np.diagonal(_hessian(prior, u)), rtol=1e-10)
+    np.testing.assert_allclose(found, np.diagonal(dense_hessian(prior, u)), rtol=1e-10)
 
 
 def test_diagonal_of_total_variation():
@@ -88,7 +84,7 @@ def test_diagonal_of_total_variation():
     u = tf.constant(np.tile(row, (1, 5, 1, 1)))
     prior = priors.TotalVariation(smoothing=0.1, dtype="float64")
     found = prior.bind(u.shape).hessian_diagonal(u).numpy().ravel()
-    np.testing.assert_allclose(found, np.diagonal(_hessian(prior, u)), rtol=1e-10)
+    np.testing.assert_allclose(found, np.diagonal(dense_hessian(prior, u)), rtol=1e-10)
 
 
 def test_of_total_variation():
@@ -96,7 +92,7 @@ def test_of_total_variation():
     prior, u = priors.TotalVariation(smoothing=0.1, dtype="float64"), tf.ones((1, 7, 8, 1))
     u = tf.cast(u, tf.float64)
     spectrum = prior.bind(u.shape).hessian_spectrum(u)[0]
-    column = _hessian(prior, u)[:, 3 * 8 + 4].reshape(7, 8)
+    column = dense_hessian(prior, u)[:, 3 * 8 + 4].reshape(7, 8)
     expected = np.fft.rfft2(np.roll(column, (-3, -4), (0, 1)))
     np.testing.assert_allclose(spectrum, expected, atol=1e-11)
 
@@ -111,7 +107,7 @@ def test_of_an_untied_map_the_real_part_that_is_not_negative(size):
     weights = prior.synthesis.numpy()
     weights[..., 0] *= -2.0
     prior.synthesis.assign(weights + 0.1 * np.random.default_rng(0).normal(size=weights.shape))
-    jacobian = _hessian(prior, u)
+    jacobian = dense_hessian(prior, u)
     expected = np.fft.rfft2(jacobian[:, 0].reshape(size)).real
     assert expected.min() < -1e-3
     found = prior.bind(u.shape).hessian_spectrum(u)[0]

@@ -79,28 +79,35 @@ def _shown(build, data):
 
 
 @functools.cache
-def _graph(solver, build, history):
+def _graph(solver, build):
     @tf.function(autograph=False)
-    def run(z0, data, max_steps):
+    def run(z0, data, tolerance, max_steps):
         problem = _shown(build, data)
-        return solver.solve(problem, z0, max_steps=max_steps, return_history=history)
+        limited = solver.within(tolerance, max_steps)
+        return limited.solve(problem, z0, return_history=True)
 
     return run
 
 
-def solve(solver, problem, history=False, max_steps=None):
-    """`solver.solve` in a graph, traced once for each kind of problem and precision."""
+def solve(solver, problem, tolerance=None, max_steps=None):
+    """`solver.solve` with a history, in a graph, traced once for a kind of problem and a precision.
+
+    Limits are tensors of the graph; `None` is that of the solver.
+    """
 
     def spec(part):
         return tf.TensorSpec([None, *part.shape[1:]], part.dtype)
 
-    concrete = _graph(solver, problem.build, history).get_concrete_function(
+    concrete = _graph(solver, problem.build).get_concrete_function(
         spec(problem.z0),
         tuple(spec(part) for part in problem.data),
+        tf.TensorSpec([], tf.float64),
         tf.TensorSpec([], tf.int32),
     )
-    limit = solver.max_steps if max_steps is None else max_steps
-    return concrete(problem.z0, *problem.data, tf.constant(limit))
+    tolerance = solver.tolerance if tolerance is None else tolerance
+    max_steps = solver.max_steps if max_steps is None else max_steps
+    limits = tf.constant(tolerance, tf.float64), tf.constant(max_steps)
+    return concrete(problem.z0, *problem.data, *limits)
 
 
 # Kinds of problems: functions of data.
@@ -177,34 +184,23 @@ def wells(scale):
     return solvers.Problem(lambda u: u - 0.25 * gradient(u), scale=scale, step=Step(energy, 0.25))
 
 
-def _composite(hessian, b, value, proximal):
+def composite(hessian, b, weight, lower, upper):
+    """A proximal step on `u^T H u / 2 - b^T u + weight ||u||_1` with `lower <= u <= upper`."""
+
     def gradient(u):
         return tf.linalg.matvec(hessian, u) - b
 
     def energy(u):
         smooth = tf.reduce_sum(u * (0.5 * tf.linalg.matvec(hessian, u) - b), axis=-1)
-        return smooth + value(u)
+        return smooth + weight * tf.reduce_sum(tf.abs(u), axis=-1)
+
+    def proximal(u, step):
+        shrunk = tf.sign(u) * tf.maximum(tf.abs(u) - (step * weight)[:, None], 0.0)
+        return tf.clip_by_value(shrunk, lower[:, None], upper[:, None])
 
     length = tf.ones_like(b[:, 0])
     return solvers.Problem(
         lambda u: proximal(u - gradient(u), length), step=Step(energy, 1.0, gradient, proximal)
-    )
-
-
-def lasso(hessian, b):
-    """A proximal step on `u^T H u / 2 - b^T u + ||u||_1`."""
-    return _composite(
-        hessian,
-        b,
-        lambda u: tf.reduce_sum(tf.abs(u), axis=-1),
-        lambda u, step: tf.sign(u) * tf.maximum(tf.abs(u) - step[:, None], 0.0),
-    )
-
-
-def box(hessian, b):
-    """A projected step on `u^T H u / 2 - b^T u` with `0 <= u <= 1`."""
-    return _composite(
-        hessian, b, lambda u: tf.zeros_like(u[:, 0]), lambda u, step: tf.clip_by_value(u, 0.0, 1.0)
     )
 
 
@@ -294,7 +290,7 @@ def _hessian(size):
     return q @ np.diag(np.linspace(0.1, 1.0, size)) @ q.T, rng.normal(size=(3, size))
 
 
-def _composite_problem(build, b_scale, candidates, subgradient):
+def _composite_problem(weight, bounds, b_scale, candidates, subgradient):
     """All ways in which coordinates may be free or held are tried, for the one that is optimal.
 
     `candidates` are the pairs of a value at which a coordinate is held, or None, and the term that
@@ -314,25 +310,31 @@ def _composite_problem(build, b_scale, candidates, subgradient):
         if subgradient(u, hessian @ u - b[row]):
             solution[row] = u
     assert np.isfinite(solution).all()
-    return Problem(
-        build, (_repeat(hessian), tf.constant(b)), tf.zeros((3, size), tf.float64), solution
-    )
+    numbers = (tf.fill((3,), tf.constant(number, tf.float64)) for number in (weight, *bounds))
+    data = (_repeat(hessian), tf.constant(b), *numbers)
+    return Problem(composite, data, tf.zeros((3, size), tf.float64), solution)
 
 
 def sparse():
+    """With `||u||_1` and no bounds."""
+    bounds = (-np.inf, np.inf)
+
     def optimal(u, g):
         return np.where(u == 0, np.abs(g) <= 1, np.abs(g + np.sign(u)) < 1e-9).all()
 
-    return _composite_problem(lasso, 2.0, [(0.0, 0.0), (None, 1.0), (None, -1.0)], optimal)
+    return _composite_problem(1.0, bounds, 2.0, [(0.0, 0.0), (None, 1.0), (None, -1.0)], optimal)
 
 
 def constrained():
+    """With `0 <= u <= 1`."""
+    bounds = (0.0, 1.0)
+
     def optimal(u, g):
         inside = ((u >= 0) & (u <= 1)).all()
         held = np.where(u == 0, g >= 0, np.where(u == 1, g <= 0, np.abs(g) < 1e-9))
         return inside and held.all()
 
-    return _composite_problem(box, 1.0, [(0.0, 0.0), (1.0, 0.0), (None, 0.0)], optimal)
+    return _composite_problem(0.0, bounds, 1.0, [(0.0, 0.0), (1.0, 0.0), (None, 0.0)], optimal)
 
 
 def rows_of_different_difficulty():

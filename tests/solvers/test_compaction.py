@@ -9,8 +9,15 @@ import tensorflow as tf
 from deq_keras import solvers
 from deq_keras.numerics import Partial
 from tests.solvers.methods import DEFAULTS, PROXIMAL, SOLVERS, with_arguments
-from tests.solvers.problems import nonlinear, rows_of_different_difficulty, solve, sparse
+from tests.solvers.problems import rows_of_different_difficulty, solve, sparse
 from tests.variants import marked
+
+
+@functools.cache
+def _few_steps(name):
+    """Of a solve outside of graphs without compaction: the problem, the limit, the solution."""
+    problem = rows_of_different_difficulty().take([1, 2, 4])
+    return problem, 20, _pair(name)[0].solve(problem.known(), problem.z0, max_steps=20)
 
 
 @functools.cache
@@ -33,7 +40,7 @@ def _assert_same(one, other, rtol=1e-12):
 @pytest.mark.parametrize("solver_name", DEFAULTS)
 def test_compaction_changes_nothing(solver_name, rows):
     problem = rows_of_different_difficulty().take(rows)
-    plain, compact = (solve(solver, problem, history=True) for solver in _pair(solver_name))
+    plain, compact = (solve(solver, problem) for solver in _pair(solver_name))
     _assert_same(plain, compact)
     np.testing.assert_allclose(plain.history, compact.history, rtol=1e-9, atol=1e-14)
     if len(rows) > 2:
@@ -47,9 +54,7 @@ def test_compaction_changes_nothing(solver_name, rows):
 @pytest.mark.parametrize("solver_name", DEFAULTS)
 def test_compaction_of_images_that_do_not_converge(solver_name):
     problem = rows_of_different_difficulty()
-    plain, compact = (
-        solve(solver, problem, history=True, max_steps=12) for solver in _pair(solver_name)
-    )
+    plain, compact = (solve(solver, problem, max_steps=12) for solver in _pair(solver_name))
     assert not plain.converged.numpy().all()
     assert plain.steps.numpy().max() == 12
     _assert_same(plain, compact)
@@ -58,11 +63,9 @@ def test_compaction_of_images_that_do_not_converge(solver_name):
 
 @pytest.mark.parametrize("solver_name", DEFAULTS)
 def test_compaction_eager(solver_name):
-    problem = rows_of_different_difficulty().take([1, 2, 4])
-    plain, compact = _pair(solver_name)
-    limit = {"max_steps": 20}
-    eager = compact.solve(problem.known(), problem.z0, **limit)
-    _assert_same(eager, plain.solve(problem.known(), problem.z0, **limit))
+    problem, limit, plain = _few_steps(solver_name)
+    compact = _pair(solver_name)[1].solve(problem.known(), problem.z0, max_steps=limit)
+    _assert_same(compact, plain)
 
 
 @pytest.mark.parametrize("solver_name", marked(PROXIMAL, ["anderson", "nonmonotone_apg"]))
@@ -92,12 +95,12 @@ def test_the_state_of_an_image_is_that_of_its_last_step(compact):
 def test_an_image_does_not_depend_on_its_companions(solver_name):
     problem = rows_of_different_difficulty()
     solver = _pair(solver_name)[0]
-    together = solve(solver, problem, history=True)._replace(history=None)
+    together = solve(solver, problem)._replace(history=None)
     for i in (0, 3):
-        alone = solve(solver, problem.take([i]), history=True)
+        alone = solve(solver, problem.take([i]))
         _assert_same(alone, solvers.Solution(*(t[i : i + 1] for t in together[:4])))
     order = [5, 3, 0, 1, 4, 2]
-    permuted = solve(solver, problem.take(order), history=True)
+    permuted = solve(solver, problem.take(order))
     _assert_same(permuted, solvers.Solution(*(tf.gather(t, order) for t in together[:4])))
     steps = together.steps.numpy()
     assert steps[2] < steps[3], "a hard image must not be stopped with an easy one, nor the reverse"
@@ -153,8 +156,5 @@ def test_compaction_of_nested_states():
 
 @pytest.mark.parametrize("solver_name", DEFAULTS)
 def test_graph_equals_eager(solver_name):
-    problem = nonlinear()
-    solver = with_arguments(solver_name, tolerance=1e-4, max_steps=40)
-    eager = solver.solve(problem.known(), problem.z0)
-    graph = solve(solver, problem)
-    _assert_same(eager, graph, rtol=1e-7)
+    problem, limit, eager = _few_steps(solver_name)
+    _assert_same(eager, solve(_pair(solver_name)[0], problem, max_steps=limit), rtol=1e-7)

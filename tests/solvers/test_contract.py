@@ -35,7 +35,7 @@ def test_the_best_iterate_is_returned():
 
 @pytest.mark.parametrize("solver_name", DEFAULTS)
 def test_the_residual_is_that_of_the_value(solver_name):
-    problem = nonlinear()
+    problem = symmetric_linear()
     for max_steps in (1, 4, 9):
         solution = solve(SOLVERS[solver_name], problem, max_steps=max_steps)
         known = problem.known()
@@ -47,7 +47,7 @@ def test_the_residual_is_that_of_the_value(solver_name):
 @pytest.mark.parametrize("solver_name", DEFAULTS)
 def test_history(solver_name):
     problem = symmetric_linear()
-    solution = solve(SOLVERS[solver_name], problem, history=True)
+    solution = solve(SOLVERS[solver_name], problem)
     history = solution.history
     evaluations = solution.steps - (0 if solution.products is None else solution.products)
     assert history.shape == (evaluations.numpy().max(), 3)

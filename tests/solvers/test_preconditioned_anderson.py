@@ -55,7 +55,7 @@ def hidden(matrix, guess):
 
 @functools.cache
 def _graph(build, count, options):
-    solver = solvers.Anderson(tolerance=1e-9, **dict(options))
+    solver = solvers.Anderson(tolerance=1e-9, max_steps=4000, **dict(options))
     specs = [tf.TensorSpec([None, SIZE, SIZE], tf.float64), tf.TensorSpec([None, SIZE], tf.float64)]
     return tf.function(
         lambda *data: solver.solve(build(*data)), input_signature=specs[:count], autograph=False
@@ -101,8 +101,8 @@ def test_a_bad_one_is_given_up_by_each_image_for_itself():
     matrix = matrices()
     guess = diagonal(matrix)
     guess[0] = 1e6 / guess[0]  # the inverse of what is wanted
-    with_it = steps(linear, matrix, guess, max_steps=4000)
-    without = steps(linear, matrix, max_steps=4000)
+    with_it = steps(linear, matrix, guess)
+    without = steps(linear, matrix)
     assert with_it[0] <= without[0] + 64
     assert with_it[1] == steps(linear, matrix, diagonal(matrix))[1]
 
@@ -136,9 +136,11 @@ def test_it_is_computed_anew_after_eight_evaluations_and_twice_as_many():
 
 def test_compaction_asks_for_rows():
     matrix = matrices()
+    problem = hidden(matrix, diagonal(matrix))
     with pytest.raises(ValueError, match="Anderson.* expected a preconditioner whose rows"):
-        solvers.Anderson(compact=True).solve(hidden(matrix, diagonal(matrix)))
-    steps(hidden, matrix, diagonal(matrix), compact=True, precondition=False)
+        solvers.Anderson(compact=True).solve(problem)
+    without = solvers.Anderson(compact=True, precondition=False)
+    assert without.solve(problem, max_steps=3).steps.numpy().tolist() == [3, 3]
 
 
 def test_option():

@@ -235,7 +235,7 @@ def test_what_is_missing_is_a_dash(tmp_path, nothing):
 
 
 def test_a_failed_run_is_named_and_its_reason_said(tmp_path):
-    results = made_up({}, {"noise": 0.25})
+    results = made_up()
     failed = results["runs"][0]
     failed.update(failed="the loss is not finite", epochs=failed["epochs"][:1])
     del failed["final"]
@@ -401,8 +401,9 @@ def test_reconstructions_stand_in_one_order_with_their_errors():
 
 def test_runs_may_lack_pictures_or_parts_of_them(tmp_path):
     results = made_up({}, {"noise": 0.25})
+    results["runs"] = [results["runs"][number] for number in (0, 5, 6)]
     pictures = pictures_of(results)
-    some = list(pictures)[5:7]  # of the second group alone
+    some = list(pictures)[1:]  # of the second group alone
     page = written(tmp_path, results, {key: pictures[key] for key in some})
     assert {"pictures", "filters"} <= set(sections(page))
     del pictures[some[0]]["measurement"], pictures[some[0]]["estimate"]
