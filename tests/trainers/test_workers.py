@@ -1,7 +1,7 @@
 """Real processes on loopback: many are one, and what kills them costs a restart and no more.
 
-Many are also the devices of one process. All this is in one file, for the undisturbed run of two
-models, which is most of the time TensorFlow's start, is then made once.
+Many are also the devices of one process. All this is in one file, for most of the time is
+TensorFlow's start: what is compared is trained by the same processes, one after the other.
 """
 
 import json
@@ -9,6 +9,7 @@ import random
 import signal
 import time
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import pytest
@@ -31,6 +32,58 @@ def assert_same(folder, rows, weights):
     for name, new in final(folder).items():
         if name.startswith("model"):
             assert np.linalg.norm(new - weights[name]) <= 1e-5 * np.linalg.norm(weights[name])
+
+
+class Hurt(NamedTuple):
+    """A training that was stopped, and killed when it went on.
+
+    Attributes:
+        folder: Where it is, as `hurt`. Beside it are those that the last of its workers made after
+            it, to which nothing happened, each under the name of its model.
+        code: The exit code of the launcher that was stopped.
+        said: What it printed.
+        left: Whether it left final weights.
+    """
+
+    folder: Path
+    code: int
+    said: str
+    left: bool
+
+
+@pytest.fixture(scope="module")
+def hurt(tmp_path_factory):
+    """SIGTERM of all; then the same command, which loses a worker."""
+    folder = tmp_path_factory.mktemp("hurt")
+    runs = "hurt=conv,conv,bilevel"
+    with started(folder, runs) as process:
+        deadline = time.monotonic() + 120
+        path = folder / "hurt" / "metrics.jsonl"
+        while not path.exists() or len(path.read_text().splitlines()) < 4:
+            assert time.monotonic() < deadline
+            assert process.poll() is None, process.communicate()[0]
+            time.sleep(0.01)
+        process.send_signal(signal.SIGTERM)
+        said, _ = process.communicate(timeout=60)
+    left = (folder / "hurt" / "final.npz").exists()
+    kill = {"kind": "KILL", "worker": 1, "step": TOTAL - 4, "delay": 0.01}
+    drill(folder, runs, [kill], least=1)
+    return Hurt(folder, process.returncode, said, left)
+
+
+@pytest.fixture(scope="module")
+def undisturbed(hurt, tmp_path_factory):
+    """The folder of a run on two workers that nothing happened to, of a model."""
+    others = tmp_path_factory.mktemp("undisturbed")
+
+    def run(model):
+        if (hurt.folder / model).exists():
+            return hurt.folder / model
+        if not (others / model).exists():
+            finish(others, model)
+        return others / model
+
+    return run
 
 
 @pytest.fixture(scope="module")
@@ -97,41 +150,33 @@ def plan(kinds, seed):
     return faults
 
 
-def drill(folder, model, faults, expected, least):
+def drill(folder, runs, faults, least):
     path = folder / "faults.json"
     path.write_text(json.dumps(faults))
-    said = finish(folder, model, path, timeout=90 * (len(faults) + 1))
+    said = finish(folder, runs, path, timeout=90 * (len(faults) + 1))
     happened = [json.loads(line) for line in Path(f"{path}.done").read_text().splitlines()]
     # The training may have ended before the last ones.
     assert happened == faults[: len(happened)], said
     assert len(happened) >= least, said
     assert said.count(" restart ") >= len(happened), said
-    assert_nothing_was_lost(folder / model, expected)
 
 
-def test_stopped_and_killed_it_is_the_same_training(undisturbed, tmp_path):
-    """SIGTERM of all has a code of its own, and the same command goes on; then a worker is lost."""
-    with started(tmp_path, "conv") as process:
-        deadline = time.monotonic() + 120
-        path = tmp_path / "conv" / "metrics.jsonl"
-        while not path.exists() or len(path.read_text().splitlines()) < 4:
-            assert time.monotonic() < deadline
-            assert process.poll() is None, process.communicate()[0]
-            time.sleep(0.01)
-        process.send_signal(signal.SIGTERM)
-        said, _ = process.communicate(timeout=60)
-        assert process.returncode == exits.STOPPED, said
-        assert "Run the same command again to go on." in said
-    assert not (tmp_path / "conv" / "final.npz").exists()
-    kill = {"kind": "KILL", "worker": 1, "step": TOTAL - 4, "delay": 0.01}
-    drill(tmp_path, "conv", [kill], undisturbed("conv"), least=1)
+def test_a_stop_of_all_has_a_code_of_its_own(hurt):
+    assert hurt.code == exits.STOPPED, hurt.said
+    assert "Run the same command again to go on." in hurt.said
+    assert not hurt.left
+
+
+def test_stopped_and_killed_it_is_the_same_training(hurt, undisturbed):
+    assert_nothing_was_lost(hurt.folder / "hurt", undisturbed("conv"))
 
 
 @pytest.mark.slow
 def test_drill(undisturbed, tmp_path):
     # Of the chief, the worker, the chief: each kind once, for each costs two starts.
     kinds = ["SAVE", "KILL", "STOP"]
-    drill(tmp_path, "conv", plan(kinds, 0), undisturbed("conv"), least=3)
+    drill(tmp_path, "conv", plan(kinds, 0), least=3)
+    assert_nothing_was_lost(tmp_path / "conv", undisturbed("conv"))
 
 
 @pytest.mark.slow
@@ -139,4 +184,5 @@ def test_drill(undisturbed, tmp_path):
 def test_long_drill(undisturbed, tmp_path, model, seed):
     kinds = ["KILL", "SAVE"] * 5 + ["STOP", "KILL"]
     random.Random(seed).shuffle(kinds)
-    drill(tmp_path, model, plan(kinds, seed), undisturbed(model), least=10)
+    drill(tmp_path, model, plan(kinds, seed), least=10)
+    assert_nothing_was_lost(tmp_path / model, undisturbed(model))

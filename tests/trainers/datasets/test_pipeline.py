@@ -72,6 +72,24 @@ def joined(batches):
     return tf.nest.map_structure(lambda *parts: np.concatenate(parts), *batches)
 
 
+@pytest.fixture(scope="module")
+def whole():
+    """Ten batches of four in a row, which other ways to make them are compared with."""
+    return take(10)
+
+
+@pytest.fixture(scope="module")
+def masked():
+    """Six with a mask for each example."""
+    return take(6, measure=inpainting)
+
+
+def cut(examples, step, batch_size):
+    """The batch of a step, of all examples in a row."""
+    place = slice(step * batch_size, (step + 1) * batch_size)
+    return tf.nest.map_structure(lambda array: array[place], examples)
+
+
 def assert_same(first, second):
     tf.nest.map_structure(np.testing.assert_array_equal, first, second)
 
@@ -84,15 +102,14 @@ def test_values_shapes_and_types():
     for spec in batches.element_spec:
         assert spec == tf.TensorSpec((4, 8, 8, 1), tf.float32)
     assert batches.cardinality() == tf.data.INFINITE_CARDINALITY
-    for measurement, truth in take(3, measure=measured(blur)):
+    for measurement, truth in map(arrays, batches.take(3)):
         assert truth.min() >= 0
         assert truth.max() <= 1
         np.testing.assert_allclose(measurement, blur(truth), atol=1e-6)
 
 
-@pytest.mark.parametrize("start_step", [1, 3, 7])
-def test_resuming_gives_the_tail_of_the_uninterrupted_run(start_step):
-    whole = take(10)
+@pytest.mark.parametrize("start_step", marked([1, 3, 7], [3]))
+def test_resuming_gives_the_tail_of_the_uninterrupted_run(whole, start_step):
     assert_same(joined(whole[start_step:]), joined(take(10 - start_step, start_step=start_step)))
 
 
@@ -101,12 +118,13 @@ def test_resuming_far_into_a_run_is_immediate():
     assert_same(joined(take(3, start_step=step)[1:]), joined(take(2, start_step=step + 1)))
 
 
-def test_batch_size_does_not_change_an_example():
-    assert_same(joined(take(3, batch_size=8)), joined(take(8, batch_size=3)))
+def test_batch_size_does_not_change_an_example(whole):
+    assert_same(joined(whole[:6]), joined(take(8, batch_size=3)))
 
 
-def test_seeds_differ():
-    measurements = [take(1, seed=seed)[0][0] for seed in (0, 1, -1, 2**40)]
+def test_seeds_differ(whole):
+    others = [take(1, seed=seed)[0][0] for seed in (1, -1, 2**40)]
+    measurements = [whole[0][0], *others]
     for a, b in itertools.combinations(measurements, 2):
         assert np.mean(a == b) < 0.1
 
@@ -116,20 +134,21 @@ def context(pipelines, pipeline_id, replicas):
 
 
 @pytest.mark.parametrize(("workers", "batch_size"), covering(product([1, 2, 3], [8, 7])))
-def test_workers_together_give_the_batches_of_one(workers, batch_size):
+def test_workers_together_give_the_batches_of_one(whole, workers, batch_size):
     steps = 3
     parts = [
         take(steps, batch_size=batch_size, input_context=context(workers, worker, workers))
         for worker in range(workers)
     ]
-    for step, whole in enumerate(take(steps, batch_size=batch_size)):
-        assert_same(joined([part[step] for part in parts]), whole)
+    for step in range(steps):
+        expected = cut(joined(whole), step, batch_size)
+        assert_same(joined([part[step] for part in parts]), expected)
     sizes = [len(part[0][0]) for part in parts]
     assert max(sizes) - min(sizes) <= 1
 
 
 @pytest.mark.parametrize("batch_size", marked([8, 11], [11]))
-def test_a_worker_with_several_replicas_yields_a_batch_for_each(batch_size):
+def test_a_worker_with_several_replicas_yields_a_batch_for_each(whole, batch_size):
     steps, workers, per_worker = 3, 2, 2
     parts = [
         take(
@@ -139,16 +158,16 @@ def test_a_worker_with_several_replicas_yields_a_batch_for_each(batch_size):
         )
         for worker in range(workers)
     ]
-    for step, whole in enumerate(take(steps, batch_size=batch_size)):
+    for step in range(steps):
         mine = slice(step * per_worker, (step + 1) * per_worker)
         batches = [batch for part in parts for batch in part[mine]]
-        assert_same(joined(batches), whole)
+        assert_same(joined(batches), cut(joined(whole), step, batch_size))
         sizes = [len(batch[0]) for batch in batches]
         assert max(sizes) - min(sizes) <= 1
 
 
 @pytest.mark.parametrize("by_function", [True, False])
-def test_a_strategy_gets_the_same_batches(by_function):
+def test_a_strategy_gets_the_same_batches(whole, by_function):
     devices = [device.name for device in tf.config.list_logical_devices("CPU")]
     strategy = tf.distribute.MirroredStrategy(
         devices, cross_device_ops=tf.distribute.ReductionToOneDevice()
@@ -168,11 +187,11 @@ def test_a_strategy_gets_the_same_batches(by_function):
         distributed = strategy.distribute_datasets_from_function(batches)
     else:
         distributed = strategy.experimental_distribute_dataset(batches())
-    for whole, batch in zip(take(3), distributed, strict=False):
+    for expected, batch in zip(whole[:3], distributed, strict=False):
         parts = zip(*(strategy.experimental_local_results(part) for part in batch), strict=True)
         parts = list(parts)
         assert len(parts) == len(devices)
-        assert_same(joined([arrays(part) for part in parts]), whole)
+        assert_same(joined([arrays(part) for part in parts]), expected)
 
 
 # Which photograph, which patch, which noise.
@@ -269,10 +288,10 @@ def test_measure_may_change_the_shape():
 
 
 def test_masks_come_with_the_measurements():
-    batches = training_batches(MIXED, inpainting, patch_size=8, batch_size=4, seed=0)
-    image = tf.TensorSpec((4, 8, 8, 1), tf.float32)
+    batches = training_batches(MIXED, inpainting, patch_size=8, batch_size=32, seed=0)
+    image = tf.TensorSpec((32, 8, 8, 1), tf.float32)
     assert batches.element_spec == ((image, image), image)
-    (y, mask), truth = joined(take(8, measure=inpainting, batch_size=32))
+    (y, mask), truth = joined(map(arrays, batches.take(8)))
     assert set(np.unique(mask)) == {0, 1}
     assert abs(mask.mean() - 0.5) < 5 * 0.5 / mask.size**0.5
     assert not y[mask == 0].any()
@@ -281,30 +300,31 @@ def test_masks_come_with_the_measurements():
     assert len({known.tobytes() for known in mask}) == len(mask)
 
 
-def test_masks_are_functions_of_the_seed_and_the_number():
+def test_masks_are_functions_of_the_seed_and_the_number(masked):
     def masks(images=MIXED, **options):
         return joined(take(6, images, inpainting, **options))[0][1]
 
-    np.testing.assert_array_equal(masks(), masks(random_set((9, 30), (50, 8), seed=1)))
-    assert 0.4 < np.mean(masks() == masks(seed=1)) < 0.6
+    (_, mask), _ = joined(masked)
+    np.testing.assert_array_equal(mask, masks(random_set((9, 30), (50, 8), seed=1)))
+    assert 0.4 < np.mean(mask == masks(seed=1)) < 0.6
 
 
-def test_masks_resume_and_do_not_depend_on_the_batch():
-    whole = take(6, measure=inpainting)
-    assert_same(joined(whole[4:]), joined(take(2, measure=inpainting, start_step=4)))
-    assert_same(joined(whole), joined(take(8, measure=inpainting, batch_size=3)))
+def test_masks_resume_and_do_not_depend_on_the_batch(masked):
+    assert_same(joined(masked[4:]), joined(take(2, measure=inpainting, start_step=4)))
+    assert_same(joined(masked), joined(take(8, measure=inpainting, batch_size=3)))
 
 
 @pytest.mark.parametrize("batch_size", marked([7, 8], [7]))
-def test_workers_together_give_the_masks_of_one(batch_size):
+def test_workers_together_give_the_masks_of_one(masked, batch_size):
     # Two replicas each, and with 7 examples batches that are not of equal size.
     parts = [
         take(4, measure=inpainting, batch_size=batch_size, input_context=context(2, worker, 4))
         for worker in range(2)
     ]
-    for step, whole in enumerate(take(2, measure=inpainting, batch_size=batch_size)):
+    for step in range(2):
         mine = slice(2 * step, 2 * step + 2)
-        assert_same(joined([batch for part in parts for batch in part[mine]]), whole)
+        batches = [batch for part in parts for batch in part[mine]]
+        assert_same(joined(batches), cut(joined(masked), step, batch_size))
 
 
 def test_evaluation_masks_never_change_and_are_not_those_of_training():
@@ -343,22 +363,28 @@ def test_evaluation_noise_belongs_to_the_place_in_the_set():
     for part, whole in zip(evaluate(first_two), evaluate(MIXED), strict=False):
         assert_same(part, whole)
     same = random_set((9, 12), (9, 12), (9, 12))
-    assert_same(joined(evaluate(same, batch_size=2)), joined(evaluate(same)))
-    assert [len(batch[0]) for batch in evaluate(same, batch_size=2)] == [2, 1]
+    pairs = evaluate(same, batch_size=2)
+    assert_same(joined(pairs), joined(evaluate(same)))
+    assert [len(batch[0]) for batch in pairs] == [2, 1]
     repeated = ImageSet(("a", "b"), (same.images[0],) * 2)
     (first, _), (second, _) = evaluate(repeated)
     assert np.abs(first - second).max() > 0.05
     assert np.abs(first - evaluate(repeated, seed=1)[0][0]).max() > 0.05
 
 
-@pytest.mark.parametrize("measure", [BLURRED, inpainting])
-@pytest.mark.parametrize(("images", "crop"), [(random_set(*[(9, 12)] * 7), None), (MIXED, 7)])
-def test_evaluation_is_the_same_for_any_batch_size(images, crop, measure):
-    one_by_one = evaluate(images, measure=measure, crop=crop)
-    for batch_size in (2, 3, 7, 50):
-        batches = evaluate(images, measure=measure, crop=crop, batch_size=batch_size)
-        assert len(batches) == -(-len(images) // batch_size)
-        assert_same(joined(batches), joined(one_by_one))
+ALIKE = random_set(*[(9, 12)] * 7)
+
+
+@pytest.mark.parametrize(
+    ("batch_size", "measure", "whole_images"),
+    covering(product([2, 3, 7, 50], ["blur", "inpainting"], [True, False])),
+)
+def test_evaluation_is_the_same_for_any_batch_size(batch_size, measure, whole_images):
+    images, crop = (ALIKE, None) if whole_images else (MIXED, 7)
+    options = {"measure": {"blur": BLURRED, "inpainting": inpainting}[measure], "crop": crop}
+    batches = evaluate(images, batch_size=batch_size, **options)
+    assert len(batches) == -(-len(images) // batch_size)
+    assert_same(joined(batches), joined(evaluate(images, **options)))
 
 
 def test_evaluation_of_images_of_many_sizes_is_the_same_for_any_batch_size():
@@ -569,21 +595,18 @@ def test_examples_in_docstrings(module, cache, monkeypatch):
     assert found.failed == 0
 
 
-def test_what_a_loss_without_a_truth_is_given_depends_on_the_example_alone():
+def test_what_a_loss_without_a_truth_is_given_depends_on_the_example_alone(whole):
     def supervise(measure, seed, index):
         return measure(seed, index), measure(seed + 2, index)
 
-    options = {"measure": NOISY, "supervise": supervise}
-    y, (truth, target) = take(1, **options)[0]
-    plain, same = take(1, measure=NOISY)[0]
-    assert_same((y, truth), (plain, same))
+    (y, (truth, target)), second = take(2, supervise=supervise)
+    assert_same((y, truth), whole[0])
     assert np.std(target - y) > 0.1
-    assert_same(take(1, start_step=1, **options)[0], take(2, **options)[1])
+    assert_same(take(1, start_step=1, supervise=supervise)[0], second)
     parts = [
-        take(1, input_context=tf.distribute.InputContext(2, worker, 2), **options)[0]
-        for worker in range(2)
+        take(1, input_context=context(2, worker, 2), supervise=supervise)[0] for worker in range(2)
     ]
     assert_same(joined(parts), (y, (truth, target)))
-    batches = evaluation_batches(MIXED, NOISY, seed=0, supervise=supervise)
+    batches = evaluation_batches(MIXED, BLURRED, seed=0, supervise=supervise)
     _, (one, other) = next(iter(batches))
     assert one.shape == other.shape == (1, 13, 17, 1)

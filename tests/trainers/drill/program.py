@@ -1,8 +1,8 @@
 """What the workers of the tests run: a training that hurts itself where it is told to.
 
-    python -m tests.trainers.drill.program WORKDIR MODELS STRATEGY [FAULTS]
+    python -m tests.trainers.drill WORKDIR RUNS STRATEGY [FAULTS]
 
-MODELS are separated by commas: they are trained one after the other, in WORKDIR/MODEL.
+RUNS are separated by commas: each is a MODEL, trained in WORKDIR/MODEL, or FOLDER=MODEL.
 
 FAULTS is a JSON file: a list of `{"worker", "kind", "step", "delay"}`. In the n-th attempt the n-th
 of them happens: the worker sends itself a real signal (`"KILL"`, `"STOP"`) so many seconds after
@@ -14,7 +14,6 @@ import dataclasses
 import json
 import os
 import signal
-import sys
 import threading
 import time
 from pathlib import Path
@@ -64,14 +63,14 @@ def validation(context):
 
 
 def conv():
+    """Small, for each start traces it anew, but with states of its own: moving means, a seed."""
     layers = keras.layers
     net = keras.Sequential(
         [
             keras.Input((8, 8, 1)),
-            layers.Conv2D(4, 3, padding="same", activation="relu"),
-            layers.BatchNormalization(),
+            layers.Conv2D(1, 3, padding="same", use_bias=False),
+            layers.BatchNormalization(scale=False),
             layers.Dropout(0.3, seed=5),
-            layers.Conv2D(1, 3, padding="same"),
         ]
     )
     net.compile(keras.optimizers.Adam(0.01), "mse", metrics=[dk.metrics.PSNR()])
@@ -184,15 +183,12 @@ class Faults(keras.callbacks.Callback):
         threading.Thread(target=send, daemon=True).start()
 
 
-def main(workdir, models, strategy, faults=None):
+def main(workdir, runs, strategy, faults=None):
     with exit_codes():
         strategy = strategies.get(strategy, cluster_timeout=40)
         callbacks = []
         if faults is not None:
             callbacks.append(Faults(faults, json.loads(os.environ["TF_CONFIG"])["task"]["index"]))
-        for model in models.split(","):
-            train(Path(workdir) / model, model, strategy, callbacks)
-
-
-if __name__ == "__main__":
-    main(*sys.argv[1:])
+        for run in runs.split(","):
+            folder, _, model = run.rpartition("=")
+            train(Path(workdir) / (folder or model), model, strategy, callbacks)

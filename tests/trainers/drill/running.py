@@ -13,8 +13,8 @@ import numpy as np
 ROOT = Path(__file__).resolve().parents[3]
 
 
-def command(workdir, model, *arguments):
-    main = [sys.executable, "-m", "tests.trainers.drill.program", workdir, model, "multi_worker"]
+def command(workdir, runs, *arguments):
+    main = [sys.executable, "-m", "tests.trainers.drill", workdir, runs, "multi_worker"]
     launch = [sys.executable, "-m", "trainers.launch", "--num_workers=2", "--threads=1"]
     flags = ["--max_restarts=20", "--hang_timeout=12", "--grace=20"]
     return list(map(str, [*launch, *flags, "--", *main, *arguments]))
@@ -48,7 +48,7 @@ def processes(workdir):
     for path in Path("/proc").glob("[0-9]*/cmdline"):
         with contextlib.suppress(OSError):
             line = path.read_bytes().replace(b"\0", b" ").decode(errors="replace")
-            if str(workdir) in line and "drill.program" in line:
+            if str(workdir) in line and "trainers.drill" in line:
                 found.append(line)
     return found
 

@@ -3,9 +3,11 @@
 python -I asking.py SAVED_MODEL INPUTS.npz
 """
 
+import gc
 import json
 import sys
 
+gc.disable()  # nothing of what is imported is garbage
 sys.modules.update(dict.fromkeys(("deq_keras", "trainers", "experiments", "keras")))
 
 import numpy as np  # noqa: E402
@@ -25,13 +27,31 @@ def refused(function, **inputs):
     return ""
 
 
+def warm_up(path, signatures):
+    """Answers the requests of the export itself, as TensorFlow Serving does; whose they are."""
+    try:
+        from tensorflow_serving.apis.prediction_log_pb2 import PredictionLog
+    except ImportError:
+        return None
+    found = {"models": [], "signatures": []}
+    file = f"{path}/assets.extra/tf_serving_warmup_requests"
+    for record in tf.data.TFRecordDataset(file).as_numpy_iterator():
+        request = PredictionLog.FromString(record).predict_log.request
+        name = request.model_spec.signature_name
+        inputs = {k: tf.constant(tf.make_ndarray(v)) for k, v in request.inputs.items()}
+        signatures[name](**inputs)
+        found["models"].append(request.model_spec.name)
+        found["signatures"].append(name)
+    return found
+
+
 def ask(path, file):
     loaded = tf.saved_model.load(path)
     signatures = loaded.signatures
     arrays = np.load(file)
     y, mask, target = (tf.constant(arrays[name]) for name in ("y", "mask", "target"))
     default, diagnose = signatures["serving_default"], signatures["diagnose"]
-    found = {"signatures": sorted(signatures)}
+    found = {"signatures": sorted(signatures), "warm up": warm_up(path, signatures)}
     own = {"tolerance": tf.zeros(1), "max_steps": tf.zeros(1, tf.int32)}
     found["batch"] = listed(default(measurement=y, data=mask))
     found["singles"] = [

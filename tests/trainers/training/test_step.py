@@ -3,6 +3,7 @@
 All in float64, so that what is equal in mathematics is equal to twelve digits.
 """
 
+import functools
 import math
 from typing import NamedTuple
 
@@ -59,11 +60,22 @@ def made(strategy, make=dense, optimizer=None, **compiled):
 
 
 def dataset(data):
-    spec = tf.nest.map_structure(
-        lambda x: tf.TensorSpec((None, *x.shape[1:]), x.dtype), tuple(data[0])
-    )
-    batched = tf.data.Dataset.from_generator(lambda: iter(data), output_signature=spec)
-    return batched.apply(tf.data.experimental.assert_cardinality(len(data)))
+    """Batches of different lengths, joined rather than generated: nothing is traced."""
+    return functools.reduce(tf.data.Dataset.concatenate, map(tf.data.Dataset.from_tensors, data))
+
+
+def shares(data):
+    """The same as what each replica gets of each batch, as a function of the input context."""
+
+    def of_each(context, start):
+        replicas = context.num_replicas_in_sync
+
+        def share(batch, replica):
+            return tf.nest.map_structure(lambda x: np.array_split(x, replicas)[replica], batch)
+
+        return dataset([share(batch, n) for batch in data for n in range(replicas)])
+
+    return of_each
 
 
 class Result(NamedTuple):
@@ -79,7 +91,7 @@ def train(strategy, data, options=None, watch=None, **kwargs):
     with strategy.scope():
         step = Step(model, strategy, options)
     start = [variable.numpy() for variable in model.trainable_variables]
-    run = Feed(strategy).training(dataset(data), 0, options.accumulation)
+    run = Feed(strategy).training(shares(data), 0, options.accumulation)
     outcomes = []
     for number in range(len(data)):
         parts = next(run)
