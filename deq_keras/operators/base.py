@@ -112,6 +112,8 @@ class LinearOperator(keras.layers.Layer):
         (u, data), count = at_least_one((tf.convert_to_tensor(u), tensors_of(data)))
         return first_rows(self.bind(sizes_of(u), data, u.dtype).forward(u), count)
 
+    # Autograph would take most of the time of a trace, as in `deq_keras.priors.Prior`.
+    @tf.autograph.experimental.do_not_convert
     def adjoint(self, v, data=None, image_shape=None):
         """`K^T v`, images.
 
@@ -274,15 +276,13 @@ class LinearOperator(keras.layers.Layer):
     def check_measurement(self, v, image_shape, data):
         """Raises a `ValueError` unless measurements fit images of a shape."""
         expected = self.measurement_shape(static_shape(image_shape), shapes_of(data, static=True))
-        pairs = []
-        map_shapes(lambda shape: pairs.append(shape), expected)
-        received = [tuple(leaf.shape) for leaf in tf.nest.flatten(v)]
-        if not all(
-            tf.TensorShape(a).is_compatible_with(b) for a, b in zip(pairs, received, strict=True)
-        ):
+        shapes, received = [], [tf.TensorShape(leaf.shape) for leaf in tf.nest.flatten(v)]
+        map_shapes(shapes.append, expected)
+        if not all(a.is_compatible_with(b) for a, b in zip(received, shapes, strict=True)):
             raise ValueError(
                 f"{type(self).__name__} expected measurements of images of shape "
-                f"{static_shape(image_shape)}: {expected}. Received {received}. Pass "
+                f"{static_shape(image_shape)}: {expected}. Received "
+                f"{[tuple(shape) for shape in received]}. Pass "
                 "`image_shape`, or a layer an initial value, if the images have another size."
             )
 

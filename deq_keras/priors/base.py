@@ -103,6 +103,8 @@ class Prior(keras.layers.Layer):
             self.strong_convexity(),
         )
 
+    # Autograph would take seconds to read a prior that a tf.function calls, and changes nothing.
+    @tf.autograph.experimental.do_not_convert
     def energy(self, u, noise_level=None) -> tf.Tensor:
         """Energy of each image of `u`, shape `(batch,)`.
 
@@ -122,11 +124,13 @@ class Prior(keras.layers.Layer):
             )
         return first_rows(bound.energy(u), count)
 
+    @tf.autograph.experimental.do_not_convert
     def gradient(self, u, noise_level=None) -> tf.Tensor:
         """Gradient of the energy at `u`, of the same shape as `u`; see `energy`."""
         bound, u, count = self._bound_for(u, noise_level)
         return first_rows(bound.gradient(u), count)
 
+    @tf.autograph.experimental.do_not_convert
     def denoise(self, y, weight=1.0, noise_level=None) -> tf.Tensor:
         """Noisy images with one gradient step on the prior: `y - weight grad R(y)`.
 

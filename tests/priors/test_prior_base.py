@@ -94,3 +94,17 @@ def test_neither_is_an_error_that_says_so():
     for call in (lambda p, u: p.gradient(u), lambda p, u: p.energy(u), lambda p, u: p.bind(SHAPE)):
         with pytest.raises(NotImplementedError, match="`energy.u.` or `gradient.u.`"):
             call(priors.Prior(), _images())
+
+
+def test_autograph_does_not_read_a_prior():
+    """It would take seconds."""
+    seen = []
+
+    class Seen(priors.Prior):
+        def energy(self, u):
+            seen.append(tf.__internal__.autograph.control_status_ctx().status.name)
+            return tf.reduce_sum(u**2, axis=(1, 2, 3))
+
+    prior, u = Seen(), tf.ones((1, 4, 4, 1))
+    np.testing.assert_allclose(tf.function(lambda u: prior.gradient(u))(u), 2 * u)
+    assert seen == ["DISABLED"]
