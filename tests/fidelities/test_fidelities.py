@@ -62,11 +62,10 @@ def test_gradient_convexity_and_constants(name, dtype):
         assert report.lipschitz >= 0.9 * sharp[name], "the constant is sharp"
 
 
-def test_single_precision():
-    for name, fidelity in FIDELITIES.items():
-        testing.fidelity_test(fidelity, SHAPE, "float32")
-        if name != "poisson":
-            testing.fidelity_test(fidelity, SHAPE, "complex64")
+@pytest.mark.parametrize(("name", "dtype"), covering(CASES))
+def test_single_precision(name, dtype):
+    single = {"float64": "float32", "complex128": "complex64"}[dtype]
+    testing.fidelity_test(FIDELITIES[name], SHAPE, single)
 
 
 @pytest.mark.parametrize("name", ["least_squares", "huber", "poisson"])

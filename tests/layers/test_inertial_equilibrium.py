@@ -31,6 +31,8 @@ def edges(size, count=2):
 def test_inertia_reaches_a_critical_point_in_less_than_half_of_the_steps():
     y, options = edges((9, 8)), {"tolerance": 1e-5, "max_steps": 300}
     inertial, plain = (model(cls(**options)) for cls in (solvers.NonmonotoneAPG, solvers.Picard))
+    for one in (inertial, plain):
+        one.build(y.shape)  # in a graph it would be traced twice
     found, slow = (tf.function(one.solve, autograph=False)(y) for one in (inertial, plain))
     assert found.converged.numpy().all()
     assert (2 * found.steps < slow.steps).numpy().all()

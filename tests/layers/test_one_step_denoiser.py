@@ -33,7 +33,9 @@ def test_of_the_energy_of_a_denoiser_it_is_the_denoiser():
 
 
 def test_it_is_a_keras_layer():
-    testing.layer_test(layers.OneStepDenoiser(_fields(), 0.1), input_shape=(2, 9, 8, 1))
+    testing.layer_test(
+        layers.OneStepDenoiser(_fields(padding="zero"), 0.1), input_shape=(2, 9, 8, 1)
+    )
 
 
 def test_noise_levels_come_beside_the_images(tmp_path):

@@ -11,8 +11,8 @@ from tests.variants import marked
 DTYPE = "float64"
 IMAGES = tf.constant(np.random.default_rng(0).uniform(size=(3, 7, 6, 1)))
 EXACT = {
-    "solver": solvers.Anderson(memory=2, tolerance=1e-13),
-    "adjoint": adjoints.Implicit(linear_solvers.GMRES(tolerance=1e-12)),
+    "solver": solvers.Picard(tolerance=1e-13),
+    "adjoint": adjoints.Implicit(linear_solvers.Neumann(tolerance=1e-12)),
     "dtype": DTYPE,
 }
 
@@ -24,13 +24,14 @@ def double_precision():
 
 
 def _small():
-    return keras.initializers.RandomNormal(stddev=0.02, seed=2)
+    return keras.initializers.RandomNormal(stddev=0.01, seed=2)
 
 
 def _normalised(norm=0.9, last=None):
+    """With one channel: that is the one whose norm takes no eigenvalues."""
     small = keras.initializers.RandomNormal(stddev=0.5, seed=1)
     options = {"norm": norm, "dtype": DTYPE, "kernel_initializer": small}
-    first = layers.NormalizedConv2D(4, 3, activation="relu", **options)
+    first = layers.NormalizedConv2D(1, 3, activation="relu", **options)
     images = keras.Input((None, None, 1), dtype=DTYPE)
     return keras.Sequential(
         [images, first, layers.NormalizedConv2D(1, 3, activation=last, **options)]
@@ -95,7 +96,7 @@ def test_the_contract_of_a_cell(operator):
 
 
 def test_the_error_of_a_solution_is_certified():
-    layer = layers.Equilibrium(_cell(), solvers.Picard(tolerance=1e-3), dtype=DTYPE)
+    layer = layers.Equilibrium(_cell(_normalised(0.5)), solvers.Picard(tolerance=1e-3), dtype=DTYPE)
     exact = layers.Equilibrium(layer.cell, **EXACT)
     solution, truth = layer.solve(IMAGES), exact.solve(IMAGES).value
     bound = layer.error_bound(IMAGES, solution.value)
@@ -121,20 +122,16 @@ def _built(cell):
 def test_gradients_and_state_are_those_of_unrolled_training():
     """Dropout masks and batch statistics stay the same in a solve, and are committed once."""
     found = []
-    for options in (EXACT, {"solver": "picard", "adjoint": adjoints.Unrolled(150), "dtype": DTYPE}):
+    for options in (EXACT, {"solver": "picard", "adjoint": adjoints.Unrolled(35), "dtype": DTYPE}):
         keras.utils.set_random_seed(0)
         layer = layers.Equilibrium(_cell(_with_state(), step_size=0.5), **options)
         layer.build(IMAGES.shape)
         assert layer.structure.couples_batch
-
-        @tf.function(autograph=False)
-        def step(layer=layer):
-            with tf.GradientTape() as tape:
-                tape.watch(IMAGES)
-                loss = tf.reduce_sum(tf.sin(layer(IMAGES, training=True)))
-            return loss, tape.gradient(loss, [IMAGES, *(w.value for w in layer.trainable_weights)])
-
-        loss, gradients = step()
+        weights = [w.value for w in layer.trainable_weights]
+        with tf.GradientTape() as tape:
+            tape.watch(IMAGES)
+            loss = tf.reduce_sum(tf.sin(layer(IMAGES, training=True)))
+        gradients = tape.gradient(loss, [IMAGES, *weights])
         state = [v.numpy() for v in layer.cell.non_trainable_variables]
         found.append((loss, gradients, state))
     (loss, gradients, state), (other_loss, other_gradients, other_state) = found
@@ -147,7 +144,8 @@ def test_gradients_and_state_are_those_of_unrolled_training():
 
 
 def test_files_and_configuration(tmp_path):
-    layer = layers.Equilibrium(_cell(couples_batch=False), dtype=DTYPE)
+    cell = _cell(couples_batch=False)
+    layer = layers.Equilibrium(cell, solvers.Picard(max_steps=3), dtype=DTYPE)
     inputs = keras.Input((None, None, 1), dtype=DTYPE)
     model = keras.Model(inputs, layer(inputs))
     model.save(tmp_path / "model.keras")
@@ -186,7 +184,7 @@ def test_a_learned_gradient():
         1, 3, padding="same", activation="tanh", kernel_initializer=_small(), dtype=DTYPE
     )
     prior = priors.LearnedGradient(network, dtype=DTYPE)
-    operator = operators.GaussianBlur(3, 0.6, dtype=DTYPE)
+    operator = operators.GaussianBlur(3, 0.4, dtype=DTYPE)
     cell = layers.GradientStep(operator, prior, weight=0.3, dtype=DTYPE)
     testing.cell_test(cell, IMAGES)
     assert not cell.has_energy
