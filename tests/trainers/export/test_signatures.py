@@ -13,8 +13,10 @@ RNG = np.random.default_rng(0)
 OWN = {"tolerance": tf.zeros(1), "max_steps": tf.zeros(1, tf.int32)}
 
 
-def variational(**kwargs):
-    return dk.layers.Variational(dk.operators.Identity(), dk.priors.TotalVariation(0.1), **kwargs)
+def variational(operator=None, solver="nesterov"):
+    """Quick to trace; the default solver is in test_derivative_against_finite_differences."""
+    operator = operator or dk.operators.Identity()
+    return dk.layers.Variational(operator, dk.priors.TotalVariation(0.1), solver=solver)
 
 
 def y(*shape):
@@ -71,7 +73,7 @@ def test_model_that_solves_nothing():
 
 def test_complex_measurements_have_no_files_nor_integers():
     measurement, mask = keras.Input((8, 8, 1), dtype="complex64"), keras.Input((8, 8, 1))
-    layer = dk.layers.Variational(dk.operators.FourierMask(), dk.priors.TotalVariation(0.1))
+    layer = variational(dk.operators.FourierMask())
     served = Signatures(keras.Model([measurement, mask], layer([measurement, mask])))
     assert not served.takes_images
     assert served.inputs[0].dtype == tf.complex64
@@ -82,7 +84,7 @@ def test_complex_measurements_have_no_files_nor_integers():
 
 
 def test_super_resolution_answers_in_the_larger_size():
-    layer = dk.layers.Variational(dk.operators.Downsample(2), dk.priors.TotalVariation(0.1))
+    layer = variational(dk.operators.Downsample(2))
     served = Signatures(keras.Sequential([keras.Input((None, None, 1)), layer]))
     assert served.uint8(tf.zeros((1, 5, 4, 1), tf.uint8))["reconstruction"].shape == (
         1,

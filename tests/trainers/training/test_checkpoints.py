@@ -337,6 +337,8 @@ def test_what_a_killed_save_leaves_does_not_count_and_goes_away(tmp_path):
 # TensorFlow is imported once; each of the processes that save is a copy of it. They are large
 # enough that most kills come in the middle of a save, and they end by themselves if nobody kills.
 KILLED = """
+import gc
+gc.disable()  # it would take a fifth of the time of TensorFlow's import
 import os, random, signal, sys, time
 from pathlib import Path
 import keras, numpy as np

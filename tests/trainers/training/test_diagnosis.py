@@ -27,7 +27,7 @@ class Root(keras.layers.Layer):
 @pytest.fixture
 def model():
     model = keras.Sequential([keras.Input((1,)), Root(), keras.layers.Dropout(0.0)])
-    model.compile("sgd", "mse", metrics=["mae"])
+    model.compile("sgd", "mse", metrics=["mae"], run_eagerly=True)
     model.train_on_batch(np.ones((2, 1)), np.zeros((2, 1)))
     return model
 

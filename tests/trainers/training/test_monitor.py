@@ -23,7 +23,8 @@ def trainer(folder, **options):
         net = keras.Sequential(
             [keras.Input((12, 12, 1)), keras.layers.Conv2D(1, 3, padding="same")]
         )
-        net.compile("sgd", "mse", metrics=["mae", own, dk.metrics.PSNR(), dk.metrics.SSIM()])
+        metrics = ["mae", own, dk.metrics.PSNR(), dk.metrics.SSIM()]
+        net.compile("sgd", "mse", metrics=metrics, run_eagerly=True)
         return net
 
     return Trainer(build, folder, options=Options(**options))

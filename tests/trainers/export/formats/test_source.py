@@ -31,29 +31,35 @@ def inpainting(tmp_path_factory):
     return model, specs, tf.saved_model.load(str(folder)).signatures["serving_default"]
 
 
-def test_it_computes_what_the_model_does(inpainting):
+@pytest.fixture(scope="module")
+def live(inpainting):
+    """The model as Keras exports it, compiled once for all sizes."""
+    model, specs, _ = inpainting
+    return source.live(model, specs).get_concrete_function(**specs)
+
+
+def test_it_computes_what_the_model_does(inpainting, live):
     model, specs, saved = inpainting
     assert list(specs) == ["measurement", "data"]
+    exactly = source.live(model, specs, 1e-6).get_concrete_function(**specs)
     for batch in source.random_batches(specs, [(2, 12, 9), (1, 7, 8)]):
         batch["data"] = batch["data"].round()
         tensors = {name: tf.constant(x) for name, x in batch.items()}
-        outputs, expected = saved(**tensors), source.live(model, specs)(**tensors)
+        outputs, expected = saved(**tensors), live(**tensors)
         assert outputs["converged"].numpy().tolist() == expected["converged"].numpy().tolist()
-        exact = source.live(model, specs, 1e-6)(**tensors)["reconstruction"]
+        exact = exactly(**tensors)["reconstruction"]
         error = np.abs(expected["reconstruction"] - exact).max()
         difference = np.abs(outputs["reconstruction"] - exact).max()
         assert difference < 1e-4 + 2 * error
 
 
-def test_it_has_no_variables_and_nothing_that_formats_lack(inpainting):
-    model, _, saved = inpainting
+def test_it_has_no_variables_and_nothing_that_formats_lack(inpainting, live):
+    saved = inpainting[2]
     assert not saved.variables
     lacking = {"SelfAdjointEigV2", "RFFT2D", "IRFFT2D", "FFT2D", "MirrorPadGrad", "VarHandleOp"}
     assert not operations(saved) & lacking
-    # The same model, as Keras exports it, has them: the test can see them.
-    live = source.live(model, source.signature(model))
-    shapes = {name: tf.TensorSpec((None, None, None, 1)) for name in ("measurement", "data")}
-    assert {"SelfAdjointEigV2", "IRFFT2D"} <= operations(live.get_concrete_function(**shapes))
+    # The live model has them: the test can see them.
+    assert {"SelfAdjointEigV2", "IRFFT2D"} <= operations(live)
 
 
 def test_the_model_stays_as_it_was(inpainting):
