@@ -43,6 +43,17 @@ def no_integer(what, tensor):
     return tensor
 
 
+def real(image, operator):
+    """The image `K^T y` itself; a `ValueError` if it is complex, as no operator makes it."""
+    if image.dtype.is_complex:
+        raise ValueError(
+            f"Expected {type(operator).__name__} to make real images of a measurement. Received "
+            f"{image.dtype.name}, as the measurement is complex: take its real part, or an "
+            "operator with complex measurements such as `operators.FourierMask`."
+        )
+    return image
+
+
 def kernel_size(value):
     """`(height, width)` from one positive integer or a pair of them, else a `ValueError`."""
     try:

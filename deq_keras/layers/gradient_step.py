@@ -9,10 +9,10 @@ import numpy as np
 import tensorflow as tf
 
 from deq_keras import constraints, fidelities
-from deq_keras.checks import positive
+from deq_keras.checks import positive, real
 from deq_keras.config import deserialise, serialise
 from deq_keras.layers.cell import Cell, expect, split, split_noise_level, split_with_shape
-from deq_keras.layers.starts import of_fair_size, real
+from deq_keras.layers.starts import of_fair_size
 from deq_keras.linear_solvers.preconditioners import divide_by_factors, fourier_factors
 from deq_keras.numerics.jacobian import power
 from deq_keras.numerics.partial import Partial

@@ -5,11 +5,11 @@ from __future__ import annotations
 import keras
 import tensorflow as tf
 
-from deq_keras.checks import positive
+from deq_keras.checks import positive, real
 from deq_keras.config import deserialise, serialise
 from deq_keras.layers.averaged import certified_lipschitz
 from deq_keras.layers.cell import Cell, expect, split, split_with_shape
-from deq_keras.layers.starts import of_fair_size, real
+from deq_keras.layers.starts import of_fair_size
 from deq_keras.numerics import partial
 from deq_keras.numerics.partial import Partial
 from deq_keras.operators import LinearOperator

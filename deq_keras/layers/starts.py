@@ -23,14 +23,3 @@ def of_fair_size(image, forward):
     far = measured > _FAR * squares
     scale = tf.where(far, squares / tf.where(far, measured, 1), 1)
     return tf.reshape(scale, [-1, 1, 1, 1]) * image
-
-
-def real(image, operator):
-    """The image `K^T y` itself; a `ValueError` if it is complex, as no operator makes it."""
-    if image.dtype.is_complex:
-        raise ValueError(
-            f"Expected {type(operator).__name__} to make real images of a measurement. Received "
-            f"{image.dtype.name}, as the measurement is complex: take its real part, or an "
-            "operator with complex measurements such as `operators.FourierMask`."
-        )
-    return image
